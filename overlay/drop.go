@@ -1,0 +1,62 @@
+package overlay
+
+import "sync/atomic"
+
+// Drop says why a packet went no further. There is one list for the whole
+// program, so that every count can be explained in one place.
+type Drop uint8
+
+// The reasons. A lost packet is never an error; it is counted under one of these.
+const (
+	DropMalformed    Drop = iota // fails the structural check (lengths, header fields)
+	DropSource                   // source address not allowed on the port it came from
+	DropNoRoute                  // no route for the destination
+	DropTTL                      // TTL or hop limit used up
+	DropMulticast                // multicast or broadcast destination
+	DropTooBig                   // longer than the MTU of the way out
+	DropOptions                  // IPv4 options or IPv6 extension headers that slices do not carry
+	DropFragment                 // fragment that breaks RFC 1858 / RFC 5722
+	DropQueueFull                // the queue before the next stage was full
+	DropClosed                   // the way out was closing
+	DropNoPeer                   // no tunnel peer owns the destination
+	DropUnknownSlice             // outer packet that belongs to no slice of this node
+	DropRateLimited              // outer packet over the limit for unknown sources
+	DropSendError                // the kernel refused the outer packet
+	NumDrops
+)
+
+var dropNames = [NumDrops]string{
+	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
+	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error",
+}
+
+// String returns the reason's name as it appears in status and metrics.
+func (d Drop) String() string {
+	if d < NumDrops {
+		return dropNames[d]
+	}
+	return "unknown"
+}
+
+// Drops counts lost packets by reason. The zero value is ready; all methods
+// may be called concurrently.
+type Drops struct {
+	n [NumDrops]atomic.Uint64
+}
+
+// Add counts n packets lost for reason d.
+func (c *Drops) Add(d Drop, n int) { c.n[d].Add(uint64(n)) }
+
+// Get returns how many packets were lost for reason d.
+func (c *Drops) Get(d Drop) uint64 { return c.n[d].Load() }
+
+// Snapshot returns the reasons that have counted anything, by name.
+func (c *Drops) Snapshot() map[string]uint64 {
+	m := make(map[string]uint64)
+	for d := range NumDrops {
+		if v := c.n[d].Load(); v != 0 {
+			m[d.String()] = v
+		}
+	}
+	return m
+}

@@ -1,0 +1,109 @@
+package overlay
+
+import "net/netip"
+
+// Mesh is the desired state of a whole mesh as its manifests say it. It is the
+// same on every node that reads the same manifests.
+type Mesh struct {
+	Name     string    // names the mesh; part of every derived IPv6 prefix
+	Slices   []Slice   // sorted by name
+	Clusters []Cluster // sorted by name; what Cluster objects say of sites
+}
+
+// Slice returns the slice of that name.
+func (m *Mesh) Slice(name string) (*Slice, bool) {
+	for i := range m.Slices {
+		if m.Slices[i].Name == name {
+			return &m.Slices[i], true
+		}
+	}
+	return nil, false
+}
+
+// Mode is KubeSlice's overlayNetworkDeploymentMode.
+type Mode string
+
+// The modes. Only SingleNetwork slices have addresses and tunnels.
+const (
+	SingleNetwork Mode = "single-network"
+	MultiNetwork  Mode = "multi-network"
+	NoNetwork     Mode = "no-network"
+)
+
+// A Slice is one isolated network. Two slices may use the same addresses.
+type Slice struct {
+	Name       string
+	Mode       Mode
+	Subnet     netip.Prefix // IPv4; the zero Prefix when Mode is NoNetwork
+	Subnet6    netip.Prefix // derived ULA /48
+	Sites      []SliceSite  // sorted by Index
+	QoS        QoS
+	Isolated   bool               // namespaceIsolationProfile.isolationEnabled
+	Namespaces []NamespaceBinding // application namespaces
+	Allowed    []NamespaceBinding // allowed namespaces
+	Services   []Service          // exported on this slice; sorted by namespace, name
+}
+
+// Site returns the slice's part at the named site.
+func (s *Slice) Site(name string) (SliceSite, bool) {
+	for _, x := range s.Sites {
+		if x.Name == name {
+			return x, true
+		}
+	}
+	return SliceSite{}, false
+}
+
+// SliceSite is one site's share of a slice.
+type SliceSite struct {
+	Name    string
+	Index   int          // 0-based and sticky: a site keeps it while it is a member
+	Prefix  netip.Prefix // IPv4
+	Prefix6 netip.Prefix // /56 of the slice's /48
+}
+
+// NamespaceBinding ties a namespace of some sites to a slice. Sites holds
+// names, or the single entry "*" for every site of the slice.
+type NamespaceBinding struct {
+	Namespace string
+	Sites     []string
+}
+
+// QoS is a slice's share of a site's uplink. Rates are kbit/s of 1000 bits, as
+// KubeSlice and tc write them.
+type QoS struct {
+	CeilingKbps    int
+	GuaranteedKbps int
+	Priority       int
+	DSCP           string // Default, AF11 .. AF43, EF
+}
+
+// Cluster is what a Cluster object says of a site.
+type Cluster struct {
+	Name    string
+	NodeIPs []netip.Addr
+}
+
+// A Service is exported on one slice, under Name in Namespace.
+type Service struct {
+	Name      string
+	Namespace string
+	DNSNames  []string // fully qualified, without the final dot; the canonical name first
+	Ports     []ServicePort
+}
+
+// ServicePort is one port that a service answers on.
+type ServicePort struct {
+	Name     string
+	Port     uint16
+	Protocol Protocol
+}
+
+// Protocol is a transport protocol by its Kubernetes name.
+type Protocol string
+
+// The protocols that services may use.
+const (
+	TCP Protocol = "TCP"
+	UDP Protocol = "UDP"
+)

@@ -1,0 +1,104 @@
+package overlay
+
+import (
+	"net/netip"
+	"time"
+)
+
+// NodeID names a node: its site and its name within the site.
+type NodeID struct {
+	Site, Node string
+}
+
+// String returns "site/node".
+func (id NodeID) String() string { return id.Site + "/" + id.Node }
+
+// Kind says what a record is about.
+type Kind uint8
+
+// The kinds of records. Their values are part of the wire format.
+const (
+	KindNode    Kind = 1 // where a node is reached; Slice and Name are empty
+	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
+	KindPrefix  Kind = 3 // the prefixes a node announces on a slice; Name is empty
+	KindService Kind = 4 // a service's endpoints behind a node; Name is "namespace/service"
+)
+
+// Key identifies a record among all records of its origin. A newer record
+// replaces an older one with the same key.
+type Key struct {
+	Kind  Kind
+	Slice string
+	Name  string
+}
+
+// Version orders the records of one origin: first by Epoch (the node's boot
+// counter), then by Seq within the epoch.
+type Version struct {
+	Epoch, Seq uint64
+}
+
+// Less reports whether v is older than w.
+func (v Version) Less(w Version) bool {
+	return v.Epoch < w.Epoch || v.Epoch == w.Epoch && v.Seq < w.Seq
+}
+
+// A Record is one fact that a node tells of itself. It is valid only with the
+// origin's signature and within what the origin's certificate grants.
+type Record struct {
+	Origin   NodeID
+	Key      Key
+	Version  Version
+	NotAfter time.Time    // whole seconds; the record is void afterwards
+	Deleted  bool         // a tombstone: the fact no longer holds; the body is nil
+	Node     *NodeBody    // with KindNode
+	WGKey    *KeyBody     // with KindKey
+	Prefix   *PrefixBody  // with KindPrefix
+	Service  *ServiceBody // with KindService
+}
+
+// NodeBody says where a node's tunnels are reached.
+type NodeBody struct {
+	Endpoints []netip.AddrPort // UDP, best first
+}
+
+// KeyBody is a WireGuard (Curve25519) public key.
+type KeyBody struct {
+	PublicKey [32]byte
+}
+
+// PrefixBody lists what a node delivers on a slice.
+type PrefixBody struct {
+	Prefixes []netip.Prefix // masked
+}
+
+// ServiceBody is one node's part of an exported service.
+type ServiceBody struct {
+	Ports     []ServicePort
+	Aliases   []string // further names, unique within the slice
+	Endpoints []Endpoint
+}
+
+// Endpoint is one backend of a service, with addresses of its own on the slice.
+type Endpoint struct {
+	Name  string     // a DNS label
+	Addr  netip.Addr // IPv4
+	Addr6 netip.Addr // IPv6
+}
+
+// Authority is what a verified node certificate allows its holder to say.
+type Authority struct {
+	Mesh      string
+	ID        NodeID
+	Gateway   bool
+	Index     int // the node's number within its site: its block of every site prefix
+	NotBefore time.Time
+	NotAfter  time.Time
+	Grants    []Grant // sorted by slice
+}
+
+// Grant lists the prefixes that a node may announce on a slice, both families.
+type Grant struct {
+	Slice    string
+	Prefixes []netip.Prefix
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers is policy: the packages of ours and the outside trees that each folder
+// may import besides the standard library. Change it in its own commit, with a
+// reason. A folder that is not listed may not exist. Test files may import
+// their own layer's entries and those of testOnly.
+var layers = map[string][]string{
+	"overlay":             {},
+	"overlay/overlaytest": {"slicewire/overlay"},
+	"overlay/manifest":    {"slicewire/overlay", "sigs.k8s.io/yaml"},
+	"overlay/pki":         {"slicewire/overlay"},
+	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
+	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
+	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
+	"netstack":            {"slicewire/overlay", "gvisor.dev/gvisor"},
+	"netstack/pump":       {},
+	"netstack/socks":      {"slicewire/overlay", "slicewire/netstack/pump"},
+	"netstack/publish":    {"slicewire/overlay", "slicewire/netstack/pump"},
+	"netstack/forward":    {"slicewire/overlay", "slicewire/netstack/pump"},
+	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
+	"cmd/slicewire":       {"*"},
+}
+
+// testOnly is what any test may import besides.
+var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy"}
+
+// soleImporters are outside trees that exactly one folder may import, tests included.
+var soleImporters = map[string]string{
+	"gvisor.dev/gvisor":               "netstack",
+	"golang.zx2c4.com/wireguard":      "gateway",
+	"github.com/hashicorp/memberlist": "overlay/gossip",
+	"github.com/miekg/dns":            "dnsd",
+	"github.com/gaissmai/bart":        "router",
+}
+
+func TestImportsPointDown(t *testing.T) {
+	root := moduleRoot(t)
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		files++
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		checkImports(t, filepath.ToSlash(rel), path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 20 {
+		t.Fatalf("only %d Go files seen below %s: the walk is broken", files, root)
+	}
+}
+
+func checkImports(t *testing.T, rel, path string) {
+	t.Helper()
+	dir := filepath.ToSlash(filepath.Dir(rel))
+	allowed, known := layers[dir]
+	if !known {
+		t.Errorf("%s: folder %q is not in the table of layers", rel, dir)
+		return
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if strings.HasSuffix(rel, "_test.go") {
+		allowed = append(append(slices.Clone(allowed), testOnly...), "slicewire/"+dir)
+	}
+	for _, spec := range f.Imports {
+		imp := strings.Trim(spec.Path.Value, `"`)
+		if owner := sole(imp); owner != "" && owner != dir {
+			t.Errorf("%s imports %s, which only %s may", rel, imp, owner)
+			continue
+		}
+		if isStandard(imp) || slices.ContainsFunc(allowed, func(a string) bool { return covers(a, imp) }) {
+			continue
+		}
+		t.Errorf("%s imports %s: not allowed for %s", rel, imp, dir)
+	}
+}
+
+func isStandard(imp string) bool {
+	first, _, _ := strings.Cut(imp, "/")
+	return first != "slicewire" && !strings.Contains(first, ".")
+}
+
+// covers reports whether the table entry permits the import: a package of ours
+// only itself, an outside tree everything below it.
+func covers(entry, imp string) bool {
+	if entry == "*" || entry == imp {
+		return true
+	}
+	return !strings.HasPrefix(entry, "slicewire/") && strings.HasPrefix(imp, entry+"/")
+}
+
+func sole(imp string) string {
+	for tree, owner := range soleImporters {
+		if covers(tree, imp) {
+			return owner
+		}
+	}
+	return ""
+}
+
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			t.Fatal("no go.mod above the working directory")
+		}
+		dir = up
+	}
+}

@@ -22,12 +22,13 @@ const (
 	DropUnknownSlice             // outer packet that belongs to no slice of this node
 	DropRateLimited              // outer packet over the limit for unknown sources
 	DropSendError                // the kernel refused the outer packet
+	DropProtocol                 // protocol that the way out does not take, or control that stays on a link
 	NumDrops
 )
 
 var dropNames = [NumDrops]string{
 	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
-	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error",
+	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol",
 }
 
 // String returns the reason's name as it appears in status and metrics.

@@ -1,0 +1,24 @@
+// Package router decides where each packet of a slice goes: from the port it
+// came in by, past a strict structural check and a source check, along the
+// longest matching prefix, out of another port.
+//
+// The stages of a packet, in order, each with its drop reason:
+//
+//  1. check: lengths, checksums of the header, fragments, extension headers,
+//     addresses that nobody may use (check.go)
+//  2. source: the source address belongs to the port it came from
+//  3. route: longest prefix, never back out of the port it came from
+//  4. deliver (to the node itself) or forward (TTL, MSS clamp)
+//  5. size: not longer than the slice's MTU
+//  6. group by way out and write, one batch for each, in order
+//
+// A Router serves one slice; two slices with the same addresses are two
+// Routers, which share nothing. It never waits for a way out: a full one drops
+// and counts. It makes no packets of its own, reassembles nothing and knows
+// neither tunnels nor sockets.
+//
+// All methods may be called concurrently. Buffers of a batch belong to whoever
+// reads it; the router changes them in place (TTL, MSS) and keeps none after a
+// Write returns. State is swapped as a whole, so that a batch sees either the
+// old one or the new one.
+package router

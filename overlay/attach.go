@@ -1,0 +1,184 @@
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// A Backend is what a node publishes for a service, before it has addresses.
+type Backend struct {
+	Slice     string
+	Namespace string
+	Service   string
+	Name      string // a DNS label, unique within the node's part of the service
+}
+
+// key names a backend among all backends of its node on one slice. It is what
+// sticky addresses are remembered by.
+func (b Backend) key() string { return b.Namespace + "/" + b.Service + "/" + b.Name }
+
+// An Attachment is a node's own place on one slice: the addresses it has and
+// the prefixes it announces.
+type Attachment struct {
+	Slice    string
+	Subnet   netip.Prefix
+	Subnet6  netip.Prefix
+	Block    netip.Prefix // this node's part of its site's prefix
+	Block6   netip.Prefix
+	Addr     netip.Addr // the node itself
+	Addr6    netip.Addr
+	Announce []netip.Prefix
+	Backends []AttachedBackend // sorted by namespace, service, name
+}
+
+// An AttachedBackend is a backend with overlay addresses of its own.
+type AttachedBackend struct {
+	Backend
+	BackendAddr
+	Service Service // as the slice exports it
+}
+
+// Owned lists every address that the node answers on.
+func (a *Attachment) Owned() []netip.Addr {
+	out := []netip.Addr{a.Addr, a.Addr6}
+	for _, b := range a.Backends {
+		out = append(out, b.Addr, b.Addr6)
+	}
+	return out
+}
+
+// Addresses returns the IPv4 address of every backend by its key, to be given
+// to the next Attach so that addresses stay what they are.
+func (a *Attachment) Addresses() map[string]netip.Addr {
+	m := make(map[string]netip.Addr, len(a.Backends))
+	for _, b := range a.Backends {
+		m[b.key()] = b.Addr
+	}
+	return m
+}
+
+// Attach computes a node's place on every slice of the mesh that its site
+// belongs to and its certificate grants, sorted by slice. previous holds, per
+// slice, the addresses of an earlier Attach. What cannot be attached is left
+// out and said in the errors; the rest stands.
+func Attach(mesh *Mesh, self Authority, publish []Backend, previous map[string]map[string]netip.Addr) ([]Attachment, []error) {
+	var out []Attachment
+	var errs []error
+	for i := range mesh.Slices {
+		s := &mesh.Slices[i]
+		site, member := s.Site(self.ID.Site)
+		if s.Mode != SingleNetwork || !member {
+			continue
+		}
+		a, err := attach(s, site, self)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("slice %s: %w", s.Name, err))
+			continue
+		}
+		errs = append(errs, a.addBackends(s, publish, previous[s.Name])...)
+		out = append(out, a)
+	}
+	return out, errs
+}
+
+func attach(s *Slice, site SliceSite, self Authority) (Attachment, error) {
+	a := Attachment{Slice: s.Name, Subnet: s.Subnet, Subnet6: s.Subnet6}
+	var err error
+	if a.Block, err = NodeBlock(site.Prefix, self.Index); err != nil {
+		return a, err
+	}
+	if a.Block6, err = NodeBlock6(site.Prefix6, self.Index); err != nil {
+		return a, err
+	}
+	a.Addr, a.Addr6 = NodeAddr(a.Block), NodeAddr6(a.Block6)
+	a.Announce = []netip.Prefix{a.Block, a.Block6}
+	if self.Gateway {
+		a.Announce = append(a.Announce, site.Prefix, site.Prefix6)
+	}
+	slices.SortFunc(a.Announce, comparePrefix)
+	a.Announce = slices.Compact(a.Announce)
+	for _, p := range a.Announce {
+		if !self.granted(s.Name, p) {
+			return a, fmt.Errorf("the node certificate does not grant %v, which the manifests give to site %s: have the certificate signed again with these manifests", p, site.Name)
+		}
+	}
+	return a, nil
+}
+
+// granted reports whether the certificate lets its holder announce p on slice.
+func (a Authority) granted(slice string, p netip.Prefix) bool {
+	for _, g := range a.Grants {
+		if g.Slice == slice && slices.ContainsFunc(g.Prefixes, func(q netip.Prefix) bool { return covers(q, p) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// covers reports whether every address of p lies inside q.
+func covers(q, p netip.Prefix) bool {
+	return q.Addr().Is4() == p.Addr().Is4() && q.Bits() <= p.Bits() && q.Contains(p.Addr())
+}
+
+func (a *Attachment) addBackends(s *Slice, publish []Backend, previous map[string]netip.Addr) []error {
+	var errs []error
+	var names []string
+	var mine []AttachedBackend
+	for _, b := range publish {
+		if b.Slice != s.Name {
+			continue
+		}
+		i := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == b.Service && x.Namespace == b.Namespace })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("slice %s: publish %s: no exported service %s/%s on this slice", s.Name, b.Name, b.Namespace, b.Service))
+			continue
+		}
+		names = append(names, b.key())
+		mine = append(mine, AttachedBackend{Backend: b, Service: s.Services[i]})
+	}
+	addrs, err := AssignBackends(a.Block, a.Block6, previous, names)
+	if err != nil {
+		return append(errs, fmt.Errorf("slice %s: %w", s.Name, err))
+	}
+	for i := range mine {
+		mine[i].BackendAddr = addrs[mine[i].key()]
+	}
+	slices.SortFunc(mine, func(x, y AttachedBackend) int { return strings.Compare(x.key(), y.key()) })
+	a.Backends = mine
+	return errs
+}
+
+// Grants computes what a certificate for a node of the given site and index
+// has to grant so that the node can be attached as the mesh's manifests say.
+func Grants(mesh *Mesh, site string, index int, gateway bool) ([]Grant, error) {
+	var out []Grant
+	for _, s := range mesh.Slices {
+		part, member := s.Site(site)
+		if s.Mode != SingleNetwork || !member {
+			continue
+		}
+		g := Grant{Slice: s.Name, Prefixes: []netip.Prefix{part.Prefix, part.Prefix6}}
+		if !gateway {
+			block, err := NodeBlock(part.Prefix, index)
+			if err != nil {
+				return nil, fmt.Errorf("slice %s: %w", s.Name, err)
+			}
+			block6, err := NodeBlock6(part.Prefix6, index)
+			if err != nil {
+				return nil, fmt.Errorf("slice %s: %w", s.Name, err)
+			}
+			g.Prefixes = []netip.Prefix{block, block6}
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Config is what a Gateway is made of.
+type Config struct {
+	// Conn is the UDP socket of all slices, IPv4, IPv6 or dual-stack. The
+	// gateway sets its buffers and offloads, and closes it at the end of Run.
+	Conn *net.UDPConn
+	// Log is required.
+	Log *slog.Logger
+	// OutsideLimit and InsideLimit are how many packets may be between a
+	// slice's Link and the socket, each way. 0 means 256 and 512.
+	OutsideLimit, InsideLimit int
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("gateway config: no udp socket")
+	case c.Log == nil:
+		return errors.New("gateway config: no logger")
+	case c.OutsideLimit < 0 || c.InsideLimit < 0:
+		return errors.New("gateway config: negative limit of packets in flight")
+	}
+	if c.OutsideLimit == 0 {
+		c.OutsideLimit = outsideLimit
+	}
+	if c.InsideLimit == 0 {
+		c.InsideLimit = insideLimit
+	}
+	return nil
+}
+
+// A Tunnel is one slice's part of this node: its key and its peers.
+type Tunnel struct {
+	Slice      string
+	PrivateKey [32]byte
+	MTU        int // of inner packets, in bytes; 0 means overlay.DefaultMTU
+	// Inside leads to the slice's router. It must be comparable, as a pointer
+	// is. It belongs to the gateway while it is set: closed when the slice is
+	// gone from Set, has another Inside, or Run ends.
+	Inside Link
+	Peers  []Peer
+}
+
+// A Peer is another node on a slice.
+type Peer struct {
+	Name      string
+	PublicKey [32]byte
+	// Endpoints, best first. The first that the socket can reach is used until
+	// the peer is heard from elsewhere; it is used again only when this list
+	// changes. Empty: wait for the peer to speak.
+	Endpoints []netip.AddrPort
+	Prefixes  []netip.Prefix // what may come from it and goes to it; masked
+	Keepalive time.Duration  // 0: none; rounded up to seconds
+}
+
+func validateAll(tunnels []Tunnel) error {
+	names := make(map[string]bool)
+	keys := make(map[[32]byte]string)
+	for i := range tunnels {
+		t := &tunnels[i]
+		if names[t.Slice] {
+			return fmt.Errorf("tunnel %q: set twice", t.Slice)
+		}
+		names[t.Slice] = true
+		if err := t.validate(); err != nil {
+			return fmt.Errorf("tunnel %q: %w", t.Slice, err)
+		}
+		own := PublicKey(t.PrivateKey)
+		if other, ok := keys[own]; ok {
+			return fmt.Errorf("tunnel %q: same key as %q: initiations could not be told apart", t.Slice, other)
+		}
+		keys[own] = t.Slice
+	}
+	return nil
+}
+
+func (t *Tunnel) validate() error {
+	switch {
+	case t.Slice == "":
+		return errors.New("no slice name")
+	case t.PrivateKey == [32]byte{}:
+		return errors.New("no private key")
+	case t.Inside == nil:
+		return errors.New("no inside link")
+	case t.MTU < 0 || t.MTU > innerMax:
+		return fmt.Errorf("mtu %d is not between 0 and %d", t.MTU, innerMax)
+	}
+	own := PublicKey(t.PrivateKey)
+	peers := make(map[[32]byte]bool)
+	owners := make(map[netip.Prefix]string)
+	for i := range t.Peers {
+		p := &t.Peers[i]
+		switch {
+		case p.PublicKey == [32]byte{}:
+			return fmt.Errorf("peer %q: no public key", p.Name)
+		case p.PublicKey == own:
+			return fmt.Errorf("peer %q: our own public key", p.Name)
+		case peers[p.PublicKey]:
+			return fmt.Errorf("peer %q: another peer has its public key", p.Name)
+		}
+		peers[p.PublicKey] = true
+		for _, x := range p.Prefixes {
+			if !x.IsValid() || x != x.Masked() || x.Addr().Is4In6() {
+				return fmt.Errorf("peer %q: prefix %v is not masked", p.Name, x)
+			}
+			if other, ok := owners[x]; ok {
+				return fmt.Errorf("peer %q: prefix %v belongs to %q", p.Name, x, other)
+			}
+			owners[x] = p.Name
+		}
+		for _, e := range p.Endpoints {
+			if !e.IsValid() || e.Port() == 0 {
+				return fmt.Errorf("peer %q: endpoint %v is not valid", p.Name, e)
+			}
+		}
+	}
+	return nil
+}
+
+// clone copies what the caller might change afterwards.
+func (t Tunnel) clone() Tunnel {
+	peers := make([]Peer, len(t.Peers))
+	for i, p := range t.Peers {
+		p.Endpoints = append([]netip.AddrPort(nil), p.Endpoints...)
+		for j, e := range p.Endpoints {
+			p.Endpoints[j] = netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
+		}
+		p.Prefixes = append([]netip.Prefix(nil), p.Prefixes...)
+		peers[i] = p
+	}
+	t.Peers = peers
+	return t
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"slicewire/overlay"
+)
+
+// innerMax is the longest packet whose encrypted form is still a datagram:
+// 65507 bytes less WireGuard's header, tag and padding.
+const innerMax = 65507 - 16 - 16 - 15
+
+// A Link moves whole IP packets between two layers, in batches. Packet i is
+// bufs[i][overlay.Headroom : overlay.Headroom+sizes[i]].
+type Link interface {
+	// Read blocks until there is at least one packet and copies packets into
+	// bufs, each of which has room for any; net.ErrClosed after Close.
+	Read(bufs [][]byte, sizes []int) (n int, err error)
+	// Write takes packets: bufs[i] is Headroom bytes of scratch, then exactly
+	// one packet. It keeps no buffer, may change their bytes, and drops what
+	// does not fit: it never waits. Several goroutines may call it.
+	Write(bufs [][]byte) error
+	// Close unblocks Read. Again does nothing.
+	Close() error
+}
+
+// inner is what a WireGuard device takes for its TUN: the slice's Link, with
+// the governor's credits taken and given back.
+type inner struct {
+	link    Link
+	log     *slog.Logger
+	drops   *overlay.Drops
+	outside *governor // taken when packets are read
+	inside  *governor // given back when packets are written
+	gate    atomic.Pointer[gate]
+	mtu     atomic.Int32
+
+	done   chan struct{} // closed by Close
+	mu     sync.Mutex
+	closed bool
+	events chan tun.Event // capacity 1; closed by Close, as its reader expects
+}
+
+var _ tun.Device = (*inner)(nil)
+
+func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor) *inner {
+	t := &inner{
+		link: link, log: log, drops: drops, outside: outside, inside: inside,
+		events: make(chan tun.Event, 1), done: make(chan struct{}),
+	}
+	t.mtu.Store(int32(mtu))
+	return t
+}
+
+// Read pulls packets that go outside straight into WireGuard's buffers. It
+// waits here, and only here, when enough is in flight.
+func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if offset != overlay.Headroom {
+		return 0, errors.New("gateway: wireguard's headroom is not the links'")
+	}
+	if !t.outside.wait(t.done) {
+		return 0, os.ErrClosed
+	}
+	n, err := t.link.Read(bufs, sizes)
+	if err != nil {
+		if !errors.Is(err, net.ErrClosed) {
+			t.log.Error("inner link broke", "err", err)
+		}
+		return 0, os.ErrClosed
+	}
+	for i, size := range sizes[:n] {
+		if size > innerMax {
+			t.drops.Add(overlay.DropTooBig, 1)
+			sizes[i] = 0
+		}
+	}
+	if g := t.gate.Load(); g != nil {
+		g.admit(bufs[:n], sizes[:n], t.drops)
+	}
+	taken := 0
+	for _, size := range sizes[:n] {
+		if size > 0 {
+			taken++
+		}
+	}
+	t.outside.take(taken)
+	return n, nil
+}
+
+// Write hands on decrypted packets in the buffers they were decrypted in.
+func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
+	if offset != overlay.Headroom {
+		return 0, errors.New("gateway: wireguard's headroom is not the links'")
+	}
+	if err := t.link.Write(bufs); err != nil {
+		t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch
+	}
+	t.inside.give(len(bufs))
+	return len(bufs), nil
+}
+
+// setMTU tells the device of another MTU; it matters for padding only.
+func (t *inner) setMTU(mtu int) {
+	if t.mtu.Swap(int32(mtu)) == int32(mtu) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	select {
+	case t.events <- tun.EventMTUUpdate:
+	default: // the device has yet to look, and will see the new value
+	}
+}
+
+// Close ends Read and closes the Link. The device calls it more than once.
+func (t *inner) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	close(t.done)
+	close(t.events)
+	return t.link.Close()
+}
+
+func (t *inner) MTU() (int, error)        { return int(t.mtu.Load()), nil }
+func (t *inner) Name() (string, error)    { return "inside", nil }
+func (t *inner) File() *os.File           { return nil }
+func (t *inner) BatchSize() int           { return overlay.BatchSize }
+func (t *inner) Events() <-chan tun.Event { return t.events }
+
+// The device's packets lie where a Link expects them.
+var _ [overlay.Headroom]byte = [device.MessageTransportHeaderSize]byte{}

@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// receiveFaultsMax is how many receives may fail one after the other before
+// the socket is taken for broken.
+const receiveFaultsMax = 100
+
+// A mux shares one transport between the slices of a node.
+type mux struct {
+	out   transport
+	log   *slog.Logger
+	start time.Time
+
+	drops  overlay.Drops // of no slice, or before one is known
+	trains bufferPool
+	smalls bufferPool
+	index  index
+	ends   endpoints
+
+	binds atomic.Pointer[[]*bind]                 // all slices, for mac1
+	known atomic.Pointer[map[netip.Addr]struct{}] // configured endpoints of peers
+
+	// The reader's own.
+	limit   initiationLimit
+	touched []*bind
+}
+
+func newMux(out transport, inet6 bool, log *slog.Logger) *mux {
+	m := &mux{
+		out: out, log: log, start: time.Now(),
+		trains: bufferPool{size: trainBytes, keep: trainsKept},
+		smalls: bufferPool{size: smallBytes, keep: smallsKept},
+		ends:   endpoints{inet6: inet6},
+	}
+	m.binds.Store(new([]*bind))
+	m.known.Store(new(map[netip.Addr]struct{}))
+	return m
+}
+
+// now returns the time since the mux was made: monotonic, and a plain number
+// for what decides by time.
+func (m *mux) now() time.Duration { return time.Since(m.start) }
+
+func (m *mux) seconds() int64 { return int64(m.now() / time.Second) }
+
+// read takes datagrams from the transport until it is closed, and never waits
+// for a slice. It returns nil once the transport is closed.
+func (m *mux) read() error {
+	in := make([]datagram, receiveBatch)
+	for i := range in {
+		in[i].buf = m.trains.get()
+	}
+	faults := 0
+	for {
+		n, err := m.out.receive(in)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var errno syscall.Errno
+			faults++
+			if !errors.As(err, &errno) || faults > receiveFaultsMax {
+				return fmt.Errorf("receive outer packets: %w", err)
+			}
+			continue // errors of earlier sends (ICMP) show up here and go away by themselves
+		}
+		faults = 0
+		now := m.now()
+		for i := range in[:n] {
+			m.deliver(&in[i], now)
+		}
+		m.flush()
+	}
+}
+
+// deliver finds the slices of a datagram's messages and appends them to what
+// is pending for those. When it keeps d.buf, it puts another in its place.
+func (m *mux) deliver(d *datagram, now time.Duration) {
+	var hold *buffer // of the runs made
+	var from *endpoint
+	var cur run
+	var to *bind
+	closeRun := func(end int) {
+		if to == nil {
+			return
+		}
+		if hold == nil {
+			hold, from = m.keep(d), m.ends.get(d.from)
+		}
+		cur.end, cur.buf, cur.from = int32(end), hold, from
+		hold.retain()
+		m.pend(to, cur)
+	}
+	if d.n == 0 || !d.from.IsValid() {
+		m.drops.Add(overlay.DropMalformed, 1)
+		return
+	}
+	for off := 0; off < d.n; off += d.size {
+		p := d.buf.b[off:min(off+d.size, d.n)]
+		b, typ := m.route(p, d.from.Addr(), now)
+		data := typ == typeData
+		if b == to && data == cur.data {
+			continue
+		}
+		closeRun(off)
+		to, cur = b, run{off: int32(off), size: int32(d.size), data: data}
+	}
+	closeRun(d.n)
+	if hold != nil {
+		hold.release()
+	}
+}
+
+// keep returns a buffer with what d holds: a copy if it is small, else d's own,
+// which is replaced. The reference is the caller's.
+func (m *mux) keep(d *datagram) *buffer {
+	if d.n <= smallBytes {
+		b := m.smalls.get()
+		copy(b.b, d.buf.b[:d.n])
+		return b
+	}
+	b := d.buf
+	d.buf = m.trains.get()
+	return b
+}
+
+// route returns the slice of an outer packet and its message type, or nil if
+// it is for none; then it is counted.
+func (m *mux) route(p []byte, from netip.Addr, now time.Duration) (*bind, uint32) {
+	typ := messageType(p)
+	switch typ {
+	case 0:
+		m.drops.Add(overlay.DropMalformed, 1)
+		return nil, 0
+	case typeInitiation:
+		return m.routeInitiation(p, from, now), typ
+	}
+	b := m.index.find(receiverIndex(p, typ), int64(now/time.Second))
+	if b == nil {
+		m.drops.Add(overlay.DropUnknownSlice, 1)
+		return nil, 0
+	}
+	if typ == typeResponse {
+		b.fresh()
+	}
+	return b, typ
+}
+
+func (m *mux) routeInitiation(p []byte, from netip.Addr, now time.Duration) *bind {
+	_, known := (*m.known.Load())[from]
+	if !m.limit.allow(from, known, now) {
+		m.drops.Add(overlay.DropRateLimited, 1)
+		return nil
+	}
+	for _, b := range *m.binds.Load() {
+		if b.mac1.Load().matches(p) {
+			return b
+		}
+	}
+	m.drops.Add(overlay.DropUnknownSlice, 1)
+	return nil
+}
+
+// pend collects runs for a slice until flush, so that its lock is taken once
+// for all that one receive brought.
+func (m *mux) pend(to *bind, r run) {
+	if len(to.pending) == 0 {
+		m.touched = append(m.touched, to)
+	}
+	to.pending = append(to.pending, r)
+}
+
+func (m *mux) flush() {
+	for i, b := range m.touched {
+		b.deliver(b.pending)
+		clear(b.pending)
+		b.pending = b.pending[:0]
+		m.touched[i] = nil
+	}
+	m.touched = m.touched[:0]
+}

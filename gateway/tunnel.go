@@ -1,0 +1,234 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+
+	"slicewire/overlay"
+)
+
+const (
+	// sessionLife is how long a session may be used (whitepaper 6.1,
+	// Reject-After-Time).
+	sessionLife = 180 * time.Second
+	// errorLogEvery bounds the lines that a device's errors may write.
+	errorLogEvery = time.Second
+)
+
+// greetings are the times after a peer appeared at which it is sent another
+// initiation if no handshake is done by then. WireGuard repeats one only after
+// 5 s. Two nodes that greet each other in the same moment both answer and both
+// discard the other's answer: the one with the lesser public key then speaks
+// first, and the other only if that did not help either.
+var greetings = [2][]time.Duration{
+	{300 * time.Millisecond, 1300 * time.Millisecond, 3 * time.Second}, // the lesser key
+	{700 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
+}
+
+// A tunnel is a running Tunnel. The Gateway's mutex guards conf and young.
+type tunnel struct {
+	conf  Tunnel
+	young map[[32]byte]greeting // peers that are being greeted
+
+	dev     *device.Device
+	bind    *bind
+	inner   *inner
+	outside *governor
+	inside  *governor
+	drops   *overlay.Drops
+	opened  atomic.Bool // a session may have been opened since the last look
+}
+
+type greeting struct {
+	since time.Time
+	after time.Time // a handshake later than this is what we want
+	sent  int       // of greetings
+}
+
+func newTunnel(conf Tunnel, m *mux, c *Config) (*tunnel, error) {
+	log := c.Log.With("slice", conf.Slice)
+	t := &tunnel{
+		conf:    conf,
+		young:   make(map[[32]byte]greeting),
+		outside: newGovernor(c.OutsideLimit),
+		inside:  newGovernor(c.InsideLimit),
+		drops:   new(overlay.Drops),
+	}
+	t.conf.Peers = nil // setPeers adds them
+	t.inner = newInner(conf.Inside, conf.mtu(), log, t.drops, t.outside, t.inside)
+	t.bind = &bind{
+		mux: m, drops: t.drops, outside: t.outside, inside: t.inside,
+		ready: make(chan struct{}, 1),
+		fresh: func() { t.opened.Store(true); t.inner.gate.Store(nil) },
+	}
+	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
+	t.dev = device.NewDevice(t.inner, t.bind, deviceLogger(log))
+	if err := t.start(); err != nil {
+		t.dev.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tunnel) start() error {
+	if err := t.dev.IpcSet("private_key=" + hex.EncodeToString(t.conf.PrivateKey[:]) + "\n"); err != nil {
+		return fmt.Errorf("set private key: %w", err)
+	}
+	if err := t.dev.Up(); err != nil {
+		return fmt.Errorf("start device: %w", err)
+	}
+	return nil
+}
+
+func (t *Tunnel) mtu() int {
+	if t.MTU == 0 {
+		return overlay.DefaultMTU
+	}
+	return t.MTU
+}
+
+// set changes what differs. conf has the Inside that the tunnel has.
+func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
+	t.inner.setMTU(conf.mtu())
+	rekeyed := conf.PrivateKey != t.conf.PrivateKey
+	if rekeyed {
+		t.conf.PrivateKey = conf.PrivateKey
+		if err := t.dev.IpcSet("private_key=" + hex.EncodeToString(conf.PrivateKey[:]) + "\n"); err != nil {
+			return fmt.Errorf("set private key: %w", err)
+		}
+		t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
+	}
+	text, greet := changes(t.conf.Peers, conf.Peers, usable)
+	if text != "" {
+		if err := t.dev.IpcSet(text); err != nil {
+			return fmt.Errorf("set peers: %w", err)
+		}
+	}
+	if rekeyed {
+		greet = greet[:0]
+		for _, p := range conf.Peers {
+			if _, ok := first(p.Endpoints, usable); ok {
+				greet = append(greet, p.PublicKey)
+			}
+		}
+	}
+	t.conf = conf
+	now := time.Now()
+	after := now.Add(-sessionLife) // a session that is still good serves as well
+	if rekeyed {
+		after = now
+	}
+	is := byKey(conf.Peers)
+	for k := range t.young {
+		if is[k] == nil {
+			delete(t.young, k)
+		}
+	}
+	for _, k := range greet {
+		if p := t.dev.LookupPeer(k); p != nil {
+			// What goes wrong is logged by the device and repaired by its timers.
+			_ = p.SendHandshakeInitiation(false)
+			t.young[k] = greeting{since: now, after: after}
+		}
+	}
+	if text != "" || rekeyed {
+		t.look(now)
+	}
+	return nil
+}
+
+// close ends the device and its Link, and waits.
+func (t *tunnel) close() { t.dev.Close() }
+
+// state asks the device for its peers.
+func (t *tunnel) state() map[[32]byte]*peerState {
+	text, err := t.dev.IpcGet()
+	if err != nil {
+		return nil // it writes into memory: there is no error
+	}
+	return parseState(text)
+}
+
+// look shuts the gate to peers without a session and opens it to the others.
+func (t *tunnel) look(now time.Time) {
+	t.opened.Store(false)
+	state := t.state()
+	g := newGate(t.conf.Peers, func(p *Peer) bool {
+		s := state[p.PublicKey]
+		return s == nil || now.Sub(s.handshake) >= sessionLife
+	})
+	t.inner.gate.Store(g)
+	if t.opened.Load() {
+		t.inner.gate.Store(nil) // a session came up meanwhile; the next look knows
+	}
+}
+
+// greet repeats greetings that are due and reports whether any is left.
+func (t *tunnel) greet(now time.Time) (left bool) {
+	if len(t.young) == 0 {
+		return false
+	}
+	own := PublicKey(t.conf.PrivateKey)
+	var state map[[32]byte]*peerState
+	for k, g := range t.young {
+		at := greetings[0]
+		if bytes.Compare(own[:], k[:]) > 0 {
+			at = greetings[1]
+		}
+		if now.Sub(g.since) < at[g.sent] {
+			continue
+		}
+		if state == nil {
+			state = t.state()
+		}
+		s := state[k]
+		if s == nil || s.handshake.After(g.after) {
+			delete(t.young, k)
+			continue
+		}
+		if p := t.dev.LookupPeer(k); p != nil {
+			p.ExpireCurrentKeypairs() // else WireGuard waits 5 s between initiations
+			_ = p.SendHandshakeInitiation(false)
+		}
+		if g.sent++; g.sent == len(at) {
+			delete(t.young, k) // WireGuard's own timers go on
+			continue
+		}
+		t.young[k] = g
+	}
+	return len(t.young) > 0
+}
+
+// deviceLogger leads a device's messages to slog. They name peers by a part of
+// their public key and hold no secret.
+func deviceLogger(log *slog.Logger) *device.Logger {
+	var mu sync.Mutex
+	var last time.Time
+	return &device.Logger{
+		Verbosef: func(format string, args ...any) {
+			if log.Enabled(context.Background(), slog.LevelDebug) {
+				log.Debug("wireguard", "detail", fmt.Sprintf(format, args...))
+			}
+		},
+		Errorf: func(format string, args ...any) {
+			mu.Lock()
+			quiet := time.Since(last) < errorLogEvery
+			if !quiet {
+				last = time.Now()
+			}
+			mu.Unlock()
+			if !quiet {
+				log.Warn("wireguard fault", "detail", fmt.Sprintf(format, args...))
+			}
+		},
+	}
+}

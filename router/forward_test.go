@@ -1,0 +1,463 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"slicewire/overlay"
+	"slicewire/overlay/overlaytest"
+)
+
+// wire is a Link whose far end is the test: send makes packets come in, got
+// holds what went out.
+type wire struct {
+	in     chan [][]byte
+	closed chan struct{}
+	once   sync.Once
+
+	mu  sync.Mutex
+	got [][]byte
+}
+
+func newWire() *wire { return &wire{in: make(chan [][]byte), closed: make(chan struct{})} }
+
+func (w *wire) Read(bufs [][]byte, sizes []int) (int, error) {
+	select {
+	case pkts := <-w.in:
+		for i, p := range pkts {
+			sizes[i] = copy(bufs[i][overlay.Headroom:], p)
+		}
+		return len(pkts), nil
+	case <-w.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (w *wire) Write(bufs [][]byte) error {
+	select {
+	case <-w.closed:
+		return net.ErrClosed
+	default:
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range bufs {
+		w.got = append(w.got, slices.Clone(b[overlay.Headroom:]))
+	}
+	return nil
+}
+
+func (w *wire) Close() error { w.once.Do(func() { close(w.closed) }); return nil }
+
+func (w *wire) take() [][]byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := w.got
+	w.got = nil
+	return g
+}
+
+func withHeadroom(pkts ...[]byte) [][]byte {
+	bufs := make([][]byte, len(pkts))
+	for i, p := range pkts {
+		bufs[i] = append(make([]byte, overlay.Headroom), p...)
+	}
+	return bufs
+}
+
+func prefixes(s ...string) []netip.Prefix {
+	var ps []netip.Prefix
+	for _, x := range s {
+		ps = append(ps, netip.MustParsePrefix(x))
+	}
+	return ps
+}
+
+// rig is a router with two workloads, the node's stack and the tunnel.
+type rig struct {
+	*Router
+	state     State
+	a, b, own *wire
+}
+
+const testMTU = 1420
+
+func newRig(t testing.TB) *rig {
+	r, err := New(Config{Slice: "red", MTU: testMTU})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &rig{Router: r, a: newWire(), b: newWire(), own: newWire()}
+	g.state = State{
+		Ports: []Port{
+			{Name: "a", Link: g.a, Role: Inside, Sources: prefixes("10.1.0.2/32", "fd00:1::2/128", "10.1.0.128/25")},
+			{Name: "b", Link: g.b, Role: Inside, Sources: prefixes("10.1.0.3/32", "fd00:1::3/128")},
+			{Name: "node", Link: g.own, Role: Local, Sources: prefixes("10.1.0.1/32", "fd00:1::1/128")},
+			{Name: OutsideName, Role: Outside, Sources: prefixes("10.1.16.0/20", "fd00:1:0:100::/56")},
+		},
+		Routes: []Route{
+			{netip.MustParsePrefix("10.1.0.2/32"), "a"}, {netip.MustParsePrefix("fd00:1::2/128"), "a"},
+			{netip.MustParsePrefix("10.1.0.128/25"), "a"},
+			{netip.MustParsePrefix("10.1.0.3/32"), "b"}, {netip.MustParsePrefix("fd00:1::3/128"), "b"},
+			{netip.MustParsePrefix("10.1.0.1/32"), "node"}, {netip.MustParsePrefix("fd00:1::1/128"), "node"},
+			{netip.MustParsePrefix("10.1.16.0/20"), OutsideName}, {netip.MustParsePrefix("fd00:1:0:100::/56"), OutsideName},
+		},
+	}
+	if err := r.Set(g.state); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func (g *rig) port(name string) *port {
+	if name == OutsideName {
+		return g.outside
+	}
+	return g.ports[name]
+}
+
+// put routes packets that came from a port.
+func (g *rig) put(from string, pkts ...[]byte) {
+	if from == OutsideName {
+		_ = g.Outside().Write(withHeadroom(pkts...))
+		return
+	}
+	g.forward(g.port(from), withHeadroom(pkts...), new(batch))
+}
+
+// got returns what went out of each port since the last call.
+func (g *rig) got() map[string][][]byte {
+	m := make(map[string][][]byte)
+	for name, w := range map[string]*wire{"a": g.a, "b": g.b, "node": g.own} {
+		if p := w.take(); p != nil {
+			m[name] = p
+		}
+	}
+	if p := g.takeOutside(); p != nil {
+		m[OutsideName] = p
+	}
+	return m
+}
+
+func (g *rig) takeOutside() [][]byte {
+	var pkts [][]byte
+	bufs, sizes := withHeadroom(make([]byte, testMTU)), make([]int, 1)
+	for g.queue.n > 0 {
+		n, err := g.Outside().Read(bufs, sizes)
+		if err != nil {
+			return pkts
+		}
+		for i := range n {
+			pkts = append(pkts, slices.Clone(bufs[i][overlay.Headroom:][:sizes[i]]))
+		}
+	}
+	return pkts
+}
+
+func TestForward(t *testing.T) {
+	addr := netip.MustParseAddr
+	udp := func(src, dst string, size int) []byte {
+		return overlaytest.UDP(ap(addr(src), 5), ap(addr(dst), 6), make([]byte, size))
+	}
+	const pass = overlay.NumDrops
+	for _, c := range []struct {
+		name     string
+		from, to string
+		pkt      []byte
+		drop     overlay.Drop
+		ttl      byte
+	}{
+		{"a workload reaches another site", "a", OutsideName, udp("10.1.0.2", "10.1.16.9", 10), pass, 63},
+		{"another site reaches a workload", OutsideName, "a", udp("10.1.16.9", "10.1.0.2", 10), pass, 63},
+		{"a workload reaches another workload of the node", "a", "b", udp("10.1.0.2", "10.1.0.3", 10), pass, 63},
+		{"a workload reaches the node", "a", "node", udp("10.1.0.2", "10.1.0.1", 10), pass, 64},
+		{"another site reaches the node", OutsideName, "node", udp("10.1.16.9", "10.1.0.1", 10), pass, 64},
+		{"the node reaches another site", "node", OutsideName, udp("10.1.0.1", "10.1.16.9", 10), pass, 64},
+		{"the node reaches a workload", "node", "a", udp("10.1.0.1", "10.1.0.2", 10), pass, 64},
+		{"the same over IPv6", "a", OutsideName, udp("fd00:1::2", "fd00:1:0:100::9", 10), pass, 63},
+		{"a workload may not use another's address", "b", "", udp("10.1.0.2", "10.1.16.9", 10), overlay.DropSource, 0},
+		{"a workload may not use another site's address", "a", "", udp("10.1.16.1", "10.1.0.3", 10), overlay.DropSource, 0},
+		{"another site may not use our addresses", OutsideName, "", udp("10.1.0.2", "10.1.0.3", 10), overlay.DropSource, 0},
+		{"another site may not use foreign addresses", OutsideName, "", udp("8.8.8.8", "10.1.0.3", 10), overlay.DropSource, 0},
+		{"nothing leaves by the port it came from", "a", "", udp("10.1.0.2", "10.1.0.129", 10), overlay.DropNoRoute, 0},
+		{"there is no transit through us", OutsideName, "", udp("10.1.16.9", "10.1.17.9", 10), overlay.DropNoRoute, 0},
+		{"an unknown destination has no route", "a", "", udp("10.1.0.2", "10.9.9.9", 10), overlay.DropNoRoute, 0},
+		{"a packet of the MTU passes", "a", OutsideName, udp("10.1.0.2", "10.1.16.9", testMTU-28), pass, 63},
+		{"a packet over the MTU is too big", "a", "", udp("10.1.0.2", "10.1.16.9", testMTU-27), overlay.DropTooBig, 0},
+		{"a TTL of one ends here", "a", "", edit(udp("10.1.0.2", "10.1.16.9", 10), func(p []byte) { p[8] = 1 }), overlay.DropTTL, 0},
+		{"a TTL of one reaches the node itself", "a", "node", edit(udp("10.1.0.2", "10.1.0.1", 10), func(p []byte) { p[8] = 1 }), pass, 1},
+		{"SCTP crosses the slice", "a", OutsideName, overlaytest.AppendIP(nil, addr("10.1.0.2"), addr("10.1.16.9"), 132, make([]byte, 16)), pass, 63},
+		{"SCTP is not for the node", "a", "", overlaytest.AppendIP(nil, addr("10.1.0.2"), addr("10.1.0.1"), 132, make([]byte, 16)), overlay.DropProtocol, 0},
+		{"extension headers are not for the node", "a", "", overlaytest.AppendIP(nil, addr("fd00:1::2"), addr("fd00:1::1"), protoDestOpts,
+			[]byte{59, 0, 1, 4, 0, 0, 0, 0}), overlay.DropOptions, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newRig(t)
+			g.put(c.from, append(c.pkt, 0xee, 0xee)) // with padding, which goes no further
+			got := g.got()
+			if c.to == "" {
+				if len(got) != 0 || g.drops.Get(c.drop) != 1 {
+					t.Fatalf("went to %v, drops %v, want %v", slices.Collect(maps.Keys(got)), g.drops.Snapshot(), c.drop)
+				}
+				return
+			}
+			if len(got) != 1 || len(got[c.to]) != 1 {
+				t.Fatalf("went to %v, drops %v, want %s", slices.Collect(maps.Keys(got)), g.drops.Snapshot(), c.to)
+			}
+			p := got[c.to][0]
+			at := 8
+			if p[0]>>4 == 6 {
+				at = 7
+			}
+			if len(p) != len(c.pkt) || p[at] != c.ttl || p[0]>>4 == 4 && !headerSumOK(p) {
+				t.Errorf("came out as %x", p)
+			}
+		})
+	}
+}
+
+func TestForwardClampsMSSAcrossTheTunnelOnly(t *testing.T) {
+	addr := netip.MustParseAddr
+	mss := []byte{2, 4, 0x23, 0x00}
+	syn := func(src, dst string) []byte {
+		return overlaytest.TCP(ap(addr(src), 1), ap(addr(dst), 2), 0, 0, overlaytest.SYN, mss, nil)
+	}
+	g := newRig(t)
+	g.put("a", syn("10.1.0.2", "10.1.16.9"), syn("10.1.0.2", "10.1.0.3"), syn("fd00:1::2", "fd00:1:0:100::9"))
+	g.put(OutsideName, overlaytest.TCP(ap(addr("10.1.16.9"), 1), ap(addr("10.1.0.2"), 2), 0, 0, overlaytest.SYN|overlaytest.ACK, mss, nil))
+	got := g.got()
+	for _, c := range []struct {
+		name string
+		pkt  []byte
+		want int
+	}{
+		{"outward", got[OutsideName][0], testMTU - 40},
+		{"outward over IPv6", got[OutsideName][1], testMTU - 60},
+		{"inward SYN-ACK", got["a"][0], testMTU - 40},
+		{"between workloads", got["b"][0], 0x2300},
+	} {
+		v := c.pkt[len(c.pkt)-2:]
+		if got := int(v[0])<<8 | int(v[1]); got != c.want || !overlaytest.ChecksumsOK(c.pkt) {
+			t.Errorf("%s: MSS %d, want %d, checksums right %v", c.name, got, c.want, overlaytest.ChecksumsOK(c.pkt))
+		}
+	}
+}
+
+func TestForwardKeepsOrderPerWayOut(t *testing.T) {
+	g := newRig(t)
+	rng := rand.New(rand.NewPCG(1, 1))
+	dst := map[string]netip.Addr{"b": netip.MustParseAddr("10.1.0.3"), "node": netip.MustParseAddr("10.1.0.1"), OutsideName: netip.MustParseAddr("10.1.16.9")}
+	want := make(map[string][]byte)
+	var pkts [][]byte
+	for i := range 3 * overlay.BatchSize {
+		to := []string{"b", "node", OutsideName}[rng.IntN(3)]
+		pkts = append(pkts, overlaytest.UDP(ap(netip.MustParseAddr("10.1.0.2"), 1), ap(dst[to], 2), []byte{byte(i)}))
+		want[to] = append(want[to], byte(i))
+	}
+	g.put("a", pkts...)
+	for to, ps := range g.got() {
+		var order []byte
+		for _, p := range ps {
+			order = append(order, p[len(p)-1])
+		}
+		if !slices.Equal(order, want[to]) {
+			t.Errorf("%s got %v, want %v", to, order, want[to])
+		}
+	}
+}
+
+func TestForwardAgreesWithTheModel(t *testing.T) {
+	const seed = 11
+	g := newRig(t)
+	var every []netip.Addr
+	for _, s := range []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.16.3", "10.1.0.200", "10.7.0.1",
+		"fd00:1::1", "fd00:1::2", "fd00:1::3", "fd00:1:0:100::3", "fd00:7::1"} {
+		every = append(every, netip.MustParseAddr(s))
+	}
+	gen := overlaytest.NewGenerator(seed, every, every)
+	names := []string{"a", "b", "node", OutsideName}
+	delivered := make(map[string]int)
+	for i := range 200_000 {
+		p := gen.Malformed()
+		if i%2 == 0 {
+			p = gen.Valid()
+		}
+		from := names[i/2%len(names)]
+		to, bytes, drop := naiveRoute(g.state, testMTU, from, p)
+		before := g.drops.Get(drop)
+		g.put(from, p)
+		got := g.got()
+		if to == "" {
+			if len(got) != 0 || g.drops.Get(drop) != before+1 {
+				t.Fatalf("seed %d packet %d from %s: went to %v, the model drops it as %v: %x", seed, i, from, got, drop, p)
+			}
+			continue
+		}
+		if len(got) != 1 || len(got[to]) != 1 {
+			t.Fatalf("seed %d packet %d from %s: went to %v, drops %v, the model says %s: %x", seed, i, from, got, g.drops.Snapshot(), to, p)
+		}
+		delivered[to]++
+		out, want := got[to][0], bytes
+		if out[0]>>4 == 4 && !headerSumOK(out) {
+			t.Fatalf("seed %d packet %d: wrong header checksum: %x", seed, i, out)
+		}
+		// The model changes TTL and MSS but not the checksums over them: what
+		// was right must still be right, and what was wrong still wrong.
+		m, _, _ := naiveParse(out)
+		if m.proto == protoTCP && m.l4 >= 0 {
+			if overlaytest.ChecksumsOK(out) != overlaytest.ChecksumsOK(p[:len(out)]) {
+				t.Fatalf("seed %d packet %d: the checksum changed sides: %x", seed, i, out)
+			}
+			copy(want[m.l4+16:m.l4+18], out[m.l4+16:m.l4+18])
+		}
+		if out[0]>>4 == 4 {
+			copy(want[10:12], out[10:12])
+		}
+		if !slices.Equal(out, want) {
+			t.Fatalf("seed %d packet %d from %s: came out as\n%x, the model says\n%x", seed, i, from, out, want)
+		}
+	}
+	for _, n := range names {
+		if delivered[n] < 1000 {
+			t.Errorf("only %v delivered: the test tests nothing", delivered)
+		}
+	}
+}
+
+func TestForwardAllocatesNothing(t *testing.T) {
+	g := newRig(t)
+	addr := netip.MustParseAddr
+	bufs := withHeadroom(
+		overlaytest.UDP(ap(addr("10.1.0.2"), 5), ap(addr("10.1.16.9"), 6), make([]byte, 1000)),
+		overlaytest.UDP(ap(addr("fd00:1::2"), 5), ap(addr("fd00:1:0:100::9"), 6), make([]byte, 1000)),
+		overlaytest.TCP(ap(addr("10.1.0.2"), 5), ap(addr("10.1.0.3"), 6), 1, 1, overlaytest.SYN, []byte{2, 4, 0xff, 0xff}, nil),
+		overlaytest.UDP(ap(addr("10.9.9.9"), 5), ap(addr("10.1.16.9"), 6), make([]byte, 1000)), // wrong source
+	)
+	g.port("b").link = discard{}
+	from := g.port("a")
+	b := new(batch)
+	work := slices.Clone(bufs)
+	out, sizes := withHeadroom(make([]byte, 2000), make([]byte, 2000)), make([]int, 2)
+	if n := testing.AllocsPerRun(1000, func() {
+		copy(work, bufs)
+		for _, p := range work {
+			at := overlay.Headroom + 8
+			if p[overlay.Headroom]>>4 == 6 {
+				at--
+			}
+			p[at] = 64
+			overlaytest.Fix(p[overlay.Headroom:])
+		}
+		g.forward(from, work, b)
+		if n, err := g.Outside().Read(out, sizes); n != 2 || err != nil {
+			t.Fatalf("read %d packets, %v: drops %v", n, err, g.drops.Snapshot())
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a batch", n)
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		copy(work, bufs)
+		_ = g.Outside().Write(work) // all dropped: wrong source
+	}); n != 0 {
+		t.Errorf("%v allocations an outside batch", n)
+	}
+}
+
+// discard is a Link that takes everything.
+type discard struct{}
+
+func (discard) Read([][]byte, []int) (int, error) { return 0, net.ErrClosed }
+func (discard) Write([][]byte) error              { return nil }
+func (discard) Close() error                      { return nil }
+
+func BenchmarkForward(b *testing.B) {
+	// Few destinations are what a slice sees; 4,096 at random, each in another
+	// part of the table, measure the memory of the machine as well.
+	for _, c := range []struct{ routes, hosts int }{{10, 1}, {10, 256}, {10_000, 256}, {100_000, 256}, {100_000, 4096}} {
+		routes := c.routes
+		b.Run(fmt.Sprintf("routes=%d/hosts=%d", routes, c.hosts), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, 2))
+			r, err := New(Config{Slice: "bench", MTU: testMTU})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s := State{Ports: []Port{
+				{Name: "a", Link: &discard{}, Role: Inside, Sources: prefixes("10.0.0.0/24", "fd00::/64")},
+				{Name: "b", Link: newWire(), Role: Inside},
+			}}
+			seen := make(map[netip.Prefix]bool)
+			var dst []netip.Addr
+			for len(s.Routes) < routes {
+				a := netip.AddrFrom4([4]byte{byte(16 + rng.IntN(64)), byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())})
+				p, _ := a.Prefix(16 + rng.IntN(13))
+				if !seen[p] {
+					seen[p] = true
+					s.Routes = append(s.Routes, Route{p, "b"})
+					dst = append(dst, a)
+				}
+			}
+			if err := r.Set(s); err != nil {
+				b.Fatal(err)
+			}
+			r.ports["b"].link = discard{}
+			const n = 4096
+			for len(dst) < c.hosts {
+				dst = append(dst, dst...)
+			}
+			rng.Shuffle(len(dst), func(i, j int) { dst[i], dst[j] = dst[j], dst[i] })
+			dst = dst[:c.hosts]
+			pkts := make([][]byte, n)
+			for i := range pkts {
+				src := netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + rng.IntN(250))})
+				pkts[i] = withHeadroom(overlaytest.UDP(ap(src, 1), ap(dst[rng.IntN(len(dst))], 2), make([]byte, 64)))[0]
+			}
+			scratch, work := new(batch), make([][]byte, overlay.BatchSize)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; i += overlay.BatchSize {
+				at := i % n
+				for j := range work {
+					work[j] = pkts[at+j]
+					// A fresh TTL; its sum and the checksum's move together.
+					p := work[j][overlay.Headroom:]
+					if p[8] < 2 {
+						p[8] = 64
+						p[10], p[11] = 0, 0
+						overlaytest.Fix(p)
+					}
+				}
+				r.forward(r.ports["a"], work, scratch)
+			}
+			b.StopTimer()
+			if got := r.ports["b"].n.outPackets.Load(); got < uint64(b.N) {
+				b.Fatalf("%d of %d came out: %v", got, b.N, r.drops.Snapshot())
+			}
+		})
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		pkt  []byte
+	}{{"tcp4", tcp4()}, {"tcp6", tcp6()}, {"udp4", udp4()}, {"death", overlaytest.PacketOfDeath(ap(here4, 1), ap(there4, 2))}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				if _, _, ok := check(c.pkt); ok {
+					n++
+				}
+			}
+			if n != 0 && c.name == "death" {
+				b.Fatal("the packet of death passed")
+			}
+		})
+	}
+}

@@ -23,8 +23,8 @@ const (
 	// pins two of these and nothing more.
 	waitBytes = 4 << 10
 	// bulkBytes is the buffer once data is known to be queued: larger ones
-	// leave the second-level cache and gain nothing.
-	bulkBytes = 128 << 10
+	// only cost memory: 32 KiB to 256 KiB carry the same, within the noise.
+	bulkBytes = 64 << 10
 	// halfClosedIdle ends a connection of which one direction has ended while
 	// the other says nothing. Keepalive finds dead TCP peers much earlier; this
 	// is for unix sockets, where a peer that is gone looks like one that only

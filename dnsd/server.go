@@ -1,0 +1,180 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultZone is where KubeSlice's names live.
+	DefaultZone = "slice.local"
+	// DefaultTTL bounds how long a client keeps a dead endpoint, and is long
+	// enough that a busy client does not ask for every connection.
+	DefaultTTL = 5 * time.Second
+	// maxTTL is far above any use and far below the 2^31 s of RFC 2181.
+	maxTTL = 24 * time.Hour
+	// maxZone leaves room for the SOA's "hostmaster." below the zone.
+	maxZone = 240
+)
+
+// An Entry says which addresses a name has.
+type Entry struct {
+	Name  string       // fully qualified, any case, with or without the final dot
+	Addrs []netip.Addr // both families, in any order; none makes a name without data
+}
+
+// Config is what a Server needs.
+type Config struct {
+	// Packet and Stream are the sockets to serve: of the kernel or of a
+	// userspace stack. Run closes them. A packet socket should be bound to one
+	// address: replies leave from whatever address the socket chooses.
+	Packet []net.PacketConn
+	Stream []net.Listener
+	// Zones are the domains we speak for, besides exact names; the first one
+	// names the primary in SOA records. Empty means DefaultZone.
+	Zones []string
+	// TTL of every record, rounded up to seconds; zero means DefaultTTL.
+	TTL time.Duration
+	// Log gets state changes, never queries; nil discards them.
+	Log *slog.Logger
+}
+
+// A Server answers for one slice's names.
+type Server struct {
+	cfg   Config
+	zones []string // wire form, the primary first
+	view  atomic.Pointer[snapshot]
+
+	setMu  sync.Mutex // orders Set
+	serial uint32
+
+	started atomic.Bool
+	stats   counters
+	streams streamLimits
+}
+
+// New checks cfg. The Server answers for its zones, which are empty until Set.
+func New(cfg Config) (*Server, error) {
+	if len(cfg.Zones) == 0 {
+		cfg.Zones = []string{DefaultZone}
+	}
+	if cfg.TTL == 0 {
+		cfg.TTL = DefaultTTL
+	}
+	if cfg.TTL < 0 || cfg.TTL > maxTTL {
+		return nil, fmt.Errorf("dns: TTL %v is not between 0 and %v", cfg.TTL, maxTTL)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg}
+	for _, z := range cfg.Zones {
+		wire, ok := appendName(nil, z)
+		if !ok || len(wire) > maxZone {
+			return nil, fmt.Errorf("dns: zone %q is not a domain name of at most %d bytes", z, maxZone)
+		}
+		s.zones = append(s.zones, string(wire))
+	}
+	s.Set(nil)
+	return s, nil
+}
+
+// Set replaces all names. Queries that are under way are answered from the old
+// ones. Entries of the same name are merged. A name that is no host name is
+// left out and logged.
+func (s *Server) Set(entries []Entry) {
+	s.setMu.Lock()
+	defer s.setMu.Unlock()
+	s.serial++
+	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, entries)
+	s.view.Store(next)
+	for _, name := range bad {
+		s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name")
+	}
+}
+
+// Lookup returns the addresses of a name, IPv4 first, starting with another one
+// each time; false if the name has none. It is what DNS clients are told.
+func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
+	var space [maxName]byte
+	wire, ok := appendName(space[:0], name)
+	if !ok {
+		return nil, false
+	}
+	r := s.view.Load().names[string(wire)]
+	if r == nil || len(r.v4.addrs)+len(r.v6.addrs) == 0 {
+		return nil, false
+	}
+	turn := int(r.turn.Add(1) - 1)
+	return slices.Concat(rotated(r.v4.addrs, turn), rotated(r.v6.addrs, turn)), true
+}
+
+func rotated(addrs []netip.Addr, turn int) []netip.Addr {
+	if len(addrs) == 0 {
+		return nil
+	}
+	start := turn % len(addrs)
+	return slices.Concat(addrs[start:], addrs[:start])
+}
+
+// Run serves the sockets until ctx ends or one of them fails, closes them all,
+// and returns when the last query is answered. It may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	if s.started.Swap(true) {
+		return errors.New("dns: run called twice")
+	}
+	serving, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg sync.WaitGroup
+	for _, pc := range s.cfg.Packet {
+		for range packetReaders() {
+			wg.Go(func() { fail(s.servePackets(serving, pc)) })
+		}
+	}
+	for _, l := range s.cfg.Stream {
+		wg.Go(func() { fail(s.serveStreams(serving, l)) })
+	}
+	<-serving.Done()
+	for _, pc := range s.cfg.Packet {
+		pc.Close()
+	}
+	for _, l := range s.cfg.Stream {
+		l.Close()
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(serving)
+}
+
+// respond answers one message, or returns nil if it deserves no reply. The
+// reply is in out's array where that has room. limit is the most bytes that the
+// transport carries.
+func (s *Server) respond(out, msg []byte, limit int) (reply []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			// A message of death costs its sender the answer, nobody else.
+			if s.stats.panics.Add(1) == 1 {
+				s.cfg.Log.Error("query handler panicked", "err", p)
+			}
+			reply = headerOnly(msg, rcodeServFail)
+			s.stats.count(reply)
+		}
+	}()
+	view := s.view.Load()
+	reply, ok := view.quick(out, msg, limit)
+	if !ok {
+		reply = view.general(msg, limit)
+	}
+	s.stats.count(reply)
+	return reply
+}

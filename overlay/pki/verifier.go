@@ -1,0 +1,271 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// Bounds of what a Verifier reads and keeps.
+const (
+	MaxChain       = 4        // certificates in a chain, the root not counted
+	MaxCertificate = 16 << 10 // bytes of DER
+	maxVerified    = 1024     // chains remembered
+)
+
+// ErrNotValid says that a chain is good, but not at the time asked about.
+var ErrNotValid = errors.New("certificate not valid at this time")
+
+// A Verifier tells which certificates a mesh's authorities have issued and what
+// these allow. It remembers the chains that it has verified, at most maxVerified
+// of them, but judges their validity anew each time. It may be used concurrently.
+type Verifier struct {
+	mesh  string
+	roots []*x509.Certificate
+
+	mu       sync.Mutex // guards what follows
+	verified map[[32]byte]verified
+	order    [][32]byte // of verified, oldest first
+}
+
+// verified is what a chain came to. The times in authority are the common part
+// of the validity of every certificate in the chain, the root's too.
+type verified struct {
+	authority overlay.Authority
+	key       ed25519.PublicKey
+}
+
+// NewVerifier trusts the authorities in rootsPEM, of which there is at least
+// one, for the named mesh.
+func NewVerifier(mesh string, rootsPEM []byte) (*Verifier, error) {
+	chain, err := decodeChain(rootsPEM)
+	if err != nil {
+		return nil, fmt.Errorf("authorities of mesh %s: %w", mesh, err)
+	}
+	v := &Verifier{mesh: mesh, verified: make(map[[32]byte]verified)}
+	for _, der := range chain {
+		root, of, err := parseAuthorityCert(der)
+		if err != nil {
+			return nil, err
+		}
+		if of != mesh {
+			return nil, fmt.Errorf("authority of mesh %q, want %q", of, mesh)
+		}
+		v.roots = append(v.roots, root)
+	}
+	return v, nil
+}
+
+// Authority verifies a chain (DER, leaf first, without the root) and returns
+// what its leaf allows. The error wraps ErrNotValid if only the time is wrong;
+// the authority is then returned all the same.
+func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, error) {
+	c, err := v.resolve(chain)
+	if err != nil {
+		return overlay.Authority{}, err
+	}
+	if now.Before(c.authority.NotBefore) || !now.Before(c.authority.NotAfter) {
+		return c.authority, fmt.Errorf("%v, valid %v to %v: %w", c.authority.ID, c.authority.NotBefore, c.authority.NotAfter, ErrNotValid)
+	}
+	return c.authority, nil
+}
+
+// Signed reports whether sig is the signature of message for domain by the leaf
+// of the chain. It asks whether the chain is trusted, but not for the time: that
+// is Authority's part.
+func (v *Verifier) Signed(chain [][]byte, domain string, message, sig []byte) bool {
+	c, err := v.resolve(chain)
+	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(c.key, separated(domain, message), sig)
+}
+
+// resolve returns what the chain comes to, from memory if it was verified before.
+func (v *Verifier) resolve(chain [][]byte) (verified, error) {
+	if len(chain) == 0 || len(chain) > MaxChain {
+		return verified{}, fmt.Errorf("chain of %d certificates, want 1 to %d", len(chain), MaxChain)
+	}
+	fingerprint, err := chainFingerprint(chain)
+	if err != nil {
+		return verified{}, err
+	}
+	v.mu.Lock()
+	c, ok := v.verified[fingerprint]
+	v.mu.Unlock()
+	if ok {
+		return c, nil
+	}
+	if c, err = v.verify(chain); err != nil {
+		return verified{}, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, again := v.verified[fingerprint]; !again {
+		if len(v.order) >= maxVerified {
+			delete(v.verified, v.order[0])
+			v.order = v.order[1:]
+		}
+		v.verified[fingerprint] = c
+		v.order = append(v.order, fingerprint)
+	}
+	return c, nil
+}
+
+// chainFingerprint names a whole chain: the same leaf may come with another
+// intermediate, which lives longer or shorter.
+func chainFingerprint(chain [][]byte) (sum [32]byte, err error) {
+	h := sha256.New()
+	for _, der := range chain {
+		if len(der) > MaxCertificate {
+			return sum, fmt.Errorf("certificate of %d bytes, at most %d", len(der), MaxCertificate)
+		}
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
+		h.Write(der)
+	}
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// verify follows the chain from the leaf to a root. Each certificate must be
+// signed by the next, the last by a root; there is no search for other ways.
+func (v *Verifier) verify(chain [][]byte) (verified, error) {
+	leaf, authority, err := parseNodeCert(chain[0])
+	if err != nil {
+		return verified{}, err
+	}
+	if authority.Mesh != v.mesh {
+		return verified{}, fmt.Errorf("certificate of %v for mesh %q, want %q", authority.ID, authority.Mesh, v.mesh)
+	}
+	below := leaf
+	for i, der := range chain[1:] {
+		issuer, mesh, err := parseAuthorityCert(der)
+		if err != nil {
+			return verified{}, err
+		}
+		if mesh != v.mesh {
+			return verified{}, fmt.Errorf("intermediate authority for mesh %q, want %q", mesh, v.mesh)
+		}
+		if err := issued(issuer, below, i); err != nil {
+			return verified{}, err
+		}
+		narrow(&authority, issuer)
+		below = issuer
+	}
+	for _, root := range v.roots {
+		if err = issued(root, below, len(chain)-1); err == nil {
+			narrow(&authority, root)
+			return verified{authority: authority, key: leaf.PublicKey.(ed25519.PublicKey)}, nil
+		}
+	}
+	return verified{}, fmt.Errorf("certificate of %v: issued by no authority of mesh %s: %w", authority.ID, v.mesh, err)
+}
+
+// issued checks that issuer signed below, with the given number of
+// intermediates underneath issuer.
+func issued(issuer, below *x509.Certificate, intermediates int) error {
+	if string(below.RawIssuer) != string(issuer.RawSubject) {
+		return errors.New("issuer's name differs")
+	}
+	if issuer.MaxPathLen >= 0 && intermediates > issuer.MaxPathLen {
+		return fmt.Errorf("%d intermediates under an authority that allows %d", intermediates, issuer.MaxPathLen)
+	}
+	return below.CheckSignatureFrom(issuer)
+}
+
+// narrow cuts the authority's validity to that of an issuer.
+func narrow(a *overlay.Authority, issuer *x509.Certificate) {
+	if issuer.NotBefore.After(a.NotBefore) {
+		a.NotBefore = issuer.NotBefore
+	}
+	if issuer.NotAfter.Before(a.NotAfter) {
+		a.NotAfter = issuer.NotAfter
+	}
+}
+
+// parseAuthorityCert reads the certificate of an authority, root or not, and
+// returns the mesh it is for.
+func parseAuthorityCert(der []byte) (*x509.Certificate, string, error) {
+	cert, err := parseStrict(der)
+	if err != nil {
+		return nil, "", err
+	}
+	mesh := cert.URIs[0].Host
+	switch {
+	case !overlay.ValidDNSName(mesh) || cert.URIs[0].String() != authorityURI(mesh).String():
+		return nil, "", fmt.Errorf("authority name %q: want %s://mesh/", cert.URIs[0], scheme)
+	case !cert.IsCA || !cert.BasicConstraintsValid || cert.KeyUsage&x509.KeyUsageCertSign == 0:
+		return nil, "", fmt.Errorf("certificate of mesh %s: may not issue certificates", mesh)
+	}
+	return cert, mesh, nil
+}
+
+// parseNodeCert reads a node's certificate and what it allows.
+func parseNodeCert(der []byte) (*x509.Certificate, overlay.Authority, error) {
+	var a overlay.Authority
+	cert, err := parseStrict(der)
+	if err != nil {
+		return nil, a, err
+	}
+	if a.Mesh, a.ID, err = parseNodeURI(cert.URIs[0]); err != nil {
+		return nil, a, err
+	}
+	switch {
+	case cert.IsCA || cert.KeyUsage != x509.KeyUsageDigitalSignature:
+		return nil, a, fmt.Errorf("certificate of %v: key usage %b is not a node's", a.ID, cert.KeyUsage)
+	case len(cert.Subject.Names) != 0:
+		return nil, a, fmt.Errorf("certificate of %v: extra name %q", a.ID, cert.Subject)
+	}
+	found := 0
+	for _, x := range cert.Extensions {
+		if !x.Id.Equal(oidAuthority) {
+			continue
+		}
+		found++
+		if a.Gateway, a.Index, a.Grants, err = decodeAuthority(x.Value); err != nil {
+			return nil, a, fmt.Errorf("certificate of %v: %w", a.ID, err)
+		}
+	}
+	if found != 1 {
+		return nil, a, fmt.Errorf("certificate of %v: %d authority extensions, want 1", a.ID, found)
+	}
+	a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
+	return cert, a, nil
+}
+
+// parseStrict reads a certificate as this package makes them: an Ed25519 key,
+// an Ed25519 signature, one URI and no other alternative name.
+func parseStrict(der []byte) (*x509.Certificate, error) {
+	if len(der) > MaxCertificate {
+		return nil, fmt.Errorf("certificate of %d bytes, at most %d", len(der), MaxCertificate)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	_, ok := cert.PublicKey.(ed25519.PublicKey)
+	switch {
+	case !ok || cert.SignatureAlgorithm != x509.PureEd25519:
+		return nil, fmt.Errorf("certificate with a %v key, signed by %v: want Ed25519", cert.PublicKeyAlgorithm, cert.SignatureAlgorithm)
+	case len(cert.URIs) != 1:
+		return nil, fmt.Errorf("certificate with %d URIs, want one", len(cert.URIs))
+	case len(cert.UnhandledCriticalExtensions) != 0:
+		return nil, fmt.Errorf("certificate: unknown critical extension %v", cert.UnhandledCriticalExtensions[0])
+	}
+	// Names of kinds that crypto/x509 does not report count as well.
+	names, err := onlyURI(cert.URIs[0])
+	if err != nil {
+		return nil, fmt.Errorf("certificate: name %q: %w", cert.URIs[0], err)
+	}
+	for _, x := range cert.Extensions {
+		if x.Id.Equal(oidAltName) && !bytes.Equal(x.Value, names) {
+			return nil, fmt.Errorf("certificate: names beside %q", cert.URIs[0])
+		}
+	}
+	return cert, nil
+}

@@ -129,7 +129,7 @@ func (p *Pump) copy(dst, src net.Conn, half *atomic.Bool, moved *atomic.Uint64) 
 				return err
 			}
 		}
-		if errRead == io.EOF {
+		if errors.Is(errRead, io.EOF) {
 			return nil
 		}
 		if errRead != nil {

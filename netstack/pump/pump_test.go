@@ -160,7 +160,7 @@ func TestAConnectionWithoutHalfCloseIsClosedWhole(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- new(Pump).Move(context.Background(), a, whole{b}, &Bytes{}) }()
 	client.Close()
-	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read = %v, want EOF", err)
 	}
 	select {
@@ -186,7 +186,7 @@ func TestResetPrefersAbort(t *testing.T) {
 	if !c.aborted {
 		t.Error("Abort was not called")
 	}
-	if _, err := b.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection is open: %v", err)
 	}
 }

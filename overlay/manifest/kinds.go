@@ -1,0 +1,54 @@
+package manifest
+
+// groupSuffix ends the API groups of KubeSlice.
+const groupSuffix = ".kubeslice.io"
+
+const (
+	controllerV1alpha1 = "controller.kubeslice.io/v1alpha1"
+	workerV1alpha1     = "worker.kubeslice.io/v1alpha1"
+	networkingV1beta1  = "networking.kubeslice.io/v1beta1"
+)
+
+type kindInfo struct {
+	apiVersion string
+	body       func() any
+}
+
+// kinds lists what KubeSlice has; it is never written to.
+var kinds = map[string]kindInfo{
+	"Project":               {controllerV1alpha1, func() any { return new(Project) }},
+	"Cluster":               {controllerV1alpha1, func() any { return new(Cluster) }},
+	"SliceConfig":           {controllerV1alpha1, func() any { return new(SliceConfig) }},
+	"ServiceExportConfig":   {controllerV1alpha1, func() any { return new(ServiceExportConfig) }},
+	"SliceQoSConfig":        {controllerV1alpha1, func() any { return new(SliceQoSConfig) }},
+	"VpnKeyRotation":        {controllerV1alpha1, func() any { return new(VpnKeyRotation) }},
+	"SliceIpam":             {controllerV1alpha1, func() any { return new(SliceIpam) }},
+	"WorkerSliceConfig":     {workerV1alpha1, func() any { return new(WorkerSliceConfig) }},
+	"WorkerSliceGateway":    {workerV1alpha1, func() any { return new(WorkerSliceGateway) }},
+	"WorkerServiceImport":   {workerV1alpha1, func() any { return new(WorkerServiceImport) }},
+	"WorkerSliceGwRecycler": {workerV1alpha1, func() any { return new(WorkerSliceGwRecycler) }},
+	"Slice":                 {networkingV1beta1, func() any { return new(Slice) }},
+	"SliceGateway":          {networkingV1beta1, func() any { return new(SliceGateway) }},
+	"ServiceExport":         {networkingV1beta1, func() any { return new(ServiceExport) }},
+	"ServiceImport":         {networkingV1beta1, func() any { return new(ServiceImport) }},
+}
+
+// Metadata is an object's metadata. Fields of type any are known and not used.
+type Metadata struct {
+	Name        string            `json:"name" req:"1"`
+	Namespace   string            `json:"namespace"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+
+	GenerateName      any `json:"generateName"`
+	UID               any `json:"uid"`
+	ResourceVersion   any `json:"resourceVersion"`
+	Generation        any `json:"generation"`
+	SelfLink          any `json:"selfLink"`
+	CreationTimestamp any `json:"creationTimestamp"`
+	DeletionTimestamp any `json:"deletionTimestamp"`
+	DeletionGrace     any `json:"deletionGracePeriodSeconds"`
+	OwnerReferences   any `json:"ownerReferences"`
+	Finalizers        any `json:"finalizers"`
+	ManagedFields     any `json:"managedFields"`
+}

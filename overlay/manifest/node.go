@@ -1,0 +1,381 @@
+package manifest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"slicewire/overlay"
+)
+
+// The range of a slice's MTU: what IPv6 demands (RFC 8200, section 5), and what
+// fits a UDP datagram around WireGuard's and the outer headers.
+const (
+	minMTU = 1280
+	maxMTU = 65535 - 80
+)
+
+// NodeFile is what only one node knows. LoadNode reads it; afterwards defaults
+// are filled in and paths are absolute.
+type NodeFile struct {
+	Version   int              `json:"version" req:"1" min:"1" max:"1"`
+	Mesh      string           `json:"mesh" default:"default"`
+	Site      string           `json:"site" req:"1"`
+	Node      string           `json:"node" req:"1"`
+	Listen    netip.AddrPort   `json:"listen" default:"0.0.0.0:51820"` // UDP, all tunnels; port 0 lets the system choose
+	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
+	Gossip    NodeGossip       `json:"gossip" default:"{}"`
+	Manifests []string         `json:"manifests" default:"manifests"` // files and folders
+	State     string           `json:"state"`                         // folder; empty: the daemon chooses
+	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
+
+	Slices  map[string]NodeSlice `json:"slices"`
+	Forward []Forward            `json:"forward"`
+	Publish []Publish            `json:"publish"`
+
+	file  string
+	lines map[string]int
+}
+
+// NodeGossip says how the node meets the others.
+type NodeGossip struct {
+	Listen    netip.AddrPort `json:"listen" default:"0.0.0.0:7946"`
+	Advertise netip.AddrPort `json:"advertise"` // zero: Listen's
+	Join      []string       `json:"join"`      // host:port
+}
+
+// NodeSlice is what a node sets for one slice.
+type NodeSlice struct {
+	Proxy string `json:"proxy"` // SOCKS5 and HTTP CONNECT: host:port or unix:/path; empty: none
+	DNS   string `json:"dns"`   // host:port of a local DNS listener; empty: none
+	MTU   int    `json:"mtu"`   // bytes; overlay.DefaultMTU unless set
+}
+
+// Forward makes a local port that leads to a destination on a slice.
+type Forward struct {
+	Slice  string `json:"slice" req:"1"`
+	Listen string `json:"listen" req:"1"` // host:port or unix:/path
+	To     string `json:"to" req:"1"`     // host:port; names are resolved inside the slice
+}
+
+// Publish makes a local server a backend of an exported service.
+type Publish struct {
+	Slice     string        `json:"slice" req:"1"`
+	Service   string        `json:"service" req:"1"`
+	Namespace string        `json:"namespace" req:"1"`
+	Backend   string        `json:"backend"` // the node's name unless set
+	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
+	Ports     []PublishPort `json:"ports"`
+	Export    []ExportPort  `json:"export"` // exports the service from here when no ServiceExport does
+}
+
+// TargetOf returns where the service's port of that name leads, "" when the
+// backend does not serve it.
+func (p *Publish) TargetOf(port string) string {
+	if p.Target != "" {
+		return p.Target
+	}
+	for _, x := range p.Ports {
+		if x.Name == port {
+			return x.Target
+		}
+	}
+	return ""
+}
+
+// PublishPort sends one port of the service, by its name there, to a target.
+type PublishPort struct {
+	Name   string `json:"name" req:"1"`
+	Target string `json:"target" req:"1"`
+}
+
+// ExportPort is one port of a service that a node file exports.
+type ExportPort struct {
+	Name     string `json:"name"`
+	Port     uint16 `json:"port" req:"1" min:"1"`
+	Protocol string `json:"protocol" default:"TCP" enum:"TCP,UDP"`
+}
+
+// ID returns the node's name in the mesh.
+func (n *NodeFile) ID() overlay.NodeID { return overlay.NodeID{Site: n.Site, Node: n.Node} }
+
+// SliceSettings returns the node's settings for a slice: those of the file, or
+// the defaults.
+func (n *NodeFile) SliceSettings(slice string) NodeSlice {
+	s := n.Slices[slice]
+	if s.MTU == 0 {
+		s.MTU = overlay.DefaultMTU
+	}
+	return s
+}
+
+// problem makes a problem with a field of the file.
+func (n *NodeFile) problem(sev Severity, field, format string, args ...any) Problem {
+	return Problem{sev, n.file, lineOf(n.lines, field, 1), n.object(), field, fmt.Sprintf(format, args...)}
+}
+
+func (n *NodeFile) object() string {
+	if n.Site == "" || n.Node == "" {
+		return "node file"
+	}
+	return "node " + n.ID().String()
+}
+
+// ParseNode reads a node file. Relative paths in it are taken from the folder
+// of file. It is strict: any key that it does not know is an error. The
+// NodeFile is nil when the text holds none.
+func ParseNode(file string, data []byte) (*NodeFile, []Problem) {
+	n := &NodeFile{file: file}
+	var problems []Problem
+	report := func(sev Severity, line int, field, message string) {
+		if len(problems) < maxProblems {
+			problems = append(problems, Problem{sev, file, line, "", field, message})
+		}
+	}
+	if len(data) > maxFileBytes {
+		report(Error, 0, "", fmt.Sprintf("the file is larger than %d MiB", maxFileBytes>>20))
+		return nil, problems
+	}
+	docs := split(data)
+	if len(docs) != 1 {
+		report(Error, 0, "", fmt.Sprintf("a node file is one YAML document, not %d", len(docs)))
+		return nil, problems
+	}
+	if separators(docs[0].text) > maxNodes {
+		report(Error, 0, "", fmt.Sprintf("the document has more than %d values", maxNodes))
+		return nil, problems
+	}
+	root, line, err := parseDocument(docs[0])
+	if err != nil {
+		report(Error, line, "", err.Error())
+		return nil, problems
+	}
+	if root == nil {
+		report(Error, 0, "", "the file is empty")
+		return nil, problems
+	}
+	budget := maxNodes
+	d := newDecoder(true, &budget, report)
+	d.value(root, reflect.ValueOf(n).Elem(), "", "", 0)
+	n.lines = d.lines
+	for i := range problems {
+		problems[i].Object = n.object()
+	}
+	n.finish()
+	if bad := n.check(); len(problems) < maxProblems {
+		problems = append(problems, bad...)
+	}
+	sortProblems(problems)
+	return n, problems
+}
+
+// finish fills in what depends on other fields and makes paths absolute.
+func (n *NodeFile) finish() {
+	dir := filepath.Dir(n.file)
+	abs := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	for i := range n.Manifests {
+		abs(&n.Manifests[i])
+	}
+	abs(&n.State)
+	abs(&n.Socket)
+	listener := func(addr *string) {
+		if path, ok := strings.CutPrefix(*addr, unixPrefix); ok {
+			abs(&path)
+			*addr = unixPrefix + path
+		}
+	}
+	for i := range n.Forward {
+		listener(&n.Forward[i].Listen)
+	}
+	for name, s := range n.Slices {
+		listener(&s.Proxy)
+		if s.MTU == 0 {
+			s.MTU = overlay.DefaultMTU
+		}
+		n.Slices[name] = s
+	}
+	for i := range n.Publish {
+		if p := &n.Publish[i]; p.Backend == "" {
+			p.Backend = n.Node
+		}
+	}
+}
+
+const unixPrefix = "unix:"
+
+// check holds every rule that needs nothing but the file itself.
+func (n *NodeFile) check() []Problem {
+	var out []Problem
+	fail := func(field, format string, args ...any) {
+		out = append(out, n.problem(Error, field, format, args...))
+	}
+	label := func(field, s string) {
+		if s != "" && !overlay.ValidLabel(s) {
+			fail(field, "%q is not a DNS label (a-z, 0-9, inner hyphens, at most 63)", s)
+		}
+	}
+	label("mesh", n.Mesh)
+	label("site", n.Site)
+	label("node", n.Node)
+	for i, a := range n.Advertise {
+		if err := checkAdvertised(a); err != nil {
+			fail(fmt.Sprintf("advertise[%d]", i), "%v", err)
+		}
+	}
+	if a := n.Gossip.Advertise; a.IsValid() {
+		if err := checkAdvertised(a); err != nil {
+			fail("gossip.advertise", "%v", err)
+		}
+	}
+	for i, j := range n.Gossip.Join {
+		if _, err := checkHostPort(j, 1); err != nil {
+			fail(fmt.Sprintf("gossip.join[%d]", i), "%v", err)
+		}
+	}
+	for i, m := range n.Manifests {
+		if m == "" {
+			fail(fmt.Sprintf("manifests[%d]", i), "is empty")
+		}
+	}
+	for _, name := range sortedKeys(n.Slices) {
+		out = append(out, n.checkSlice(name)...)
+	}
+	for i, f := range n.Forward {
+		at := fmt.Sprintf("forward[%d].", i)
+		label(at+"slice", f.Slice)
+		if f.Listen != "" {
+			out = append(out, n.checkListener(at+"listen", f.Listen, true)...)
+		}
+		if f.To != "" {
+			if _, err := checkHostPort(f.To, 1); err != nil {
+				fail(at+"to", "%v", err)
+			}
+		}
+	}
+	seen := map[string]int{}
+	for i, p := range n.Publish {
+		at := fmt.Sprintf("publish[%d].", i)
+		label(at+"slice", p.Slice)
+		label(at+"service", p.Service)
+		label(at+"namespace", p.Namespace)
+		label(at+"backend", p.Backend)
+		key := strings.Join([]string{p.Slice, p.Namespace, p.Service, p.Backend}, "/")
+		if j, twice := seen[key]; twice {
+			fail(at+"backend", "%q of the same service is already publish[%d]", p.Backend, j)
+		} else {
+			seen[key] = i
+		}
+		out = append(out, n.checkPorts(at, p)...)
+	}
+	return out
+}
+
+func (n *NodeFile) checkSlice(name string) []Problem {
+	var out []Problem
+	s, at := n.Slices[name], "slices."+name
+	if !overlay.ValidLabel(name) {
+		out = append(out, n.problem(Error, at, "%q is not a DNS label", name))
+	}
+	if s.MTU < minMTU || s.MTU > maxMTU {
+		out = append(out, n.problem(Error, at+".mtu", "%d is outside %d to %d", s.MTU, minMTU, maxMTU))
+	}
+	if s.Proxy != "" {
+		out = append(out, n.checkListener(at+".proxy", s.Proxy, true)...)
+	}
+	if s.DNS != "" {
+		out = append(out, n.checkListener(at+".dns", s.DNS, false)...)
+	}
+	return out
+}
+
+// checkListener checks where something listens that asks nobody for a password.
+func (n *NodeFile) checkListener(field, addr string, unixAllowed bool) []Problem {
+	if path, ok := strings.CutPrefix(addr, unixPrefix); ok && unixAllowed {
+		if path == "" {
+			return []Problem{n.problem(Error, field, "unix: needs a path")}
+		}
+		return nil
+	}
+	host, err := checkHostPort(addr, 0)
+	if err != nil {
+		return []Problem{n.problem(Error, field, "%v", err)}
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return []Problem{n.problem(Warning, field, "%s is not a loopback address: whoever reaches it is on the slice, nobody is asked for a password", addr)}
+	}
+	return nil
+}
+
+func (n *NodeFile) checkPorts(at string, p Publish) []Problem {
+	var out []Problem
+	fail := func(field, format string, args ...any) {
+		out = append(out, n.problem(Error, at+field, format, args...))
+	}
+	switch {
+	case p.Target != "" && len(p.Ports) > 0:
+		fail("target", "give target or ports, not both")
+	case p.Target == "" && len(p.Ports) == 0:
+		fail("target", "give target, or ports with a target each")
+	case p.Target != "":
+		if _, err := checkHostPort(p.Target, 1); err != nil {
+			fail("target", "%v", err)
+		}
+	}
+	var names []string
+	for j, port := range p.Ports {
+		if slices.Contains(names, port.Name) {
+			fail(fmt.Sprintf("ports[%d].name", j), "%q is there twice", port.Name)
+		}
+		names = append(names, port.Name)
+		if port.Target == "" {
+			continue // reported as required
+		}
+		if _, err := checkHostPort(port.Target, 1); err != nil {
+			fail(fmt.Sprintf("ports[%d].target", j), "%v", err)
+		}
+	}
+	for j, e := range p.Export {
+		for _, before := range p.Export[:j] {
+			if e.Port == before.Port && e.Protocol == before.Protocol {
+				fail(fmt.Sprintf("export[%d].port", j), "%d/%s is there twice", e.Port, e.Protocol)
+			}
+			if e.Name != "" && e.Name == before.Name {
+				fail(fmt.Sprintf("export[%d].name", j), "%q is there twice", e.Name)
+			}
+		}
+	}
+	return out
+}
+
+// checkAdvertised refuses what no other node could send to.
+func checkAdvertised(a netip.AddrPort) error {
+	if !a.IsValid() || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+		return fmt.Errorf("%v cannot be reached: want the address and port that other nodes send to", a)
+	}
+	return nil
+}
+
+// checkHostPort returns the host of a host:port whose host is an IP address or
+// a DNS name and whose port is at least minPort.
+func checkHostPort(s string, minPort int) (host string, err error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is not host:port", s)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !overlay.ValidDNSName(strings.ToLower(host)) {
+		return "", fmt.Errorf("%q: the host is neither an IP address nor a DNS name", s)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < minPort || n > 65535 || strings.HasPrefix(port, "+") {
+		return "", fmt.Errorf("%q: the port is not a number from %d to 65535", s, minPort)
+	}
+	return host, nil
+}

@@ -60,7 +60,7 @@ func (a Authority) Permits(r Record, now time.Time) error {
 	case r.NotAfter.After(a.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedLifetime)
 	}
-	if err := a.permitsKey(r.Key); err != nil {
+	if err := a.permitsKey(r.Key, r.Deleted); err != nil {
 		return err
 	}
 	if err := onlyBody(r); err != nil || r.Deleted {
@@ -81,8 +81,10 @@ func (a Authority) Permits(r Record, now time.Time) error {
 	}
 }
 
-// permitsKey checks that the key is one of its kind and its slice granted.
-func (a Authority) permitsKey(k Key) error {
+// permitsKey checks that the key is one of its kind and its slice granted. A
+// tombstone may name a slice that is granted no longer: it takes back only what
+// its origin said itself.
+func (a Authority) permitsKey(k Key, deleted bool) error {
 	switch k.Kind {
 	case KindNode:
 		if k.Slice != "" || k.Name != "" {
@@ -101,7 +103,7 @@ func (a Authority) permitsKey(k Key) error {
 	default:
 		return fmt.Errorf("record of kind %d: %w", k.Kind, RefusedKind)
 	}
-	if !ValidLabel(k.Slice) || !a.grants(k.Slice) {
+	if !ValidLabel(k.Slice) || !deleted && !a.grants(k.Slice) {
 		return fmt.Errorf("slice %q: %w", k.Slice, RefusedSlice)
 	}
 	return nil

@@ -184,7 +184,7 @@ func (o *origin) boundFloors() {
 		}
 	}
 	slices.SortFunc(idle, func(a, b Key) int {
-		return cmp.Or(compareVersion(o.floors[a], o.floors[b]), compareKey(a, b))
+		return cmp.Or(compareVersion(o.floors[a], o.floors[b]), a.Compare(b))
 	})
 	for _, k := range idle[:min(excess, len(idle))] {
 		if o.floor.Less(o.floors[k]) {
@@ -242,7 +242,7 @@ func (o *origin) keys() []Key {
 	for k := range o.entries {
 		out = append(out, k)
 	}
-	slices.SortFunc(out, compareKey)
+	slices.SortFunc(out, Key.Compare)
 	return out
 }
 
@@ -282,7 +282,7 @@ func (l *Ledger) Floors() []Floor {
 		for k := range o.floors {
 			keys = append(keys, k)
 		}
-		slices.SortFunc(keys, compareKey)
+		slices.SortFunc(keys, Key.Compare)
 		for _, k := range keys {
 			out = append(out, Floor{id, k, o.floors[k]})
 		}
@@ -432,8 +432,9 @@ func compareID(a, b NodeID) int {
 	return cmp.Or(strings.Compare(a.Site, b.Site), strings.Compare(a.Node, b.Node))
 }
 
-func compareKey(a, b Key) int {
-	return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Slice, b.Slice), strings.Compare(a.Name, b.Name))
+// Compare orders keys by kind, slice and name.
+func (k Key) Compare(l Key) int {
+	return cmp.Or(cmp.Compare(k.Kind, l.Kind), strings.Compare(k.Slice, l.Slice), strings.Compare(k.Name, l.Name))
 }
 
 func compareVersion(a, b Version) int {

@@ -1,0 +1,125 @@
+package gossip
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+
+	"github.com/hashicorp/memberlist"
+
+	"slicewire/overlay"
+)
+
+// delegate is what memberlist calls. Some calls come with memberlist's lock
+// held: nothing here waits or calls back.
+type delegate struct {
+	g *Gossip
+	n *network
+}
+
+// NodeMeta returns the proof of this node's name and address.
+func (d delegate) NodeMeta(limit int) []byte {
+	if limit < metaSize {
+		return nil
+	}
+	return d.g.meta(d.n.transport.advertise)
+}
+
+// NotifyMsg takes a message from another node.
+func (d delegate) NotifyMsg(b []byte) {
+	if len(b) > maxMessage {
+		d.g.refused.add(RefusedMalformed, 1)
+	} else if !d.g.queues.receive(b) {
+		d.g.refused.add(RefusedQueue, 1)
+	}
+}
+
+// GetBroadcasts gives out what waits to be broadcast.
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.n.broadcasts.GetBroadcasts(overhead, limit)
+}
+
+// LocalState returns a summary, not the records.
+func (d delegate) LocalState(bool) []byte { return d.g.summary() }
+
+// MergeRemoteState takes the other side's summary.
+func (d delegate) MergeRemoteState(b []byte, _ bool) { d.NotifyMsg(b) }
+
+// NotifyAlive refuses members without proof.
+func (d delegate) NotifyAlive(n *memberlist.Node) error { return d.g.admit(n) }
+
+var errMerge = errors.New("nobody there proves to be a member of the mesh")
+
+// NotifyMerge refuses to join those among whom nobody even claims a
+// certificate. One bad member is no reason: NotifyAlive leaves it out.
+func (d delegate) NotifyMerge(peers []*memberlist.Node) error {
+	if len(peers) > maxMerge {
+		d.g.refused.add(RefusedMember, 1)
+		return errMerge
+	}
+	for _, p := range peers {
+		if d.g.proves(p.Name, addrOf(p), p.Meta) != disproved {
+			return nil
+		}
+	}
+	d.g.refused.add(RefusedMember, 1)
+	return errMerge
+}
+
+// NotifyJoin tells a new member what is known here, so that both find out what
+// they lack.
+func (d delegate) NotifyJoin(n *memberlist.Node) {
+	d.g.members.set(n)
+	if n.Name == d.g.cfg.Self.String() {
+		return
+	}
+	d.g.log.Info("member joined", "node", n.Name)
+	if !d.g.queues.send(job{n.Name, func() [][]byte { return [][]byte{d.g.summary()} }}) {
+		d.g.refused.add(RefusedQueue, 1)
+	}
+}
+
+// NotifyUpdate takes note of new metadata.
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.members.set(n) }
+
+// NotifyLeave takes note that a member is gone.
+func (d delegate) NotifyLeave(n *memberlist.Node) {
+	d.g.members.remove(n)
+	if n.Name != d.g.cfg.Self.String() {
+		d.g.log.Info("member gone", "node", n.Name)
+		d.g.queues.wakeJoiner()
+	}
+}
+
+// broadcast is one record on its way. A newer one of the same key replaces it.
+type broadcast struct {
+	name string
+	msg  []byte
+}
+
+func newBroadcast(r overlay.Record, msg []byte) *broadcast {
+	return &broadcast{strings.Join([]string{r.Origin.String(), string(rune('0' + r.Key.Kind)), r.Key.Slice, r.Key.Name}, "|"), msg}
+}
+
+// Name says what the broadcast is about.
+func (b *broadcast) Name() string { return b.name }
+
+// Invalidates reports whether b replaces the other.
+func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(*broadcast)
+	return ok && o.name == b.name
+}
+
+// Message returns the bytes to send.
+func (b *broadcast) Message() []byte { return b.msg }
+
+// Finished has nothing to give back.
+func (b *broadcast) Finished() {}
+
+// debugLog turns memberlist's many lines into debug messages.
+type debugLog struct{ log *slog.Logger }
+
+func (d debugLog) Write(line []byte) (int, error) {
+	d.log.Debug("memberlist", "text", strings.TrimSpace(string(line)))
+	return len(line), nil
+}

@@ -1,0 +1,27 @@
+// Package gossip spreads what nodes say of themselves: signed records, carried
+// by memberlist between the nodes of a mesh.
+//
+// Trust is in the records alone. Every byte from the network is hostile: a
+// record counts only if it is well-formed, its certificate chain leads to the
+// mesh's authority, its signature is the certificate's, the certificate permits
+// what it says, and it is newer than what is held. Whoever holds the gossip key
+// can disturb membership; he cannot add, change or withdraw a fact. Membership
+// is a hint about whom to talk to and never says whether a path works.
+//
+// How records travel:
+//
+//  1. A new or changed record is broadcast in packets, or by stream to every
+//     member when it is large or many change at once. Who accepts it from a
+//     packet broadcasts it once more.
+//  2. Two nodes that meet, and random pairs now and then, exchange summaries:
+//     per origin a count and a digest. Who lacks something asks for it, naming
+//     what it has; who has an origin the other has never heard of sends it.
+//
+// The signed bytes are kept and passed on as they came. Package wire formats
+// are described in wire.go and message.go.
+//
+// All methods of Gossip may be called concurrently. Run owns every goroutine
+// and socket; memberlist's prober alone may outlive it, by the one probe that
+// was under way. Records given and returned share memory with the Gossip:
+// nobody changes them.
+package gossip

@@ -1,0 +1,241 @@
+package gossip
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/memberlist"
+
+	"slicewire/overlay"
+)
+
+// A member's metadata proves that the holder of a certificate wants to be
+// reached at the member's address:
+//
+//	meta  = u8 version (1), 32 bytes fingerprint of the certificate, 64 bytes signature
+//	proof = the signature, in the domain signMember, of str name, addr, u16 port
+//
+// The chain itself does not fit into the 512 bytes that memberlist gives. While
+// it is unknown, a member is let in unproven, for records may come from it; there
+// are at most maxUnproven of these.
+const (
+	signMember  = "slicewire member v1"
+	metaSize    = 1 + 32 + signatureSize
+	maxUnproven = 256
+	maxProofs   = 4096 // remembered, so that what members repeat is not verified again
+	maxGone     = 256
+	maxMerge    = 4096 // members in one exchange
+)
+
+// The states of a Member.
+const (
+	StateProven   = "proven"   // alive, its name and address signed by its certificate
+	StateUnproven = "unproven" // alive, its certificate not known yet
+	StateGone     = "gone"     // left or not answering
+)
+
+// A Member is a node as membership sees it. It is no statement about any path.
+type Member struct {
+	Name  string // "site/node"
+	Addr  netip.AddrPort
+	State string
+}
+
+// members is what memberlist's events told. It keeps its own copies, because
+// memberlist changes the nodes it hands out.
+type members struct {
+	mu       sync.Mutex // guards what follows; taken under memberlist's lock
+	live     map[string]*memberlist.Node
+	gone     map[string]netip.AddrPort
+	unproven map[string]bool
+	proofs   map[[32]byte]bool
+}
+
+func (m *members) init() {
+	m.live = make(map[string]*memberlist.Node)
+	m.gone = make(map[string]netip.AddrPort)
+	m.unproven = make(map[string]bool)
+	m.proofs = make(map[[32]byte]bool)
+}
+
+func addrOf(n *memberlist.Node) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(n.Addr)
+	return netip.AddrPortFrom(a.Unmap(), n.Port)
+}
+
+// set takes note of a live member.
+func (m *members) set(n *memberlist.Node) {
+	c := *n
+	c.Addr, c.Meta = slices.Clone(n.Addr), slices.Clone(n.Meta)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.live[n.Name] = &c
+	delete(m.gone, n.Name)
+}
+
+func (m *members) remove(n *memberlist.Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.live, n.Name)
+	delete(m.unproven, n.Name)
+	if len(m.gone) < maxGone {
+		m.gone[n.Name] = addrOf(n)
+	}
+}
+
+// find returns a live member's copy, which is not changed any more, or nil.
+func (m *members) find(name string) *memberlist.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live[name]
+}
+
+// names returns the live members but self, sorted.
+func (m *members) names(self string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := slices.Sorted(maps.Keys(m.live))
+	return slices.DeleteFunc(out, func(n string) bool { return n == self })
+}
+
+func (m *members) addresses() map[netip.AddrPort]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[netip.AddrPort]bool, len(m.live))
+	for _, n := range m.live {
+		out[addrOf(n)] = true
+	}
+	return out
+}
+
+// count returns how many members are live, this node included.
+func (m *members) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(1, len(m.live))
+}
+
+// reset forgets the live members when the network goes.
+func (m *members) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.live)
+}
+
+// Members returns the members that are known, this node included, sorted by name.
+func (g *Gossip) Members() []Member {
+	m := &g.members
+	m.mu.Lock()
+	var out []Member
+	metas := make(map[string][]byte)
+	for name, n := range m.live {
+		out = append(out, Member{Name: name, Addr: addrOf(n)})
+		metas[name] = n.Meta
+	}
+	for name, addr := range m.gone {
+		out = append(out, Member{Name: name, Addr: addr, State: StateGone})
+	}
+	m.mu.Unlock()
+	for i := range out {
+		if out[i].State == "" {
+			out[i].State = StateUnproven
+			if g.proves(out[i].Name, out[i].Addr, metas[out[i].Name]) == proven {
+				out[i].State = StateProven
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// meta returns this node's proof for the address it advertises.
+func (g *Gossip) meta(addr netip.AddrPort) []byte {
+	_, fp := g.ownChain()
+	out := append([]byte{wireVersion}, fp[:]...)
+	return append(out, g.cfg.Signer.Sign(signMember, memberClaim(g.cfg.Self.String(), addr))...)
+}
+
+func memberClaim(name string, addr netip.AddrPort) []byte {
+	var w writer
+	w.str(name)
+	w.addr(addr.Addr())
+	w.u16(int(addr.Port()))
+	return w.b
+}
+
+type proof int
+
+const (
+	disproved proof = iota // not a proof, or a false one
+	unknown                // its certificate is not known here
+	proven
+)
+
+// proves judges a member's metadata. Good proofs are remembered, but the
+// certificate's validity is asked each time.
+func (g *Gossip) proves(name string, addr netip.AddrPort, meta []byte) proof {
+	site, node, _ := strings.Cut(name, "/")
+	id := overlay.NodeID{Site: site, Node: node}
+	if len(meta) != metaSize || meta[0] != wireVersion || !overlay.ValidLabel(site) || !overlay.ValidLabel(node) ||
+		!addr.Addr().IsValid() || addr.Addr().IsUnspecified() || addr.Addr().IsMulticast() || addr.Port() == 0 {
+		return disproved
+	}
+	fp := fingerprint(meta[1:33])
+	c, own := g.ownChain()
+	if fp != own {
+		g.mu.Lock()
+		c = g.chains[fp]
+		g.mu.Unlock()
+	}
+	if c == nil {
+		return unknown
+	}
+	authority, err := g.cfg.Verifier.Authority(c, g.cfg.Now())
+	if err != nil || authority.ID != id || authority.Mesh != g.cfg.Mesh {
+		return disproved
+	}
+	claim := memberClaim(name, addr)
+	key := sha256.Sum256(append(claim, meta...))
+	m := &g.members
+	m.mu.Lock()
+	known := m.proofs[key]
+	m.mu.Unlock()
+	if known {
+		return proven
+	}
+	if !g.cfg.Verifier.Signed(c, signMember, claim, meta[33:]) {
+		return disproved
+	}
+	m.mu.Lock()
+	if len(m.proofs) >= maxProofs {
+		clear(m.proofs)
+	}
+	m.proofs[key] = true
+	m.mu.Unlock()
+	return proven
+}
+
+// admit decides whether a member may be one. It is called for every message
+// that says somebody is alive.
+func (g *Gossip) admit(n *memberlist.Node) error {
+	p := g.proves(n.Name, addrOf(n), n.Meta)
+	m := &g.members
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case p == proven:
+		delete(m.unproven, n.Name)
+		return nil
+	case p == unknown && (m.unproven[n.Name] || len(m.unproven) < maxUnproven):
+		m.unproven[n.Name] = true
+		return nil
+	}
+	g.refused.add(RefusedMember, 1)
+	return fmt.Errorf("member %q at %v: no proof of its name and address", n.Name, addrOf(n))
+}

@@ -1,0 +1,81 @@
+package gossip
+
+import (
+	"sync"
+)
+
+// Bounds of what waits to be worked on. What does not fit is dropped and
+// counted: summaries find later what was missed.
+const (
+	maxInbox      = 1024
+	maxInboxBytes = 8 << 20
+	maxOutbox     = 1024
+)
+
+// A job is something to send by stream. The messages are made when it is its
+// turn, so that they say what holds then.
+type job struct {
+	to   string // a member's name
+	make func() [][]byte
+}
+
+// queues stand between memberlist's callbacks, which must not wait, and the
+// goroutines that work.
+type queues struct {
+	in   chan []byte
+	out  chan job
+	join chan struct{} // capacity 1: somebody to look for
+	tend chan struct{} // capacity 1: something to sign
+
+	mu    sync.Mutex
+	bytes int // in the channel in; 0 <= bytes <= maxInboxBytes
+}
+
+func (q *queues) init() {
+	q.in = make(chan []byte, maxInbox)
+	q.out = make(chan job, maxOutbox)
+	q.join = make(chan struct{}, 1)
+	q.tend = make(chan struct{}, 1)
+}
+
+// receive takes a copy of a message, if there is room.
+func (q *queues) receive(b []byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bytes+len(b) > maxInboxBytes {
+		return false
+	}
+	select {
+	case q.in <- append([]byte(nil), b...):
+		q.bytes += len(b)
+		return true
+	default:
+		return false
+	}
+}
+
+// taken makes room for as many bytes as were taken out.
+func (q *queues) taken(n int) {
+	q.mu.Lock()
+	q.bytes -= n
+	q.mu.Unlock()
+}
+
+func (q *queues) send(j job) bool {
+	select {
+	case q.out <- j:
+		return true
+	default:
+		return false
+	}
+}
+
+func (q *queues) wakeJoiner()     { wake(q.join) }
+func (q *queues) wakeMaintainer() { wake(q.tend) }
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,224 @@
+package gossip
+
+import (
+	"time"
+
+	"slicewire/overlay"
+)
+
+// askAgain is how soon the same origin is asked for once more: when several
+// members offer the same news, the first is asked.
+const askAgain = 300 * time.Millisecond
+
+// fewRecords is how many records a message holds that came by broadcast, or
+// that goes out by broadcast. More travel by stream.
+const fewRecords = 8
+
+// handle works on one message from the network.
+func (g *Gossip) handle(b []byte) {
+	m, err := decodeMessage(b)
+	if err != nil {
+		g.refused.add(RefusedMalformed, 1)
+		return
+	}
+	switch m.kind {
+	case typeRecords:
+		g.takeRecords(m)
+	case typeSummary:
+		g.answerSummary(m)
+	case typeWant:
+		g.answerWants(m)
+	}
+}
+
+// takeRecords judges what came, and passes small news on once.
+func (g *Gossip) takeRecords(m message) {
+	g.refused.add(RefusedMalformed, m.refused)
+	offered := make(map[fingerprint]chain, len(m.chains))
+	for _, c := range m.chains {
+		offered[c.leaf()] = c
+	}
+	var fresh [][]byte
+	for _, s := range m.records {
+		if g.accept(s, offered, true) {
+			fresh = append(fresh, s.raw)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	g.signal()
+	if len(m.records) <= fewRecords {
+		g.broadcast(fresh)
+	}
+}
+
+// answerSummary asks for what is missing here and sends what the other has
+// nothing of.
+func (g *Gossip) answerSummary(m message) {
+	if !g.isMember(m.sender) {
+		return
+	}
+	now := g.cfg.Now()
+	g.mu.Lock()
+	push, pull := g.ledger.Compare(m.summary)
+	var raws [][]byte
+	for _, id := range push {
+		raws = append(raws, g.ledger.Missing(id, nil)...)
+	}
+	var wants []want
+	for _, id := range pull {
+		if now.Sub(g.asked[id]).Abs() < askAgain {
+			continue
+		}
+		g.asked[id] = now
+		wants = append(wants, want{origin: id, marks: g.ledger.Marks(id)})
+	}
+	messages := g.recordMessagesLocked(raws)
+	g.mu.Unlock()
+	messages = append(messages, g.wantMessages(wants)...)
+	g.sendTo(m.sender.String(), messages)
+}
+
+// answerWants sends what is held beyond the marks.
+func (g *Gossip) answerWants(m message) {
+	if !g.isMember(m.sender) {
+		return
+	}
+	g.mu.Lock()
+	var raws [][]byte
+	seen := make(map[overlay.NodeID]bool)
+	for _, w := range m.wants {
+		if !seen[w.origin] {
+			seen[w.origin] = true
+			raws = append(raws, g.ledger.Missing(w.origin, w.marks)...)
+		}
+	}
+	messages := g.recordMessagesLocked(raws)
+	g.mu.Unlock()
+	g.sendTo(m.sender.String(), messages)
+}
+
+// isMember reports whether an answer can go to the sender.
+func (g *Gossip) isMember(id overlay.NodeID) bool {
+	if id != g.cfg.Self && g.members.find(id.String()) != nil {
+		return true
+	}
+	if id != g.cfg.Self {
+		g.refused.add(RefusedUnknownPeer, 1)
+	}
+	return false
+}
+
+func (g *Gossip) sendTo(name string, messages [][]byte) {
+	if len(messages) > 0 && !g.queues.send(job{name, func() [][]byte { return messages }}) {
+		g.refused.add(RefusedQueue, 1)
+	}
+}
+
+// summary says what is held here.
+func (g *Gossip) summary() []byte {
+	g.mu.Lock()
+	s := g.ledger.Summary()
+	g.mu.Unlock()
+	b, err := encodeSummary(g.cfg.Self, s)
+	if err != nil { // the ledger's bounds keep it within maxMessage
+		g.log.Error("summary cannot be said", "err", err)
+		return nil
+	}
+	return b
+}
+
+// recordMessagesLocked packs sealed records and the chains they need into as few
+// messages as bulkMessage allows.
+func (g *Gossip) recordMessagesLocked(raws [][]byte) [][]byte {
+	var out [][]byte
+	for len(raws) > 0 {
+		chains := make(map[fingerprint]bool)
+		var with []chain
+		n, size := 0, 0
+		for ; n < len(raws) && size < bulkMessage && len(with) < 200; n++ {
+			fp := signerOf(raws[n])
+			if c := g.chains[fp]; c != nil && !chains[fp] {
+				chains[fp] = true
+				with = append(with, c)
+				for _, der := range c {
+					size += len(der)
+				}
+			}
+			size += len(raws[n])
+		}
+		if b, err := encodeRecords(with, raws[:n]); err == nil {
+			out = append(out, b)
+		} else {
+			g.log.Error("records cannot be said", "err", err)
+		}
+		raws = raws[n:]
+	}
+	return out
+}
+
+// wantMessages packs questions into messages of bounded size.
+func (g *Gossip) wantMessages(wants []want) [][]byte {
+	const markSize = 32
+	var out [][]byte
+	for len(wants) > 0 {
+		n, size := 0, 0
+		for ; n < len(wants) && size < bulkMessage; n++ {
+			size += 2*64 + len(wants[n].marks)*markSize
+		}
+		if b, err := encodeWants(g.cfg.Self, wants[:n]); err == nil {
+			out = append(out, b)
+		} else {
+			g.log.Error("questions cannot be said", "err", err)
+		}
+		wants = wants[n:]
+	}
+	return out
+}
+
+// publish tells everybody what this node has signed.
+func (g *Gossip) publish(raws [][]byte) {
+	if len(raws) == 0 {
+		return
+	}
+	g.signal()
+	if len(raws) <= fewRecords {
+		for _, raw := range g.broadcast(raws) {
+			g.sendToAll([][]byte{raw})
+		}
+		return
+	}
+	g.sendToAll(raws)
+}
+
+// broadcast puts each record that fits a packet, with its chain, into the
+// broadcast queue, and returns the others.
+func (g *Gossip) broadcast(raws [][]byte) (rest [][]byte) {
+	n := g.net.Load()
+	if n == nil {
+		return nil // whoever comes asks
+	}
+	for _, raw := range raws {
+		g.mu.Lock()
+		messages := g.recordMessagesLocked([][]byte{raw})
+		g.mu.Unlock()
+		s, err := unseal(raw)
+		if err != nil || len(messages) != 1 || len(messages[0]) > n.packetRoom {
+			rest = append(rest, raw)
+			continue
+		}
+		n.broadcasts.QueueBroadcast(newBroadcast(s.record, messages[0]))
+		n.broadcasts.Prune(maxBroadcasts)
+	}
+	return rest
+}
+
+func (g *Gossip) sendToAll(raws [][]byte) {
+	g.mu.Lock()
+	messages := g.recordMessagesLocked(raws)
+	g.mu.Unlock()
+	for _, name := range g.members.names(g.cfg.Self.String()) {
+		g.sendTo(name, messages)
+	}
+}

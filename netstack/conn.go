@@ -1,0 +1,164 @@
+package netstack
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// conn is a TCP connection with the errors of the net package. Deadlines,
+// addresses and half close are the adapter's.
+type conn struct {
+	*gonet.TCPConn
+	closed atomic.Bool
+}
+
+func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
+	_ = keepalive(ep) // an endpoint that died meanwhile says so at its first use
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep)}
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	return n, c.meaning("read", err)
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	return n, c.meaning("write", err)
+}
+
+func (c *conn) CloseWrite() error { return c.meaning("close", c.TCPConn.CloseWrite()) }
+func (c *conn) CloseRead() error  { return c.meaning("close", c.TCPConn.CloseRead()) }
+
+// Close ends the connection in the background as the kernel does: what was
+// written is still delivered. Blocked calls return net.ErrClosed.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	return c.TCPConn.Close()
+}
+
+func (c *conn) meaning(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if c.closed.Load() {
+		return opError(op, "tcp", c.LocalAddr(), c.RemoteAddr())(net.ErrClosed)
+	}
+	return restore(err)
+}
+
+// packetConn is a UDP socket with the errors of the net package. A connected
+// one is a net.Conn as well.
+type packetConn struct {
+	*gonet.UDPConn
+	closed atomic.Bool
+}
+
+func newPacketConn(wq *waiter.Queue, ep tcpip.Endpoint) *packetConn {
+	return &packetConn{UDPConn: gonet.NewUDPConn(wq, ep)}
+}
+
+func (c *packetConn) Read(b []byte) (int, error) {
+	n, err := c.UDPConn.Read(b)
+	return n, c.meaning("read", err)
+}
+
+func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := c.UDPConn.ReadFrom(b)
+	return n, addr, c.meaning("read", err)
+}
+
+func (c *packetConn) Write(b []byte) (int, error) {
+	n, err := c.UDPConn.Write(b)
+	return n, c.meaning("write", err)
+}
+
+// WriteTo sends to a *net.UDPAddr of the socket's family.
+func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	to, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return 0, opError("write", "udp", c.LocalAddr(), addr)(errors.New("not a UDP address"))
+	}
+	ip := to.IP
+	if v4 := ip.To4(); v4 != nil {
+		ip = v4
+	}
+	if local, ok := c.LocalAddr().(*net.UDPAddr); !ok || len(local.IP) != len(ip) {
+		return 0, opError("write", "udp", c.LocalAddr(), addr)(errors.New("not of the socket's family"))
+	}
+	n, err := c.UDPConn.WriteTo(b, &net.UDPAddr{IP: ip, Port: to.Port})
+	return n, c.meaning("write", err)
+}
+
+// Close ends the socket; blocked calls return net.ErrClosed.
+func (c *packetConn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	return c.UDPConn.Close()
+}
+
+func (c *packetConn) meaning(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if c.closed.Load() || errors.Is(err, io.EOF) { // a datagram socket has no other end of file
+		return opError(op, "udp", c.LocalAddr(), nil)(net.ErrClosed)
+	}
+	return restore(err)
+}
+
+// listener accepts connections until it is closed.
+type listener struct {
+	wq     *waiter.Queue
+	ep     tcpip.Endpoint
+	addr   net.Addr
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newListener(wq *waiter.Queue, ep tcpip.Endpoint, addr net.Addr) *listener {
+	return &listener{wq: wq, ep: ep, addr: addr, closed: make(chan struct{})}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	l.wq.EventRegister(&entry)
+	defer l.wq.EventUnregister(&entry)
+	fail := opError("accept", "tcp", nil, l.addr)
+	for {
+		ep, wq, err := l.ep.Accept(nil)
+		switch err.(type) {
+		case nil:
+			return newConn(wq, ep), nil
+		case *tcpip.ErrWouldBlock:
+		default:
+			return nil, fail(fault(err))
+		}
+		select {
+		case <-l.closed:
+			return nil, fail(net.ErrClosed)
+		case <-ready:
+		}
+	}
+}
+
+// Close stops listening. Connections not yet accepted are reset.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		l.ep.Close()
+	})
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return l.addr }

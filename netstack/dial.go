@@ -1,0 +1,200 @@
+package netstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// How long a TCP connection is silent before it is probed, and how often then:
+// a peer that vanished is noticed in about three minutes, not in two hours.
+const (
+	keepaliveIdle     = 60 * time.Second
+	keepaliveInterval = 15 * time.Second
+)
+
+// backlog is how many connections may wait to be accepted on a listener.
+const backlog = 1024
+
+// DialTCP connects to dst from src, one of the stack's addresses; the zero
+// Addr means the first of dst's family. It ends early with ctx. The connection
+// has CloseWrite and CloseRead. Errors are *net.OpError; errors.Is finds
+// syscall.ECONNREFUSED, ECONNRESET, EHOSTUNREACH and the context's error.
+func (st *Stack) DialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	fail := opError("dial", "tcp", nil, net.TCPAddrFromAddrPort(dst))
+	src, err := st.source(src, dst)
+	if err != nil {
+		return nil, fail(err)
+	}
+	fail = opError("dial", "tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0)), net.TCPAddrFromAddrPort(dst))
+	if err := ctx.Err(); err != nil {
+		return nil, fail(err)
+	}
+	wq := new(waiter.Queue)
+	ep, terr := st.s.NewEndpoint(tcp.ProtocolNumber, family(src), wq)
+	if terr != nil {
+		return nil, fail(fault(terr))
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	terr = ep.Bind(full(netip.AddrPortFrom(src, 0)))
+	if terr == nil {
+		terr = ep.Connect(full(dst))
+	}
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ctx.Done():
+			ep.Close()
+			return nil, fail(ctx.Err())
+		case <-ready:
+		}
+		terr = ep.LastError()
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, fail(fault(terr))
+	}
+	return newConn(wq, ep), nil
+}
+
+// DialUDP makes a UDP socket that sends to dst and hears only from it. src is
+// as for DialTCP.
+func (st *Stack) DialUDP(src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
+	fail := opError("dial", "udp", nil, net.UDPAddrFromAddrPort(dst))
+	src, err := st.source(src, dst)
+	if err != nil {
+		return nil, fail(err)
+	}
+	wq, ep, terr := st.udp(netip.AddrPortFrom(src, 0))
+	if terr == nil {
+		if terr = ep.Connect(full(dst)); terr != nil {
+			ep.Close()
+		}
+	}
+	if terr != nil {
+		return nil, fail(fault(terr))
+	}
+	return newPacketConn(wq, ep), nil
+}
+
+// ListenTCP listens on one of the stack's addresses. Port 0 means any free one.
+// Close of the listener ends its Accept with net.ErrClosed.
+func (st *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
+	fail := opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(addr))
+	if err := st.own(addr.Addr()); err != nil {
+		return nil, fail(err)
+	}
+	wq := new(waiter.Queue)
+	ep, terr := st.s.NewEndpoint(tcp.ProtocolNumber, family(addr.Addr()), wq)
+	if terr != nil {
+		return nil, fail(fault(terr))
+	}
+	if terr = ep.Bind(full(addr)); terr == nil {
+		terr = ep.Listen(backlog)
+	}
+	var local tcpip.FullAddress
+	if terr == nil {
+		local, terr = ep.GetLocalAddress()
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, fail(fault(terr))
+	}
+	return newListener(wq, ep, net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr(), local.Port))), nil
+}
+
+// ListenUDP makes a UDP socket on one of the stack's addresses. Port 0 means
+// any free one. Addresses it reports and takes are *net.UDPAddr.
+func (st *Stack) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
+	fail := opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err := st.own(addr.Addr()); err != nil {
+		return nil, fail(err)
+	}
+	wq, ep, terr := st.udp(addr)
+	if terr != nil {
+		return nil, fail(fault(terr))
+	}
+	return newPacketConn(wq, ep), nil
+}
+
+// udp makes a bound UDP endpoint.
+func (st *Stack) udp(addr netip.AddrPort) (*waiter.Queue, tcpip.Endpoint, tcpip.Error) {
+	wq := new(waiter.Queue)
+	ep, err := st.s.NewEndpoint(udp.ProtocolNumber, family(addr.Addr()), wq)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = ep.Bind(full(addr)); err != nil {
+		ep.Close()
+		return nil, nil, err
+	}
+	return wq, ep, nil
+}
+
+// source picks the address to reach dst from.
+func (st *Stack) source(src netip.Addr, dst netip.AddrPort) (netip.Addr, error) {
+	if !dst.IsValid() || dst.Addr().Is4In6() || dst.Addr().Zone() != "" {
+		return src, syscall.EADDRNOTAVAIL
+	}
+	if src.IsValid() {
+		if src.Is4() != dst.Addr().Is4() {
+			return src, syscall.EAFNOSUPPORT
+		}
+		return src, st.own(src)
+	}
+	if st.closed.Load() {
+		return src, net.ErrClosed
+	}
+	for _, a := range *st.addrs.Load() {
+		if a.Is4() == dst.Addr().Is4() {
+			return a, nil
+		}
+	}
+	return src, syscall.EADDRNOTAVAIL
+}
+
+// own reports an error unless the stack answers on a.
+func (st *Stack) own(a netip.Addr) error {
+	if st.closed.Load() {
+		return net.ErrClosed
+	}
+	for _, x := range *st.addrs.Load() {
+		if x == a {
+			return nil
+		}
+	}
+	return syscall.EADDRNOTAVAIL
+}
+
+// opError returns a function that says what was being done when err came.
+func opError(op, network string, src, dst net.Addr) func(error) error {
+	return func(err error) error {
+		return &net.OpError{Op: op, Net: network, Source: src, Addr: dst, Err: err}
+	}
+}
+
+// full is ap on the first interface.
+func full(ap netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nicTrusted, Addr: address(ap.Addr()), Port: ap.Port()}
+}
+
+// keepalive makes a connection notice a peer that vanished.
+func keepalive(ep tcpip.Endpoint) error {
+	ep.SocketOptions().SetKeepAlive(true)
+	idle, every := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	for _, o := range []tcpip.SettableSocketOption{&idle, &every} {
+		if err := ep.SetSockOpt(o); err != nil {
+			return fmt.Errorf("netstack: set %T: %w", o, fault(err))
+		}
+	}
+	return nil
+}

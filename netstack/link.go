@@ -1,0 +1,130 @@
+package netstack
+
+import (
+	"encoding/hex"
+	"net"
+	"runtime/debug"
+	"sync"
+
+	"slicewire/overlay"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// A Link moves whole IP packets between two layers, in batches; the packet in
+// bufs[i] starts at overlay.Headroom. It is the seam that the router serves.
+type Link interface {
+	Read(bufs [][]byte, sizes []int) (n int, err error)
+	Write(bufs [][]byte) error
+	Close() error
+}
+
+// Link returns the stack's side of the slice. Read yields what the stack sends,
+// cut to the MTU and with complete checksums; Write takes packets for the
+// stack, as the router's check let them pass; others are dropped. Close closes
+// the Stack.
+func (st *Stack) Link() Link { return (*link)(st) }
+
+type link Stack
+
+func (l *link) Read(bufs [][]byte, sizes []int) (int, error) { return l.out.read(bufs, sizes) }
+func (l *link) Close() error                                 { return (*Stack)(l).Close() }
+
+func (l *link) Write(bufs [][]byte) error {
+	if l.closed.Load() {
+		return net.ErrClosed
+	}
+	for len(bufs) > overlay.BatchSize {
+		l.in.put(bufs[:overlay.BatchSize])
+		bufs = bufs[overlay.BatchSize:]
+	}
+	l.in.put(bufs)
+	return nil
+}
+
+// inlet takes packets into the stack.
+type inlet struct {
+	st                *Stack
+	trusted, checking *endpoint
+	pool              sync.Pool // *intake
+	logOnce           sync.Once
+}
+
+// intake is the scratch space of one batch.
+type intake struct {
+	pkts [overlay.BatchSize][]byte
+	runs runs
+}
+
+func newInlet(st *Stack, trusted, checking *endpoint) *inlet {
+	in := &inlet{st: st, trusted: trusted, checking: checking}
+	in.pool.New = func() any { return new(intake) }
+	return in
+}
+
+// put hands one batch to the stack.
+func (in *inlet) put(bufs [][]byte) {
+	w := in.pool.Get().(*intake)
+	w.runs.n = 0
+	rejected := 0
+	for i, b := range bufs {
+		w.pkts[i] = b[overlay.Headroom:]
+		s, v := verify(w.pkts[i])
+		switch v {
+		case reject:
+			rejected++
+		case unknown:
+			in.deliver(in.checking, w.pkts[i], nil, w.pkts[:])
+		case trusted:
+			w.runs.add(i, w.pkts[:], s)
+		}
+	}
+	if rejected > 0 {
+		in.st.out.drops.Add(overlay.DropMalformed, rejected)
+	}
+	for i := range w.runs.n {
+		r := &w.runs.list[i]
+		in.deliver(in.trusted, w.pkts[r.first], r, w.pkts[:])
+	}
+	clear(w.pkts[:len(bufs)])
+	in.pool.Put(w)
+}
+
+// deliver copies a packet, or the run that starts with it, into the stack's
+// memory and hands it over. A panic of the stack loses the packet and no more.
+func (in *inlet) deliver(e *endpoint, pkt []byte, r *run, pkts [][]byte) {
+	defer in.survive(pkt)
+	size := len(pkt)
+	if r != nil {
+		size = r.total
+	}
+	view := buffer.NewViewSize(size)
+	if r != nil {
+		r.fill(view.AsSlice(), pkts)
+	} else {
+		copy(view.AsSlice(), pkt)
+	}
+	pb := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+	pb.NetworkProtocolNumber = header.IPv4ProtocolNumber
+	if pkt[0]>>4 == 6 {
+		pb.NetworkProtocolNumber = header.IPv6ProtocolNumber
+	}
+	defer pb.DecRef()
+	e.deliver(pb)
+}
+
+// survive ends a panic. The first is logged with the packet's headers, which is
+// what a regression test needs; payload is nobody's business.
+func (in *inlet) survive(pkt []byte) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	in.st.panics.Add(1)
+	in.logOnce.Do(func() {
+		in.st.log.Error("network stack panic", "err", p,
+			"packet", hex.EncodeToString(pkt[:min(len(pkt), maxHeaders)]), "stack", string(debug.Stack()))
+	})
+}

@@ -1,8 +1,6 @@
 package netstack
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -52,67 +50,6 @@ func (c *conn) meaning(op string, err error) error {
 	}
 	if c.closed.Load() {
 		return opError(op, "tcp", c.LocalAddr(), c.RemoteAddr())(net.ErrClosed)
-	}
-	return restore(err)
-}
-
-// packetConn is a UDP socket with the errors of the net package. A connected
-// one is a net.Conn as well.
-type packetConn struct {
-	*gonet.UDPConn
-	closed atomic.Bool
-}
-
-func newPacketConn(wq *waiter.Queue, ep tcpip.Endpoint) *packetConn {
-	return &packetConn{UDPConn: gonet.NewUDPConn(wq, ep)}
-}
-
-func (c *packetConn) Read(b []byte) (int, error) {
-	n, err := c.UDPConn.Read(b)
-	return n, c.meaning("read", err)
-}
-
-func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := c.UDPConn.ReadFrom(b)
-	return n, addr, c.meaning("read", err)
-}
-
-func (c *packetConn) Write(b []byte) (int, error) {
-	n, err := c.UDPConn.Write(b)
-	return n, c.meaning("write", err)
-}
-
-// WriteTo sends to a *net.UDPAddr of the socket's family.
-func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	to, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return 0, opError("write", "udp", c.LocalAddr(), addr)(errors.New("not a UDP address"))
-	}
-	ip := to.IP
-	if v4 := ip.To4(); v4 != nil {
-		ip = v4
-	}
-	if local, ok := c.LocalAddr().(*net.UDPAddr); !ok || len(local.IP) != len(ip) {
-		return 0, opError("write", "udp", c.LocalAddr(), addr)(errors.New("not of the socket's family"))
-	}
-	n, err := c.UDPConn.WriteTo(b, &net.UDPAddr{IP: ip, Port: to.Port})
-	return n, c.meaning("write", err)
-}
-
-// Close ends the socket; blocked calls return net.ErrClosed.
-func (c *packetConn) Close() error {
-	if c.closed.Swap(true) {
-		return nil
-	}
-	return c.UDPConn.Close()
-}
-
-func (c *packetConn) meaning(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if c.closed.Load() || errors.Is(err, io.EOF) { // a datagram socket has no other end of file
-		return opError(op, "udp", c.LocalAddr(), nil)(net.ErrClosed)
 	}
 	return restore(err)
 }

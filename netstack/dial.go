@@ -83,7 +83,7 @@ func (st *Stack) DialUDP(src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	if terr != nil {
 		return nil, fail(fault(terr))
 	}
-	return newPacketConn(wq, ep), nil
+	return newPacketConn(wq, ep, netip.AddrPortFrom(src, 0), dst)
 }
 
 // ListenTCP listens on one of the stack's addresses. Port 0 means any free one.
@@ -123,7 +123,7 @@ func (st *Stack) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	if terr != nil {
 		return nil, fail(fault(terr))
 	}
-	return newPacketConn(wq, ep), nil
+	return newPacketConn(wq, ep, addr, netip.AddrPort{})
 }
 
 // udp makes a bound UDP endpoint.

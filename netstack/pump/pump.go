@@ -55,17 +55,7 @@ type Pump struct {
 // returns nil if both directions ended with an end of stream, else the first
 // fault.
 func (p *Pump) Move(ctx context.Context, a, b net.Conn, moved *Bytes) error {
-	cut := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(cut)
-		Reset(a)
-		Reset(b)
-	})
-	defer func() {
-		if !stop() {
-			<-cut
-		}
-	}()
+	defer Bind(ctx, a, b)()
 
 	var half atomic.Bool
 	back := make(chan error, 1)
@@ -154,6 +144,23 @@ func lend(pool *sync.Pool, size int) *[]byte {
 	}
 	b := make([]byte, size)
 	return &b
+}
+
+// Bind resets conns when ctx ends, until release is called, which waits for a
+// reset that is under way.
+func Bind(ctx context.Context, conns ...net.Conn) (release func()) {
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		for _, c := range conns {
+			Reset(c)
+		}
+	})
+	return func() {
+		if !stop() {
+			<-cut
+		}
+	}
 }
 
 // Reset closes c so that its peer sees a fault and not an end of stream, where

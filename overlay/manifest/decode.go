@@ -198,11 +198,16 @@ func (d *decoder) checkEnum(line int, s, field string, tag reflect.StructTag) {
 	}
 }
 
+// didYouMean ends the message about a word that is not among the known ones.
 func didYouMean(word string, known []string) string {
-	if k := overlay.Nearest(word, known); k != "" {
+	switch k := overlay.Nearest(word, known); k {
+	case "":
+		return ""
+	case word: // it is known, but not to the one who asks
+		return "; there is one in another namespace"
+	default:
 		return fmt.Sprintf("; did you mean %q?", k)
 	}
-	return ""
 }
 
 func (d *decoder) mismatch(n *yaml.Node, field, want string) {

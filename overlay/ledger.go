@@ -94,7 +94,7 @@ func (l *Ledger) Judge(r Record, raw []byte) Verdict {
 	if !known {
 		floor = o.floor
 	}
-	if !floor.Less(r.Version) {
+	if r.Version.Less(floor) {
 		return Old
 	}
 	if !ok && len(o.entries) >= MaxRecordsPerOrigin || o.bytes-len(held.raw)+len(raw) > MaxBytesPerOrigin {
@@ -291,8 +291,8 @@ func (l *Ledger) Floors() []Floor {
 }
 
 // RaiseFloor makes the ledger refuse everything older than f.Version under
-// f.Key, and also the version itself where no record is held: give records back
-// before floors.
+// f.Key. The version itself is welcome where no record is held: it may have been
+// lost without its floor.
 func (l *Ledger) RaiseFloor(f Floor) {
 	if l.origins[f.Origin] == nil && !l.room() {
 		return

@@ -74,7 +74,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 		return
 	}
 	d.g.log.Info("member joined", "node", n.Name)
-	if !d.g.queues.send(job{n.Name, func() [][]byte { return [][]byte{d.g.summary()} }}) {
+	if !d.g.queues.send(job{to: n.Name, make: func() [][]byte { return [][]byte{d.g.summary()} }}) {
 		d.g.refused.add(RefusedQueue, 1)
 	}
 }

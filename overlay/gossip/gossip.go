@@ -185,17 +185,16 @@ func (g *Gossip) Refused() map[string]uint64 { return g.refused.snapshot() }
 
 // The reasons besides those of overlay.Refusal.
 const (
-	RefusedMalformed   = "malformed"    // not in the wire format
-	RefusedNoCert      = "no-cert"      // the signer's certificate is not known
-	RefusedCert        = "cert"         // not issued by the mesh's authority, or not valid now
-	RefusedSignature   = "signature"    // not made by the certificate's key
-	RefusedStale       = "stale"        // older than what is held: late or replayed
-	RefusedClone       = "clone"        // two holders of one key speak: alarm
-	RefusedFull        = "full"         // the origin has said as much as it may
-	RefusedRate        = "rate"         // the origin speaks faster than it may
-	RefusedQueue       = "queue-full"   // this node could not keep up
-	RefusedMember      = "member"       // a member without proof of its name and address
-	RefusedUnknownPeer = "unknown-peer" // a question in the name of no member
+	RefusedMalformed = "malformed"  // not in the wire format
+	RefusedNoCert    = "no-cert"    // the signer's certificate is not known
+	RefusedCert      = "cert"       // not issued by the mesh's authority, or not valid now
+	RefusedSignature = "signature"  // not made by the certificate's key
+	RefusedStale     = "stale"      // older than what is held: late or replayed
+	RefusedClone     = "clone"      // two holders of one key speak: alarm
+	RefusedFull      = "full"       // the origin has said as much as it may
+	RefusedRate      = "rate"       // the origin speaks faster than it may
+	RefusedQueue     = "queue-full" // this node could not keep up
+	RefusedMember    = "member"     // a member without proof of its name and address
 )
 
 // counts counts by reason.

@@ -1,8 +1,6 @@
 package gossip
 
-import (
-	"sync"
-)
+import "sync"
 
 // Bounds of what waits to be worked on. What does not fit is dropped and
 // counted: summaries find later what was missed.
@@ -12,11 +10,12 @@ const (
 	maxOutbox     = 1024
 )
 
-// A job is something to send by stream. The messages are made when it is its
+// A job is something to send. The messages are made when it is its
 // turn, so that they say what holds then.
 type job struct {
-	to   string // a member's name
-	make func() [][]byte
+	to     string // a member's name
+	make   func() [][]byte
+	packet bool // by packet, which may be lost
 }
 
 // queues stand between memberlist's callbacks, which must not wait, and the

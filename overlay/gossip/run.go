@@ -129,7 +129,7 @@ func (g *Gossip) receiveLoop(ctx context.Context) {
 	}
 }
 
-// sendLoop sends by stream. There are several, so that a member that does not
+// sendLoop sends what waits. There are several, so that a member that does not
 // answer delays some of the others for a while only.
 func (g *Gossip) sendLoop(ctx context.Context, n *network) {
 	for {
@@ -139,9 +139,13 @@ func (g *Gossip) sendLoop(ctx context.Context, n *network) {
 			if to == nil {
 				continue
 			}
+			send := n.list.SendReliable
+			if j.packet {
+				send = n.list.SendBestEffort
+			}
 			for _, b := range j.make() {
-				if err := n.list.SendReliable(to, b); err != nil {
-					g.log.Debug("stream broke", "node", j.to, "err", err)
+				if err := send(to, b); err != nil {
+					g.log.Debug("not sent", "node", j.to, "err", err)
 					break
 				}
 			}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"slicewire/overlay"
@@ -99,19 +100,14 @@ func (g *Gossip) answerWants(m message) {
 	g.sendTo(m.sender.String(), messages)
 }
 
-// isMember reports whether an answer can go to the sender.
+// isMember reports whether an answer can go to the sender. One that is not
+// known yet will be told what is held here when it is.
 func (g *Gossip) isMember(id overlay.NodeID) bool {
-	if id != g.cfg.Self && g.members.find(id.String()) != nil {
-		return true
-	}
-	if id != g.cfg.Self {
-		g.refused.add(RefusedUnknownPeer, 1)
-	}
-	return false
+	return id != g.cfg.Self && g.members.find(id.String()) != nil
 }
 
 func (g *Gossip) sendTo(name string, messages [][]byte) {
-	if len(messages) > 0 && !g.queues.send(job{name, func() [][]byte { return messages }}) {
+	if len(messages) > 0 && !g.queues.send(job{to: name, make: func() [][]byte { return messages }}) {
 		g.refused.add(RefusedQueue, 1)
 	}
 }
@@ -183,38 +179,50 @@ func (g *Gossip) publish(raws [][]byte) {
 		return
 	}
 	g.signal()
-	if len(raws) <= fewRecords {
-		for _, raw := range g.broadcast(raws) {
-			g.sendToAll([][]byte{raw})
-		}
+	if len(raws) > fewRecords {
+		g.sendToAll(raws)
 		return
 	}
-	g.sendToAll(raws)
+	small, large := g.broadcast(raws)
+	g.sendToAll(large)
+	// Broadcasts wait for the next round; the first members hear of it now.
+	names := g.members.names(g.cfg.Self.String())
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names[:min(len(names), maxAtOnce)] {
+		g.queues.send(job{to: name, make: func() [][]byte { return small }, packet: true})
+	}
 }
 
+// maxAtOnce is to how many members news goes at once, before it is broadcast.
+const maxAtOnce = 16
+
 // broadcast puts each record that fits a packet, with its chain, into the
-// broadcast queue, and returns the others.
-func (g *Gossip) broadcast(raws [][]byte) (rest [][]byte) {
+// broadcast queue, and returns these messages and the other records.
+func (g *Gossip) broadcast(raws [][]byte) (messages, rest [][]byte) {
 	n := g.net.Load()
 	if n == nil {
-		return nil // whoever comes asks
+		return nil, nil // whoever comes asks
 	}
 	for _, raw := range raws {
 		g.mu.Lock()
-		messages := g.recordMessagesLocked([][]byte{raw})
+		packed := g.recordMessagesLocked([][]byte{raw})
 		g.mu.Unlock()
 		s, err := unseal(raw)
-		if err != nil || len(messages) != 1 || len(messages[0]) > n.packetRoom {
+		if err != nil || len(packed) != 1 || len(packed[0]) > n.packetRoom {
 			rest = append(rest, raw)
 			continue
 		}
-		n.broadcasts.QueueBroadcast(newBroadcast(s.record, messages[0]))
+		messages = append(messages, packed[0])
+		n.broadcasts.QueueBroadcast(newBroadcast(s.record, packed[0]))
 		n.broadcasts.Prune(maxBroadcasts)
 	}
-	return rest
+	return messages, rest
 }
 
 func (g *Gossip) sendToAll(raws [][]byte) {
+	if len(raws) == 0 {
+		return
+	}
 	g.mu.Lock()
 	messages := g.recordMessagesLocked(raws)
 	g.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 
 	"slicewire/overlay"
 
+	gvisor "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -87,6 +88,7 @@ func New(cfg Config) (*Stack, error) {
 	}
 	st := &Stack{log: log.With("slice", cfg.Slice), out: newOutlet(cfg.MTU)}
 	st.addrs.Store(new([]netip.Addr))
+	gvisor.SetTarget(foreignLog{log}) // there is one for the whole process
 	st.s = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(quiet6())},
 		TransportProtocols: []stack.TransportProtocolFactory{

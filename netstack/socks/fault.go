@@ -8,8 +8,8 @@ import (
 )
 
 // What a Dialer or Resolver may report, besides the system's error numbers
-// (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, EACCES, EPERM) and
-// errors whose Timeout is true.
+// (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EADDRNOTAVAIL, ETIMEDOUT, EACCES,
+// EPERM) and errors whose Timeout is true.
 var (
 	// ErrNoName says that a name has no address on the slice.
 	ErrNoName = errors.New("no such name on the slice")
@@ -51,7 +51,7 @@ func classify(err error) fault {
 		return faultRefused
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		return faultHost
-	case errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL): // or no address of that family
 		return faultNetwork
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.As(err, &timeout) && timeout.Timeout():
 		return faultTimeout

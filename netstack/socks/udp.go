@@ -78,7 +78,7 @@ func (s *Server) associate(ctx context.Context, c net.Conn, claim target) {
 		return
 	}
 	defer a.wg.Wait()
-	defer a.relay.Close()
+	defer func() { _ = a.relay.Close() }()
 	defer a.cancel()
 	if _, err := c.Write(appendReply(nil, 0, addrPortOf(a.relay.LocalAddr()))); err != nil {
 		return

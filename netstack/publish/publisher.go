@@ -1,0 +1,305 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"slicewire/netstack/pump"
+)
+
+const (
+	// The defaults leave room in a usual limit of 65,536 open files (two for a
+	// connection, one for a flow) and stop one member from taking it all.
+	defaultMaxConns           = 4096
+	defaultMaxConnsPerBackend = 1024
+	defaultMaxPerClient       = 256
+	defaultMaxFlows           = 1024
+	// defaultDialTimeout is for a target on this host or the next.
+	defaultDialTimeout = 5 * time.Second
+	// defaultUDPIdle is what NATs commonly grant a UDP flow.
+	defaultUDPIdle = 60 * time.Second
+	// retryEvery is how often ports that could not be opened are tried again,
+	// such as those whose address the stack gets a moment later.
+	retryEvery = 2 * time.Second
+)
+
+// A Stack opens sockets inside the slice, on its own addresses. Connections
+// should have CloseWrite, and Abort or SetLinger to reset.
+type Stack interface {
+	ListenTCP(netip.AddrPort) (net.Listener, error)
+	ListenUDP(netip.AddrPort) (net.PacketConn, error)
+}
+
+// Config is what a Publisher needs.
+type Config struct {
+	Stack Stack
+	Log   *slog.Logger // state changes; failed targets at debug level; nil discards
+
+	MaxConns           int           // TCP connections in all; zero means 4096
+	MaxConnsPerBackend int           // TCP connections of one backend; zero means 1024
+	MaxPerClient       int           // TCP connections, or UDP flows of a port, of one member; zero means 256
+	MaxFlows           int           // UDP flows of one port; zero means 1024
+	DialTimeout        time.Duration // for a target; zero means 5 s
+	UDPIdle            time.Duration // a flow without a datagram ends; zero means 60 s
+}
+
+func (c *Config) validate() error {
+	if c.Stack == nil {
+		return errors.New("publish: no stack")
+	}
+	if c.MaxConns < 0 || c.MaxConnsPerBackend < 0 || c.MaxPerClient < 0 || c.MaxFlows < 0 {
+		return errors.New("publish: a limit is negative")
+	}
+	if c.DialTimeout < 0 || c.UDPIdle < 0 {
+		return errors.New("publish: a timeout is negative")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	orDefault(&c.MaxConns, defaultMaxConns)
+	orDefault(&c.MaxConnsPerBackend, defaultMaxConnsPerBackend)
+	orDefault(&c.MaxPerClient, defaultMaxPerClient)
+	orDefault(&c.MaxFlows, defaultMaxFlows)
+	orDefault(&c.DialTimeout, defaultDialTimeout)
+	orDefault(&c.UDPIdle, defaultUDPIdle)
+	return nil
+}
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// A Publisher carries the published ports of one slice.
+type Publisher struct {
+	cfg   Config
+	pump  pump.Pump
+	conns atomic.Int64 // TCP connections in all
+	bufs  sync.Pool    // of *[maxDatagram]byte
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex // guards all below
+	ctx     context.Context
+	state   state
+	wanted  []spec
+	invalid error // what Set was told and cannot do
+	open    map[key]*socket
+	failed  map[key]error // why a wanted socket is not open
+	shares  map[string]*share
+}
+
+type state uint8
+
+const (
+	idle state = iota
+	running
+	ended
+)
+
+// A share is what the sockets of one backend have in common.
+type share struct {
+	conns     atomic.Int64 // TCP
+	flows     atomic.Int64 // UDP
+	accepted  atomic.Uint64
+	refused   atomic.Uint64 // over a limit
+	unreached atomic.Uint64 // the target did not answer
+	evicted   atomic.Uint64 // UDP flows that gave way
+	dropped   atomic.Uint64 // datagrams lost
+	bytes     pump.Bytes
+
+	mu      sync.Mutex
+	clients map[netip.Addr]int // TCP connections by member
+	last    error              // what the last dial came to; nil once one works
+}
+
+// A socket is an open port: a listener or a packet socket on the slice.
+type socket struct {
+	p      *Publisher
+	key    key
+	share  *share
+	target atomic.Pointer[target]
+	ctx    context.Context // ends when the port is closed
+	cancel context.CancelFunc
+	closer interface{ Close() error }
+	retire func() // UDP: lets go of flows to the old target
+}
+
+// New checks cfg. Nothing is published before Set and Run.
+func New(cfg Config) (*Publisher, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Publisher{cfg: cfg, open: make(map[key]*socket), failed: make(map[key]error), shares: make(map[string]*share)}, nil
+}
+
+// Set states all backends. Ports that stay keep their sockets and connections,
+// and lead to their new target from the next connection on; ports that go are
+// closed and their connections reset. What is wrong or cannot be opened is
+// returned, each with its reason, and does not keep others from opening; ports
+// that could not be opened are tried again while Run runs. Before Run, Set
+// opens nothing; after it, Set returns net.ErrClosed.
+func (p *Publisher) Set(backends []Backend) error {
+	wanted, invalid := specs(backends)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == ended {
+		return fmt.Errorf("publish: %w", net.ErrClosed)
+	}
+	p.wanted, p.invalid = wanted, invalid
+	for _, s := range wanted {
+		if p.shares[s.backend] == nil {
+			p.shares[s.backend] = &share{clients: make(map[netip.Addr]int)}
+		}
+	}
+	if p.state == idle {
+		return invalid
+	}
+	return errors.Join(invalid, p.applyLocked())
+}
+
+// Run serves the ports until ctx ends. It then resets every connection and
+// returns when all are gone. It may be called once.
+func (p *Publisher) Run(ctx context.Context) error {
+	p.mu.Lock()
+	if p.state != idle {
+		p.mu.Unlock()
+		return errors.New("publish: run called twice")
+	}
+	p.ctx, p.state = ctx, running
+	_ = p.applyLocked() // logged, and tried again below
+	p.mu.Unlock()
+
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			p.retry()
+		}
+	}
+	p.mu.Lock()
+	p.state, p.wanted = ended, nil
+	_ = p.applyLocked() // nothing is wanted, so nothing can fail
+	p.mu.Unlock()
+	p.wg.Wait()
+	return nil
+}
+
+func (p *Publisher) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.failed) > 0 {
+		_ = p.applyLocked() // logged when it changes
+	}
+}
+
+// applyLocked closes what is no longer wanted, then opens what is missing.
+func (p *Publisher) applyLocked() error {
+	want := make(map[key]spec, len(p.wanted))
+	for _, s := range p.wanted {
+		want[s.key] = s
+	}
+	for k, o := range p.open {
+		if s, ok := want[k]; !ok || p.shares[s.backend] != o.share {
+			o.close()
+			delete(p.open, k)
+			p.cfg.Log.Info("port closed", "addr", k.String())
+		}
+	}
+	before := p.failed
+	p.failed = make(map[key]error)
+	var faults []error
+	for _, s := range p.wanted {
+		if o := p.open[s.key]; o != nil {
+			o.lead(s.target)
+			continue
+		}
+		if err := p.openLocked(s); err != nil {
+			err = fmt.Errorf("publish %s: open %v: %w", s.backend, s.key, err)
+			p.failed[s.key] = err
+			faults = append(faults, err)
+			if before[s.key] == nil {
+				p.cfg.Log.Warn("port does not open, retrying", "service", s.backend, "err", err)
+			}
+			continue
+		}
+		p.cfg.Log.Info("port open", "service", s.backend, "addr", s.key.String(), "target", s.target.addr)
+	}
+	p.forgetLocked()
+	return errors.Join(faults...)
+}
+
+// forgetLocked lets go of the counts of backends that are gone.
+func (p *Publisher) forgetLocked() {
+	named := make(map[string]bool)
+	for _, s := range p.wanted {
+		named[s.backend] = true
+	}
+	for name := range p.shares {
+		if !named[name] {
+			delete(p.shares, name)
+		}
+	}
+}
+
+func (p *Publisher) openLocked(s spec) error {
+	o := &socket{p: p, key: s.key, share: p.shares[s.backend]}
+	o.target.Store(&s.target)
+	if s.key.udp {
+		pc, err := p.cfg.Stack.ListenUDP(s.key.addr)
+		if err != nil {
+			return err
+		}
+		o.ctx, o.cancel = context.WithCancel(p.ctx)
+		o.closer = pc
+		u := newUDPPort(o, pc)
+		o.retire = u.retire
+		p.wg.Go(u.serve)
+	} else {
+		l, err := p.cfg.Stack.ListenTCP(s.key.addr)
+		if err != nil {
+			return err
+		}
+		o.ctx, o.cancel = context.WithCancel(p.ctx)
+		o.closer = l
+		p.wg.Go(func() { o.accept(l) })
+	}
+	p.open[s.key] = o
+	return nil
+}
+
+// lead points a port that stays at its target.
+func (o *socket) lead(to target) {
+	if *o.target.Load() == to {
+		return
+	}
+	o.target.Store(&to)
+	if o.retire != nil {
+		o.retire()
+	}
+}
+
+func (o *socket) close() {
+	o.cancel()
+	_ = o.closer.Close() // nothing can be done about a socket that is gone
+}
+
+// dialed remembers what reaching the target came to.
+func (s *share) dialed(err error) {
+	if err != nil {
+		s.unreached.Add(1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = err
+}

@@ -1,0 +1,226 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxDatagram is UDP's own limit and more.
+	maxDatagram = 64 << 10
+	// maxPending datagrams wait while the target's name is resolved; more are
+	// dropped.
+	maxPending = 16
+	// maxReadErrors in a row close a port.
+	maxReadErrors = 100
+)
+
+// A udpPort serves a UDP port: a flow for every member's socket.
+type udpPort struct {
+	*socket
+	pc net.PacketConn
+
+	mu    sync.Mutex
+	flows *flowTable[*udpFlow] // guarded by mu
+}
+
+// A udpFlow carries one member's datagrams through a socket of its own, so
+// that the target's answers are known to be for that member.
+type udpFlow struct {
+	u      *udpPort
+	client netip.AddrPort
+	to     net.Addr // the client for WriteTo
+	ctx    context.Context
+	cancel context.CancelFunc
+	used   atomic.Int64 // unix nanoseconds of the last datagram
+
+	mu      sync.Mutex
+	conn    net.Conn // guarded by mu; nil until connected
+	pending [][]byte // guarded by mu; what came before
+}
+
+func newUDPPort(o *socket, pc net.PacketConn) *udpPort {
+	return &udpPort{socket: o, pc: pc, flows: newFlowTable[*udpFlow](o.p.cfg.MaxFlows, o.p.cfg.MaxPerClient)}
+}
+
+// retire ends all flows, so that the next datagrams go to the new target.
+func (u *udpPort) retire() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for client, e := range u.flows.flows {
+		e.flow.cancel()
+		u.flows.remove(client)
+	}
+}
+
+// serve carries datagrams from the slice to the target until the port is
+// closed.
+func (u *udpPort) serve() {
+	defer u.pc.Close()
+	buf := u.p.lend()
+	defer u.p.bufs.Put(buf)
+	for failed := 0; ; {
+		n, from, err := u.pc.ReadFrom(buf[:])
+		if err != nil {
+			if u.ctx.Err() != nil {
+				return
+			}
+			if failed++; errors.Is(err, net.ErrClosed) || failed >= maxReadErrors {
+				u.p.lost(u.socket, err)
+				return
+			}
+			sleep(u.ctx, minBackoff)
+			continue
+		}
+		failed = 0
+		u.flow(from).up(buf[:n])
+	}
+}
+
+// flow finds or begins the flow of a member's socket.
+func (u *udpPort) flow(from net.Addr) *udpFlow {
+	client := addrOf(from)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if f, ok := u.flows.use(client); ok {
+		return f
+	}
+	f := &udpFlow{u: u, client: client, to: net.UDPAddrFromAddrPort(client)}
+	f.ctx, f.cancel = context.WithCancel(u.ctx)
+	if old, full := u.flows.add(client, f); full {
+		old.cancel()
+		u.share.evicted.Add(1)
+	}
+	u.share.accepted.Add(1)
+	u.share.flows.Add(1)
+	u.p.wg.Go(f.run)
+	return f
+}
+
+// forget takes f out of the table, unless another flow of the same client is
+// there already.
+func (u *udpPort) forget(f *udpFlow) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if e := u.flows.flows[f.client]; e != nil && e.flow == f {
+		u.flows.remove(f.client)
+	}
+}
+
+func (f *udpFlow) touch() { f.used.Store(time.Now().UnixNano()) }
+
+// up sends one datagram to the target.
+func (f *udpFlow) up(b []byte) {
+	f.touch()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn == nil {
+		if len(f.pending) >= maxPending {
+			f.u.share.dropped.Add(1)
+			return
+		}
+		f.pending = append(f.pending, append([]byte(nil), b...))
+		return
+	}
+	f.sendLocked(b)
+}
+
+func (f *udpFlow) sendLocked(b []byte) {
+	n, err := f.conn.Write(b)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		// The target's answer to an earlier datagram: this one has not left.
+		f.u.share.dialed(err)
+		n, err = f.conn.Write(b)
+	}
+	if err != nil {
+		f.u.share.dropped.Add(1)
+		f.u.share.dialed(err)
+		return
+	}
+	f.u.share.bytes.Up.Add(uint64(n))
+}
+
+// run connects, and carries answers until the flow is idle or has to end.
+func (f *udpFlow) run() {
+	s := f.u.share
+	defer s.flows.Add(-1)
+	defer f.cancel()
+	defer f.u.forget(f)
+	to := *f.u.target.Load()
+	d := net.Dialer{Timeout: f.u.p.cfg.DialTimeout}
+	conn, err := d.DialContext(f.ctx, to.network, to.addr)
+	if err != nil {
+		if f.ctx.Err() == nil {
+			s.dialed(err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		s.dropped.Add(uint64(len(f.pending)))
+		return
+	}
+	cut := make(chan struct{})
+	stop := context.AfterFunc(f.ctx, func() { conn.Close(); close(cut) })
+	defer func() {
+		if !stop() {
+			<-cut
+		}
+		conn.Close()
+	}()
+	f.mu.Lock()
+	f.conn = conn
+	for _, b := range f.pending {
+		f.sendLocked(b)
+	}
+	f.pending = nil
+	f.mu.Unlock()
+	f.down(conn.(*net.UDPConn))
+}
+
+// down carries the target's answers to the member.
+func (f *udpFlow) down(conn *net.UDPConn) {
+	idle := f.u.p.cfg.UDPIdle
+	for failed := 0; failed < maxReadErrors; {
+		end := time.Unix(0, f.used.Load()).Add(idle)
+		if !time.Now().Before(end) || conn.SetReadDeadline(end) != nil {
+			return
+		}
+		buf, n, err := f.u.p.receive(conn)
+		switch {
+		case err == nil:
+			failed = 0
+			f.touch()
+			f.u.share.dialed(nil)
+			f.answer(buf[:n])
+			f.u.p.bufs.Put(buf)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, syscall.ECONNREFUSED): // one per datagram sent; the target may come back
+			f.u.share.dialed(err)
+		case f.ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+			return
+		default:
+			failed++
+		}
+	}
+}
+
+func (f *udpFlow) answer(b []byte) {
+	if _, err := f.u.pc.WriteTo(b, f.to); err != nil {
+		f.u.share.dropped.Add(1)
+		return
+	}
+	f.u.share.bytes.Down.Add(uint64(len(b)))
+}
+
+func (p *Publisher) lend() *[maxDatagram]byte {
+	if b, ok := p.bufs.Get().(*[maxDatagram]byte); ok {
+		return b
+	}
+	return new([maxDatagram]byte)
+}

@@ -98,6 +98,9 @@ func (st *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 	if terr != nil {
 		return nil, fail(fault(terr))
 	}
+	// As servers everywhere do: connections of an earlier listener that are in
+	// TIME_WAIT do not keep its address.
+	ep.SocketOptions().SetReuseAddress(true)
 	if terr = ep.Bind(full(addr)); terr == nil {
 		terr = ep.Listen(backlog)
 	}

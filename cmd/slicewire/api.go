@@ -1,0 +1,151 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// apiVersion is in every document that the command line prints as JSON or YAML.
+// Fields are only ever added within a version.
+const apiVersion = "slicewire/v1"
+
+// Status is what `slicewire status` shows of a daemon.
+type Status struct {
+	APIVersion string        `json:"apiVersion"`
+	Kind       string        `json:"kind"`
+	Version    string        `json:"version"`
+	Mesh       string        `json:"mesh"`
+	Site       string        `json:"site"`
+	Node       string        `json:"node"`
+	Gateway    bool          `json:"gateway"`
+	Started    time.Time     `json:"started"`
+	UptimeSecs float64       `json:"uptimeSeconds"`
+	PID        int           `json:"pid"`
+	Listen     string        `json:"listen"`
+	Endpoints  []string      `json:"endpoints"`
+	CertExpiry time.Time     `json:"certificateNotAfter"`
+	Gossip     GossipStatus  `json:"gossip"`
+	Slices     []SliceStatus `json:"slices"`
+	Warnings   []string      `json:"warnings"`
+}
+
+// GossipStatus is the state of the control plane between nodes.
+type GossipStatus struct {
+	Listen  string            `json:"listen"`
+	Members []MemberStatus    `json:"members"`
+	Records int               `json:"records"`
+	Refused map[string]uint64 `json:"refused"`
+}
+
+// MemberStatus is one gossip member.
+type MemberStatus struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	State   string `json:"state"`
+}
+
+// SliceStatus is a slice as one node has it.
+type SliceStatus struct {
+	Name     string            `json:"name"`
+	Subnet   netip.Prefix      `json:"subnet"`
+	Subnet6  netip.Prefix      `json:"subnet6"`
+	Block    netip.Prefix      `json:"block"`
+	Address  netip.Addr        `json:"address"`
+	Address6 netip.Addr        `json:"address6"`
+	MTU      int               `json:"mtu"`
+	Proxy    string            `json:"proxy,omitempty"`
+	DNS      string            `json:"dns,omitempty"`
+	Peers    []PeerStatus      `json:"peers"`
+	Services []ServiceStatus   `json:"services"`
+	Publish  []PublishStatus   `json:"publish"`
+	Forward  []ForwardStatus   `json:"forward"`
+	Counters CounterStatus     `json:"counters"`
+	Drops    map[string]uint64 `json:"drops"`
+}
+
+// PeerStatus is a tunnel to another node.
+type PeerStatus struct {
+	Site          string         `json:"site"`
+	Node          string         `json:"node"`
+	Endpoint      string         `json:"endpoint"`
+	PublicKey     string         `json:"publicKey"`
+	Prefixes      []netip.Prefix `json:"prefixes"`
+	LastHandshake *time.Time     `json:"lastHandshake"` // null: never
+	RxBytes       uint64         `json:"rxBytes"`
+	TxBytes       uint64         `json:"txBytes"`
+}
+
+// ServiceStatus is a service that can be reached on the slice.
+type ServiceStatus struct {
+	Name      string           `json:"name"`
+	Namespace string           `json:"namespace"`
+	DNSNames  []string         `json:"dnsNames"`
+	Ports     []PortStatus     `json:"ports"`
+	Endpoints []EndpointStatus `json:"endpoints"`
+}
+
+// PortStatus is one port of a service.
+type PortStatus struct {
+	Name     string           `json:"name"`
+	Port     uint16           `json:"port"`
+	Protocol overlay.Protocol `json:"protocol"`
+}
+
+// EndpointStatus is one backend of a service and the node that publishes it.
+type EndpointStatus struct {
+	Name     string     `json:"name"`
+	Site     string     `json:"site"`
+	Node     string     `json:"node"`
+	Address  netip.Addr `json:"address"`
+	Address6 netip.Addr `json:"address6"`
+}
+
+// PublishStatus is a backend that this node publishes.
+type PublishStatus struct {
+	Service   string `json:"service"` // namespace/name
+	Backend   string `json:"backend"`
+	Address   string `json:"address"`
+	Listening bool   `json:"listening"`
+	Active    int    `json:"active"`
+	Error     string `json:"error,omitempty"`
+}
+
+// ForwardStatus is a local port that leads to a destination on the slice.
+type ForwardStatus struct {
+	Listen string `json:"listen"`
+	To     string `json:"to"`
+	Active int    `json:"active"`
+}
+
+// CounterStatus counts whole inner packets; outside means from and to tunnels.
+type CounterStatus struct {
+	OutsideRxPackets uint64 `json:"outsideRxPackets"`
+	OutsideRxBytes   uint64 `json:"outsideRxBytes"`
+	OutsideTxPackets uint64 `json:"outsideTxPackets"`
+	OutsideTxBytes   uint64 `json:"outsideTxBytes"`
+}
+
+// PingRequest asks the daemon to send echo requests on a slice.
+type PingRequest struct {
+	Slice    string        `json:"slice"`  // empty: the only slice of the node
+	Target   string        `json:"target"` // address, DNS name, namespace/service or site/node
+	Count    int           `json:"count"`
+	Interval time.Duration `json:"interval"`
+	Timeout  time.Duration `json:"timeout"`
+}
+
+// PingReply is one line of a ping's answer.
+type PingReply struct {
+	Seq     int        `json:"seq"`
+	Slice   string     `json:"slice"`
+	Address netip.Addr `json:"address"`
+	RTTMs   float64    `json:"rttMs"`
+	Error   string     `json:"error,omitempty"` // why there is no RTT
+}
+
+// apiError is the body of every answer that is not a success.
+type apiError struct {
+	Error string `json:"error"`
+}

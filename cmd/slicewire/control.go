@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// controlled is what the control socket needs of the daemon.
+type controlled interface {
+	Status(ctx context.Context) Status
+	Ping(ctx context.Context, req PingRequest, reply func(PingReply) error) error
+	Reload(ctx context.Context) error
+}
+
+// maxRequestBody bounds what a client may send; every request is a small JSON object.
+const maxRequestBody = 64 << 10
+
+// A control serves the command line on a unix socket. The socket's mode decides
+// who may connect and ask; verbs that change something are further restricted
+// to root and to the daemon's own user, by the credentials that the kernel
+// reports for the connection.
+type control struct {
+	listener *net.UnixListener
+	daemon   controlled
+	log      *slog.Logger
+}
+
+// listenControl opens the socket at path with mode 0660. A socket left behind by
+// a process that is gone is replaced; a live one is an error. The umask is not
+// touched: the socket is made inside a new 0700 folder and moved into place
+// once its mode is right.
+func listenControl(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), ".sw-")
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	inner := filepath.Join(tmp, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: inner, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(inner, 0o660), os.Rename(inner, path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("control socket: %s exists and is no socket: choose another path or remove it", path)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return fmt.Errorf("control socket: another daemon answers on %s", path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	return nil
+}
+
+// run serves until ctx ends and removes the socket.
+func (c *control) run(ctx context.Context, path string) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", c.status)
+	mux.HandleFunc("POST /v1/ping", c.ping)
+	mux.HandleFunc("POST /v1/reload", c.reload)
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withPeer,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(c.listener) }()
+	var fault error
+	select {
+	case <-ctx.Done():
+		if err := srv.Close(); err != nil {
+			c.log.Debug("control socket close", "err", err)
+		}
+		<-failed
+	case fault = <-failed:
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		fault = errors.Join(fault, err)
+	}
+	return fault
+}
+
+type peerKey struct{}
+
+// withPeer records who is at the other end; a connection whose credentials
+// cannot be read has none and may change nothing.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	if err := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil || cred == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, *cred)
+}
+
+// mayChange reports whether the client is root or the daemon's own user.
+func mayChange(ctx context.Context) bool {
+	cred, ok := ctx.Value(peerKey{}).(unix.Ucred)
+	return ok && (cred.Uid == 0 || int(cred.Uid) == os.Getuid())
+}
+
+func (c *control) status(w http.ResponseWriter, r *http.Request) {
+	c.answer(w, c.daemon.Status(r.Context()))
+}
+
+func (c *control) ping(w http.ResponseWriter, r *http.Request) {
+	var req PingRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&req); err != nil {
+		c.refuse(w, http.StatusBadRequest, fmt.Errorf("ping request: %w", err))
+		return
+	}
+	sent := false
+	enc := json.NewEncoder(w)
+	err := c.daemon.Ping(r.Context(), req, func(p PingReply) error {
+		sent = true
+		if err := enc.Encode(p); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	})
+	if err != nil && !sent {
+		c.refuse(w, http.StatusNotFound, err)
+	}
+}
+
+func (c *control) reload(w http.ResponseWriter, r *http.Request) {
+	if !mayChange(r.Context()) {
+		c.refuse(w, http.StatusForbidden, errors.New("reload is for root and for the user that the daemon runs as"))
+		return
+	}
+	if err := c.daemon.Reload(r.Context()); err != nil {
+		c.refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	c.answer(w, struct{}{})
+}
+
+func (c *control) answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		c.log.Debug("control answer not written", "err", err)
+	}
+}
+
+func (c *control) refuse(w http.ResponseWriter, code int, cause error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	c.answer(w, apiError{Error: cause.Error()})
+}

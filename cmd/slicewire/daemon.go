@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slicewire/gateway"
+	"slicewire/overlay"
+	"slicewire/overlay/gossip"
+	"slicewire/overlay/manifest"
+)
+
+func newDaemonCommand(opts *clientOptions) *cobra.Command {
+	var config, level, format string
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Run a node",
+		Long: "Runs a node as its node file says, until SIGTERM or SIGINT; a second one ends it at once.\n" +
+			"SIGHUP and `slicewire reload` have it read the node file and the manifests again.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			socket := ""
+			if cmd.Flags().Changed("socket") {
+				socket = opts.socket
+			}
+			return runDaemon(cmd.Context(), config, socket, log)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&config, "config", "c", filepath.Join(configDir(), "node.yaml"), "node file")
+	f.StringVar(&level, "log-level", "info", "debug|info|warn|error")
+	f.StringVar(&format, "log-format", "text", "text|json")
+	return cmd
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: choose debug, info, warn or error", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("log format %q: choose text or json", format)
+}
+
+func configDir() string {
+	if os.Getuid() == 0 {
+		return "/etc/slicewire"
+	}
+	if d, err := os.UserConfigDir(); err == nil {
+		return filepath.Join(d, "slicewire")
+	}
+	return "/etc/slicewire"
+}
+
+func defaultStateDir() string {
+	if os.Getuid() == 0 {
+		return "/var/lib/slicewire"
+	}
+	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "slicewire")
+	}
+	if d, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(d, ".local", "state", "slicewire")
+	}
+	return filepath.Join(runtimeDir(), "state")
+}
+
+// A daemon is one running node.
+type daemon struct {
+	path    string // of the node file
+	log     *slog.Logger
+	started time.Time
+	state   stateDir
+	id      *identity
+	gossip  *gossip.Gossip
+	gateway *gateway.Gateway
+	listen  netip.AddrPort // where the tunnels' socket is bound
+	reloads chan reloadRequest
+	persist chan struct{} // level-triggered: the records should be saved
+	view    atomic.Pointer[daemonView]
+
+	// Owned by the reconcile loop once the daemon runs.
+	file   *manifest.NodeFile
+	mesh   overlay.Mesh
+	warned []string
+	given  given
+	slices map[string]*sliceNode
+	faults chan error
+}
+
+// A daemonView is what the daemon last made real, for those who ask.
+type daemonView struct {
+	warnings []string
+	slices   []sliceView
+}
+
+type sliceView struct {
+	node       *sliceNode
+	attachment overlay.Attachment
+	view       overlay.View
+}
+
+// runDaemon runs a node until ctx or a signal ends it. Errors before it runs
+// carry exitConfig: starting again would not help.
+func runDaemon(ctx context.Context, path, socket string, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	d, parts, closeAll, err := newDaemon(path, socket, log)
+	if err != nil {
+		return &exitError{exitConfig, err}
+	}
+	defer closeAll()
+	handled := make(chan struct{})
+	quit := make(chan struct{})
+	go func() {
+		defer close(handled)
+		d.handleSignals(signals, cancel, quit)
+	}()
+	err = run(ctx, parts...)
+	close(quit)
+	<-handled
+	if err != nil {
+		return err
+	}
+	log.Info("ended")
+	return nil
+}
+
+// handleSignals ends the daemon at the first SIGTERM or SIGINT and the process
+// at the second, and has SIGHUP reload.
+func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-chan struct{}) {
+	ending := false
+	for {
+		select {
+		case <-quit:
+			return
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				select {
+				case d.reloads <- reloadRequest{}:
+				default: // one is waiting already and will see the same files
+				}
+			case ending:
+				os.Exit(exitFailure)
+			default:
+				d.log.Info("ending", "signal", s.String())
+				ending = true
+				cancel()
+			}
+		}
+	}
+}
+
+// newDaemon reads the configuration and opens everything that the node needs.
+// closeAll ends what the parts do not close themselves.
+func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, closeAll func(), err error) {
+	var undo []func()
+	undoAll := func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}
+	defer func() {
+		if err != nil {
+			undoAll()
+		}
+	}()
+	d := &daemon{
+		path: path, log: log, started: time.Now(),
+		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
+		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
+	}
+	if d.file, err = loadNodeFile(path, log); err != nil {
+		return nil, nil, nil, err
+	}
+	d.state = stateDir(or(d.file.State, defaultStateDir()))
+	if err := d.state.create(); err != nil {
+		return nil, nil, nil, err
+	}
+	release, err := d.state.lock()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	undo = append(undo, release)
+	if d.id, err = loadIdentity(d.state, d.file.Mesh, time.Now()); err != nil {
+		return nil, nil, nil, err
+	}
+	if id := d.id.authority.ID; id.Site != d.file.Site || id.Node != d.file.Node {
+		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.file.Site, d.file.Node)
+	}
+	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
+		log.Warn("addresses given before are lost and given anew", "err", err)
+	}
+	if err := d.loadMesh(d.file); err != nil {
+		return nil, nil, nil, err
+	}
+	conn, err := listenTunnels(d.file.Listen)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	undo = append(undo, func() { conn.Close() })
+	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log}); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := d.openGossip(); err != nil {
+		return nil, nil, nil, err
+	}
+	path = or(socket, d.file.Socket, filepath.Join(runtimeDir(), "slicewire.sock"))
+	l, err := listenControl(path)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctl := &control{listener: l, daemon: d, log: log}
+	undo = append(undo, func() { l.Close(); os.Remove(path) })
+	// A listener that cannot be opened is a fault of the configuration: said now,
+	// not after the node has told others that it is there.
+	if err := d.reconcile(); err != nil {
+		undo = append(undo, d.stopSlices)
+		return nil, nil, nil, err
+	}
+	return d, []part{
+		{"gateway", d.gateway.Run},
+		{"slices", d.loop},
+		{"gossip", d.gossip.Run},
+		{"records", d.persistRecords},
+		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
+	}, undoAll, nil
+}
+
+// or returns the first string that is not empty.
+func or(choices ...string) string {
+	for _, c := range choices {
+		if c != "" {
+			return c
+		}
+	}
+	return ""
+}
+
+func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, fmt.Errorf("listen for tunnels on udp %v: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// openGossip makes the gossip with what was known before this start.
+func (d *daemon) openGossip() error {
+	epoch, err := d.state.nextEpoch()
+	if err != nil {
+		return err
+	}
+	advertise, err := d.advertised()
+	if err != nil {
+		return err
+	}
+	d.gossip, err = gossip.New(gossip.Config{
+		Self: d.id.authority.ID, Mesh: d.file.Mesh, Key: d.id.gossipKey, Bind: d.file.Gossip.Listen, Advertise: advertise,
+		Signer: d.id.signer, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	d.gossip.SetSeeds(d.file.Gossip.Join)
+	saved, err := d.state.read(fileRecords)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = d.gossip.Restore(saved)
+	}
+	if err != nil {
+		d.log.Warn("records of the last run are not all usable", "err", err)
+	}
+	return nil
+}
+
+// advertised is where members reach this node's gossip: as the node file says,
+// else where it listens, else the first address of the machine that others
+// could use.
+func (d *daemon) advertised() (netip.AddrPort, error) {
+	g := d.file.Gossip
+	if g.Advertise.IsValid() || !g.Listen.Addr().IsUnspecified() {
+		return g.Advertise, nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return g.Advertise, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	own := usable(addrs, g.Listen.Port())
+	if len(own) == 0 {
+		return g.Advertise, errors.New("gossip listens on every address, but this machine has none that others could reach: set gossip.listen or gossip.advertise")
+	}
+	return own[0], nil
+}
+
+// saveDelay gathers changes of records into one write.
+const saveDelay = 500 * time.Millisecond
+
+// persistRecords saves the known records after they have changed, so that a
+// restart needs nobody else to know its peers.
+func (d *daemon) persistRecords(ctx context.Context) error {
+	epoch := uint64(0)
+	save := func() {
+		err := d.state.write(fileRecords, d.gossip.Snapshot())
+		// Others may have known a later epoch of this node than its own folder did.
+		if e := d.gossip.Epoch(); err == nil && e != epoch {
+			epoch, err = e, d.state.setEpoch(e)
+		}
+		if err != nil {
+			d.log.Warn("records not saved", "err", err)
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			save()
+			return nil
+		case <-d.persist:
+		}
+		delay := time.NewTimer(saveDelay)
+		select {
+		case <-ctx.Done():
+		case <-delay.C:
+		}
+		delay.Stop()
+		save()
+	}
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"slicewire/gateway"
+	"slicewire/netstack/publish"
+	"slicewire/overlay"
+)
+
+func equalGiven(a, b given) bool { return reflect.DeepEqual(a, b) }
+
+// Status gathers what `slicewire status` shows.
+func (d *daemon) Status(context.Context) Status {
+	a := d.id.authority
+	s := Status{
+		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
+		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway,
+		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
+		Listen: d.listen.String(), CertExpiry: a.NotAfter,
+		Gossip: GossipStatus{Listen: d.gossip.Addr().String(), Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
+		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{},
+	}
+	for _, m := range d.gossip.Members() {
+		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: m.Addr.String(), State: m.State})
+	}
+	view := d.view.Load()
+	if view == nil {
+		return s
+	}
+	s.Warnings = append(s.Warnings, view.warnings...)
+	tunnels := make(map[string]gateway.TunnelStatus)
+	for _, t := range d.gateway.Status() {
+		tunnels[t.Slice] = t
+	}
+	for i := range view.slices {
+		s.Slices = append(s.Slices, view.slices[i].status(tunnels[view.slices[i].node.name]))
+	}
+	return s
+}
+
+func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
+	n, a := v.node, &v.attachment
+	s := SliceStatus{
+		Name: n.name, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
+		MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns,
+		Peers: []PeerStatus{}, Services: []ServiceStatus{}, Publish: []PublishStatus{}, Forward: []ForwardStatus{},
+	}
+	for _, p := range v.view.Peers {
+		s.Peers = append(s.Peers, peerStatus(p, t))
+	}
+	for _, x := range v.view.Services {
+		s.Services = append(s.Services, serviceStatus(x))
+	}
+	for _, b := range n.publish.Status() {
+		s.Publish = append(s.Publish, publishStatus(b))
+	}
+	for line := range strings.Lines(n.local.forwards) {
+		listen, to, _ := strings.Cut(strings.TrimSpace(line), " ")
+		s.Forward = append(s.Forward, ForwardStatus{Listen: listen, To: to, Active: int(n.forwards[len(s.Forward)].Stats().Active)})
+	}
+	s.Counters, s.Drops = n.counters()
+	for reason, count := range t.Drops {
+		s.Drops[reason] += count
+	}
+	return s
+}
+
+func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
+	out := PeerStatus{Site: p.ID.Site, Node: p.ID.Node, Prefixes: p.Prefixes, PublicKey: base64.StdEncoding.EncodeToString(p.PublicKey[:])}
+	i := slices.IndexFunc(t.Peers, func(q gateway.PeerStatus) bool { return q.PublicKey == p.PublicKey })
+	if i < 0 {
+		return out
+	}
+	q := t.Peers[i]
+	out.RxBytes, out.TxBytes = q.RxBytes, q.TxBytes
+	if q.Endpoint.IsValid() {
+		out.Endpoint = q.Endpoint.String()
+	}
+	if !q.LastHandshake.IsZero() {
+		at := q.LastHandshake
+		out.LastHandshake = &at
+	}
+	return out
+}
+
+func serviceStatus(x overlay.ServiceView) ServiceStatus {
+	out := ServiceStatus{Name: x.Name, Namespace: x.Namespace, DNSNames: x.DNSNames, Ports: []PortStatus{}, Endpoints: []EndpointStatus{}}
+	for _, p := range x.Ports {
+		out.Ports = append(out.Ports, PortStatus{Name: p.Name, Port: p.Port, Protocol: p.Protocol})
+	}
+	for _, e := range x.Endpoints {
+		out.Endpoints = append(out.Endpoints, EndpointStatus{Name: e.Name, Site: e.Origin.Site, Node: e.Origin.Node, Address: e.Addr, Address6: e.Addr6})
+	}
+	return out
+}
+
+func publishStatus(b publish.BackendStatus) PublishStatus {
+	i := strings.LastIndexByte(b.Name, '/') // namespace/service/backend
+	out := PublishStatus{Service: b.Name[:max(i, 0)], Backend: b.Name[i+1:], Listening: true, Active: b.Conns, Error: b.LastFault}
+	for _, p := range b.Ports {
+		if p.Addr.Addr().Is4() {
+			out.Address = p.Addr.Addr().String()
+		}
+		if !p.Listening {
+			out.Listening, out.Error = false, p.Fault
+		}
+	}
+	return out
+}
+
+// Bounds of what a ping may ask of the daemon.
+const (
+	maxPingCount   = 1000
+	maxPingTimeout = time.Minute
+)
+
+// errTarget says that a ping's target is unknown.
+var errTarget = errors.New("no such node, service or name on this slice")
+
+// Ping sends echo requests one after another and replies for each.
+func (d *daemon) Ping(ctx context.Context, req PingRequest, reply func(PingReply) error) error {
+	if req.Count < 1 || req.Count > maxPingCount || req.Timeout <= 0 || req.Timeout > maxPingTimeout || req.Interval < 0 || req.Interval > maxPingTimeout {
+		return fmt.Errorf("ping: count is 1 to %d, timeout and interval at most %v", maxPingCount, maxPingTimeout)
+	}
+	v, err := d.sliceFor(req.Slice)
+	if err != nil {
+		return err
+	}
+	dst, err := v.target(req.Target)
+	if err != nil {
+		return fmt.Errorf("ping %s on slice %s: %w", req.Target, v.node.name, err)
+	}
+	for seq := range req.Count {
+		if seq > 0 {
+			wait := time.NewTimer(req.Interval)
+			select {
+			case <-ctx.Done():
+				wait.Stop()
+				return nil
+			case <-wait.C:
+			}
+		}
+		p := PingReply{Seq: seq, Slice: v.node.name, Address: dst}
+		rtt, err := v.node.ping(ctx, dst, req.Timeout)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			p.Error = err.Error()
+		default:
+			p.RTTMs = float64(rtt.Nanoseconds()) / 1e6
+		}
+		if err := reply(p); err != nil {
+			return nil // the client left
+		}
+	}
+	return nil
+}
+
+func (d *daemon) sliceFor(name string) (*sliceView, error) {
+	view := d.view.Load()
+	if view == nil || len(view.slices) == 0 {
+		return nil, errors.New("this node has no slice")
+	}
+	if name == "" && len(view.slices) == 1 {
+		return &view.slices[0], nil
+	}
+	known := make(map[string]bool)
+	for i := range view.slices {
+		if view.slices[i].node.name == name {
+			return &view.slices[i], nil
+		}
+		known[view.slices[i].node.name] = true
+	}
+	return nil, fmt.Errorf("slice %q: this node has %s: choose one with --slice", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+}
+
+// target finds the address that a ping's target stands for: itself, a DNS
+// name, namespace/service or site/node.
+func (v *sliceView) target(text string) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Unmap(), nil
+	}
+	if addrs, ok := v.node.names.Lookup(text); ok && len(addrs) > 0 {
+		return addrs[0], nil
+	}
+	first, second, _ := strings.Cut(text, "/")
+	if addrs, ok := v.node.names.Lookup(overlay.ServiceDNSName(second, first)); ok && len(addrs) > 0 {
+		return addrs[0], nil
+	}
+	for _, p := range v.view.Peers {
+		if p.ID.Site != first || p.ID.Node != second {
+			continue
+		}
+		// The node's own address is the first of its block, the longest of its
+		// IPv4 prefixes.
+		var block netip.Prefix
+		for _, x := range p.Prefixes {
+			if x.Addr().Is4() && (!block.IsValid() || x.Bits() > block.Bits()) {
+				block = x
+			}
+		}
+		if block.IsValid() {
+			return overlay.NodeAddr(block), nil
+		}
+	}
+	return netip.Addr{}, errTarget
+}
+
+// Reload has the loop read the configuration again and waits for its word.
+func (d *daemon) Reload(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case d.reloads <- reloadRequest{done}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,63 @@
+// Command slicewire gives applications isolated, encrypted L3 networks across
+// sites, entirely in userspace. One binary is the daemon, its command line and
+// the tools around it.
+//
+// This package is where the parts meet: it reads configuration, files and the
+// environment, hands the parts what they need, and starts and stops them. No
+// other package of slicewire imports it, and none reads flags or files.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// clientOptions are the flags of every verb that speaks to a daemon.
+type clientOptions struct {
+	socket string
+}
+
+func main() {
+	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and returns its exit code.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var opts clientOptions
+	started := false
+	root := &cobra.Command{
+		Use:               "slicewire",
+		Short:             "Isolated, encrypted L3 networks across sites, in userspace",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { started = true; return nil },
+	}
+	root.PersistentFlags().StringVar(&opts.socket, "socket", defaultSocket(), "the daemon's control socket (SLICEWIRE_SOCKET)")
+	root.AddCommand(
+		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
+		newConfigCommand(), newCACommand(), newCertCommand(), newVersionCommand(),
+	)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var coded *exitError
+	if !errors.As(err, &coded) {
+		coded = &exitError{code: exitFailure, err: err}
+		if !started { // a wrong flag, verb or number of arguments
+			coded = &exitError{exitUsage, fmt.Errorf("%w (see slicewire --help)", err)}
+		}
+	}
+	if coded.err != nil {
+		fmt.Fprintln(stderr, "slicewire:", coded.err)
+	}
+	return coded.code
+}

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"slicewire/gateway"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+// given is what the node has decided before and sticks to: each site's index in
+// each slice, and the address of each backend it publishes.
+type given struct {
+	Indexes  map[string]map[string]int        `json:"indexes"`  // slice, site
+	Backends map[string]map[string]netip.Addr `json:"backends"` // slice, namespace/service/backend
+}
+
+// A reloadRequest has the loop read the configuration again; the answer goes to
+// done when somebody waits for it.
+type reloadRequest struct{ done chan<- error }
+
+// loadNodeFile reads the node file; its warnings are logged.
+func loadNodeFile(path string, log *slog.Logger) (*manifest.NodeFile, error) {
+	file, problems := manifest.LoadNode(path)
+	return file, sortOut(problems, log, nil)
+}
+
+// sortOut logs warnings, collects them and joins the errors.
+func sortOut(problems []manifest.Problem, log *slog.Logger, warned *[]string) error {
+	var errs []error
+	for _, p := range problems {
+		if p.Severity == manifest.Error {
+			errs = append(errs, errors.New(p.String()))
+			continue
+		}
+		log.Warn("configuration", "err", p.String())
+		if warned != nil {
+			*warned = append(*warned, p.String())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loadMesh reads the manifests that file names and, if they have no errors,
+// makes both the daemon's configuration.
+func (d *daemon) loadMesh(file *manifest.NodeFile) error {
+	mesh, problems := readMesh(file.Manifests, manifest.Options{Now: time.Now(), Existing: d.given.Indexes, Node: file})
+	var warned []string
+	if err := sortOut(problems, d.log, &warned); err != nil {
+		return err
+	}
+	d.file, d.mesh, d.warned = file, mesh, warned
+	return nil
+}
+
+// readMesh reads manifests and works out the desired state.
+func readMesh(paths []string, opts manifest.Options) (overlay.Mesh, []manifest.Problem) {
+	set, problems := manifest.Load(paths)
+	mesh, more := manifest.Build(set, opts)
+	return mesh, append(problems, more...)
+}
+
+// reload reads node file and manifests again. Whatever is wrong with them, the
+// old configuration goes on.
+func (d *daemon) reload() error {
+	file, err := loadNodeFile(d.path, d.log)
+	if err != nil {
+		return err
+	}
+	if err := sameNode(d.file, file); err != nil {
+		return err
+	}
+	oldFile, oldMesh, oldWarned := d.file, d.mesh, d.warned
+	if err := d.loadMesh(file); err != nil {
+		return err
+	}
+	d.gossip.SetSeeds(file.Gossip.Join)
+	if err := d.reconcile(); err != nil {
+		d.file, d.mesh, d.warned = oldFile, oldMesh, oldWarned
+		d.gossip.SetSeeds(oldFile.Gossip.Join)
+		return errors.Join(err, d.reconcile())
+	}
+	return nil
+}
+
+// sameNode refuses a reload of what is fixed while the process runs.
+func sameNode(old, file *manifest.NodeFile) error {
+	for _, f := range []struct {
+		name    string
+		was, is any
+	}{
+		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
+		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
+		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+	} {
+		if f.was != f.is {
+			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
+		}
+	}
+	return nil
+}
+
+// loop makes real, again and again, what configuration and records say. It
+// owns the slices.
+func (d *daemon) loop(ctx context.Context) error {
+	defer d.stopSlices()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.faults:
+			return err
+		case <-d.gossip.Changed():
+			if err := d.reconcile(); err != nil {
+				d.log.Error("not all of the configuration is in force", "err", err)
+			}
+			select {
+			case d.persist <- struct{}{}:
+			default: // a save is due already
+			}
+		case req := <-d.reloads:
+			err := d.reload()
+			if err != nil {
+				d.log.Error("reload refused, the old configuration goes on", "err", err)
+			} else {
+				d.log.Info("reloaded")
+			}
+			if req.done != nil {
+				req.done <- err
+			}
+		}
+	}
+}
+
+// reconcile brings slices, tunnels and what the node tells in line with
+// configuration and records:
+//
+//  1. addresses: what the node is attached to, with what was given before;
+//  2. slices: those that went or changed are stopped, new ones opened;
+//  3. telling: the node's own records;
+//  4. seeing: every slice's peers, routes and names, from the records;
+//  5. tunnels.
+//
+// It does as much as it can and returns what went wrong. Doing it again without
+// a change does nothing.
+func (d *daemon) reconcile() error {
+	self := d.id.authority
+	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.given.Backends)
+	errs := []error{d.remember(attachments)}
+	for name, n := range d.slices {
+		if !slices.ContainsFunc(attachments, func(a overlay.Attachment) bool { return a.Slice == name && n.local == localOf(d.file, name) }) {
+			errs = append(errs, d.stopSlice(n))
+		}
+	}
+	keys := make(map[string][32]byte)
+	for i := range attachments {
+		a := &attachments[i]
+		n, err := d.ensureSlice(a)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		keys[a.Slice] = gateway.PublicKey(n.key)
+	}
+	errs = append(errs, d.gossip.Set(overlay.Tell(self.ID, d.endpoints(), attachments, keys)))
+
+	records := d.gossip.Records()
+	view := &daemonView{warnings: slices.Clone(d.warned)}
+	for _, err := range unattached { // the rest of the node is none the worse
+		view.warnings = append(view.warnings, err.Error())
+	}
+	var tunnels []gateway.Tunnel
+	for i := range attachments {
+		a := &attachments[i]
+		n := d.slices[a.Slice]
+		s, known := d.mesh.Slice(a.Slice)
+		if n == nil || !known {
+			continue
+		}
+		v := overlay.Look(self.ID, s, a, records)
+		errs = append(errs, n.set(a, v, publishOf(d.file, a)))
+		tunnels = append(tunnels, n.tunnel(v))
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v})
+	}
+	errs = append(errs, d.gateway.Set(tunnels))
+	err := errors.Join(errs...)
+	if err != nil {
+		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
+	}
+	d.view.Store(view)
+	return err
+}
+
+// ensureSlice returns the running slice, opened if need be.
+func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
+	if n := d.slices[a.Slice]; n != nil {
+		return n, nil
+	}
+	key, err := d.state.wireGuardKey(a.Slice, gateway.NewPrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	n, err := openSlice(a, localOf(d.file, a.Slice), key, d.log, d.faults)
+	if err != nil {
+		return nil, err
+	}
+	d.slices[a.Slice] = n
+	d.log.Info("slice up", "slice", a.Slice, "prefix", a.Block.String(), "addr", a.Addr.String())
+	return n, nil
+}
+
+func (d *daemon) stopSlice(n *sliceNode) error {
+	delete(d.slices, n.name)
+	d.log.Info("slice down", "slice", n.name)
+	return n.stop()
+}
+
+func (d *daemon) stopSlices() {
+	for _, n := range d.slices {
+		if err := d.stopSlice(n); err != nil {
+			d.log.Error("slice did not end well", "slice", n.name, "err", err)
+		}
+	}
+}
+
+// remember saves indexes and backend addresses when they have changed.
+func (d *daemon) remember(attachments []overlay.Attachment) error {
+	now := given{Indexes: make(map[string]map[string]int), Backends: make(map[string]map[string]netip.Addr)}
+	for _, s := range d.mesh.Slices {
+		m := make(map[string]int)
+		for _, site := range s.Sites {
+			m[site.Name] = site.Index
+		}
+		now.Indexes[s.Name] = m
+	}
+	for i := range attachments {
+		now.Backends[attachments[i].Slice] = attachments[i].Addresses()
+	}
+	if equalGiven(now, d.given) {
+		return nil
+	}
+	if err := d.state.writeJSON(fileAddresses, now); err != nil {
+		return err
+	}
+	d.given = now
+	return nil
+}
+
+func backendsOf(file *manifest.NodeFile) []overlay.Backend {
+	out := make([]overlay.Backend, len(file.Publish))
+	for i, p := range file.Publish {
+		out[i] = overlay.Backend{Slice: p.Slice, Namespace: p.Namespace, Service: p.Service, Name: p.Backend}
+	}
+	return out
+}
+
+// endpoints lists where other nodes reach this node's tunnels: as the node file
+// says, else where the socket is bound, else every address of the machine that
+// others could use.
+func (d *daemon) endpoints() []netip.AddrPort {
+	if len(d.file.Advertise) > 0 {
+		return d.file.Advertise
+	}
+	if a := d.listen.Addr().Unmap(); !a.IsUnspecified() {
+		return []netip.AddrPort{netip.AddrPortFrom(a, d.listen.Port())}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		d.log.Warn("addresses of this machine are unknown: set advertise in the node file", "err", err)
+		return nil
+	}
+	return usable(addrs, d.listen.Port())
+}
+
+// maxEndpoints bounds what a node with many interfaces tells of itself.
+const maxEndpoints = 8
+
+// usable picks the addresses that another machine could send to.
+func usable(addrs []net.Addr, port uint16) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		if ip := p.Addr().Unmap(); ip.IsGlobalUnicast() && len(out) < maxEndpoints {
+			out = append(out, netip.AddrPortFrom(ip, port))
+		}
+	}
+	return out
+}

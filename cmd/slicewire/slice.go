@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"slicewire/dnsd"
+	"slicewire/gateway"
+	"slicewire/netstack"
+	"slicewire/netstack/forward"
+	"slicewire/netstack/publish"
+	"slicewire/netstack/socks"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+	"slicewire/router"
+)
+
+// localPort names the port of the node's own stack in the router.
+const localPort = "local"
+
+// dnsPort is where names are answered inside a slice.
+const dnsPort = 53
+
+// A sliceNode is one slice on this node: its router, its stack and everything
+// that is attached to them. It runs from openSlice to stop.
+type sliceNode struct {
+	name     string
+	local    localSlice
+	router   *router.Router
+	stack    *netstack.Stack
+	names    *dnsd.Server
+	publish  *publish.Publisher
+	forwards []*forward.Server
+	key      [32]byte // WireGuard private key
+	addrs    atomic.Pointer[[]netip.Addr]
+
+	cancel context.CancelFunc
+	done   chan error // the fault that ended it, nil after stop
+}
+
+// localSlice is what the node file says of a slice, as one comparable value
+// per slice: a slice whose local settings change is opened anew.
+type localSlice struct {
+	proxy    string
+	dns      string
+	mtu      int
+	forwards string // "listen to\n" lines, in the file's order
+}
+
+// localOf gathers a slice's settings from the node file.
+func localOf(file *manifest.NodeFile, slice string) localSlice {
+	s := file.SliceSettings(slice)
+	l := localSlice{proxy: s.Proxy, dns: s.DNS, mtu: s.MTU}
+	for _, f := range file.Forward {
+		if f.Slice == slice {
+			l.forwards += f.Listen + " " + f.To + "\n"
+		}
+	}
+	return l
+}
+
+// openSlice opens a slice's listeners and starts its parts. When anything
+// cannot be opened, nothing of it is left. A part that ends by itself later is
+// said on faults, unless a fault is waiting there already.
+func openSlice(a *overlay.Attachment, local localSlice, key [32]byte, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+	n := &sliceNode{name: a.Slice, local: local, key: key, done: make(chan error, 1)}
+	log = log.With("slice", a.Slice)
+	var err error
+	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
+		return nil, err
+	}
+	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
+		return nil, err
+	}
+	parts, opened, err := n.attach(a, log)
+	if err != nil {
+		for _, c := range opened {
+			c()
+		}
+		return nil, errors.Join(fmt.Errorf("slice %s: %w", a.Slice, err), n.stack.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	go func() {
+		err := run(ctx, parts...)
+		if ctx.Err() == nil {
+			select {
+			case faults <- fmt.Errorf("slice %s: %w", n.name, err):
+			default:
+			}
+		}
+		n.done <- err
+	}()
+	return n, nil
+}
+
+// attach opens what the slice serves and returns its parts in the order of
+// their start, and how to close what was opened should that not happen.
+func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []part, opened []func(), err error) {
+	if err := n.setAddresses(a); err != nil {
+		return nil, nil, err
+	}
+	closing := func(c interface{ Close() error }) { opened = append(opened, func() { c.Close() }) }
+	names := dnsd.Config{Log: log}
+	for _, addr := range []netip.Addr{a.Addr, a.Addr6} {
+		at := netip.AddrPortFrom(addr, dnsPort)
+		p, err := n.stack.ListenUDP(at)
+		if err != nil {
+			return nil, opened, fmt.Errorf("names on %v: %w", at, err)
+		}
+		closing(p)
+		names.Packet = append(names.Packet, p)
+		l, err := n.stack.ListenTCP(at)
+		if err != nil {
+			return nil, opened, fmt.Errorf("names on %v: %w", at, err)
+		}
+		closing(l)
+		names.Stream = append(names.Stream, l)
+	}
+	if n.local.dns != "" {
+		p, l, err := listenBoth(n.local.dns)
+		if err != nil {
+			return nil, opened, fmt.Errorf("dns: %w", err)
+		}
+		closing(p)
+		closing(l)
+		names.Packet, names.Stream = append(names.Packet, p), append(names.Stream, l)
+	}
+	if n.names, err = dnsd.New(names); err != nil {
+		return nil, opened, err
+	}
+	if n.publish, err = publish.New(publish.Config{Stack: n.stack, Log: log}); err != nil {
+		return nil, opened, err
+	}
+	parts = []part{
+		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run},
+	}
+	in := inSlice{n}
+	if n.local.proxy != "" {
+		l, err := listenStream(n.local.proxy)
+		if err != nil {
+			return nil, opened, fmt.Errorf("proxy: %w", err)
+		}
+		closing(l)
+		p, err := socks.New(socks.Config{Listener: l, Dialer: in, Resolver: in, Log: log})
+		if err != nil {
+			return nil, opened, err
+		}
+		parts = append(parts, part{"proxy", p.Run})
+	}
+	for line := range strings.Lines(n.local.forwards) {
+		listen, to, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		f, l, err := n.openForward(listen, to, log)
+		if err != nil {
+			return nil, opened, fmt.Errorf("forward %s: %w", listen, err)
+		}
+		closing(l)
+		n.forwards = append(n.forwards, f)
+		parts = append(parts, part{"forward " + listen, f.Run})
+	}
+	return parts, opened, nil
+}
+
+func (n *sliceNode) openForward(listen, to string, log *slog.Logger) (*forward.Server, net.Listener, error) {
+	host, service, err := net.SplitHostPort(to)
+	if err != nil {
+		return nil, nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := listenStream(listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	in := inSlice{n}
+	f, err := forward.New(forward.Config{Listener: l, Host: host, Port: uint16(port), Dialer: in, Resolver: in, Log: log})
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return f, l, nil
+}
+
+// setAddresses tells the stack which addresses it answers on.
+func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
+	own := a.Owned()
+	n.addrs.Store(&own)
+	return n.stack.Set(own)
+}
+
+// set states what the slice should be now: the node's own addresses, its
+// peers' prefixes, what it publishes and which names there are.
+func (n *sliceNode) set(a *overlay.Attachment, v overlay.View, backends []publish.Backend) error {
+	var remote []netip.Prefix
+	for _, p := range v.Peers {
+		remote = append(remote, p.Prefixes...)
+	}
+	own := a.Owned()
+	state := router.State{Ports: []router.Port{
+		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
+		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
+	}}
+	for _, p := range remote {
+		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: router.OutsideName})
+	}
+	for _, p := range hostPrefixes(own) {
+		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: localPort})
+	}
+	entries := make([]dnsd.Entry, len(v.Names))
+	for i, e := range v.Names {
+		entries[i] = dnsd.Entry{Name: e.Name, Addrs: e.Addrs}
+	}
+	n.names.Set(entries)
+	return errors.Join(n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+}
+
+func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
+	out := make([]netip.Prefix, len(addrs))
+	for i, a := range addrs {
+		out[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	return out
+}
+
+// tunnel is the slice's tunnel as the gateway is told.
+func (n *sliceNode) tunnel(v overlay.View) gateway.Tunnel {
+	t := gateway.Tunnel{Slice: n.name, PrivateKey: n.key, MTU: n.local.mtu, Inside: n.router.Outside()}
+	for _, p := range v.Peers {
+		t.Peers = append(t.Peers, gateway.Peer{Name: p.ID.String(), PublicKey: p.PublicKey, Endpoints: p.Endpoints, Prefixes: p.Prefixes})
+	}
+	return t
+}
+
+// counters returns what crossed the tunnel and what was dropped inside it.
+func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
+	c := n.router.Counters()
+	var out CounterStatus
+	for _, p := range c.Ports {
+		if p.Role == router.Outside {
+			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
+		}
+	}
+	return out, c.Drops
+}
+
+// stop ends the slice's parts and waits for them.
+func (n *sliceNode) stop() error {
+	n.cancel()
+	return <-n.done
+}
+
+// inSlice dials and resolves inside a slice, for the proxy and forwards.
+type inSlice struct{ n *sliceNode }
+
+func (s inSlice) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	return s.n.stack.DialTCP(ctx, netip.Addr{}, dst)
+}
+
+func (s inSlice) ListenUDP(v6 bool) (net.PacketConn, error) {
+	for _, a := range *s.n.addrs.Load() { // the node's own come first
+		if a.Is6() == v6 {
+			return s.n.stack.ListenUDP(netip.AddrPortFrom(a, 0))
+		}
+	}
+	return nil, net.UnknownNetworkError("no address of that family on the slice")
+}
+
+func (s inSlice) Lookup(_ context.Context, name string) ([]netip.Addr, error) {
+	addrs, ok := s.n.names.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", name, socks.ErrNoName)
+	}
+	return addrs, nil
+}
+
+// ping sends one echo request and returns the round trip.
+func (n *sliceNode) ping(ctx context.Context, dst netip.Addr, timeout time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return n.stack.Ping(ctx, dst)
+}
+
+// listenStream opens "host:port" or "unix:/path". A unix socket left behind by
+// a process that is gone is replaced; it is open to this user only.
+func listenStream(addr string) (net.Listener, error) {
+	path, unix := strings.CutPrefix(addr, "unix:")
+	if !unix {
+		return net.Listen("tcp", addr)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// listenBoth opens the same address for UDP and TCP.
+func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return p, l, nil
+}
+
+// publishOf lists what the node publishes on a slice: the attachment's
+// addresses joined with the node file's targets.
+func publishOf(file *manifest.NodeFile, a *overlay.Attachment) []publish.Backend {
+	var out []publish.Backend
+	for _, b := range a.Backends {
+		i := slices.IndexFunc(file.Publish, func(p manifest.Publish) bool {
+			return p.Slice == b.Slice && p.Namespace == b.Namespace && p.Service == b.Backend.Service && p.Backend == b.Name
+		})
+		if i < 0 {
+			continue
+		}
+		x := publish.Backend{Name: b.Namespace + "/" + b.Backend.Service + "/" + b.Name, Addrs: []netip.Addr{b.Addr, b.Addr6}}
+		for _, port := range b.Service.Ports {
+			x.Ports = append(x.Ports, publish.Port{
+				Name: port.Name, Port: port.Port, Protocol: port.Protocol, Target: file.Publish[i].TargetOf(port.Name),
+			})
+		}
+		out = append(out, x)
+	}
+	return out
+}

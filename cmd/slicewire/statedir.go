@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A stateDir is the folder in which a node keeps what must outlive it: its
+// identity, its boot counter, its WireGuard keys, the addresses it has given
+// out and the last records it knew. The folder is 0700, every file 0600.
+//
+// Every write is complete or has not happened: temporary file, fsync, rename,
+// fsync of the folder. One process uses a stateDir at a time (see lock).
+type stateDir string
+
+// Names of the files. Folders are made as needed.
+const (
+	fileNodeKey   = "node.key"
+	fileNodeCert  = "node.crt"
+	fileCACert    = "ca.crt"
+	fileGossipKey = "gossip.key"
+	fileEpoch     = "epoch"
+	fileRecords   = "records"
+	fileAddresses = "addresses.json"
+	fileLock      = "lock"
+	dirWireGuard  = "wireguard"
+)
+
+// maxStateFile bounds what is read back: nothing written here comes near it.
+const maxStateFile = 64 << 20
+
+func (d stateDir) path(name string) string { return filepath.Join(string(d), name) }
+
+func (d stateDir) create() error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("create the state folder: %w", err)
+	}
+	return nil
+}
+
+// read returns a file's bytes; fs.ErrNotExist when there is none. A file that
+// others may read or write is refused: what it holds is no secret any more.
+func (d stateDir) read(name string) ([]byte, error) {
+	path := d.path(name)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > maxStateFile:
+		return nil, fmt.Errorf("%s has %d bytes, more than any state file may have (%d)", path, info.Size(), maxStateFile)
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s is open to other users (mode %04o): make it 0600, and new if it holds a key", path, info.Mode().Perm())
+	}
+	return os.ReadFile(path)
+}
+
+func (d stateDir) write(name string, data []byte) error {
+	path := d.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := writeAtomic(path, data); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+func writeAtomic(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // gone already after the rename
+	if _, err := tmp.Write(data); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Sync(); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// nextEpoch counts a boot: it returns a number higher than any returned before
+// from this folder, after it is safely on disk.
+func (d stateDir) nextEpoch() (uint64, error) {
+	last, err := d.epoch()
+	if err != nil {
+		return 0, err
+	}
+	return last + 1, d.setEpoch(last + 1)
+}
+
+// epoch returns the boot counter, 0 before the first boot.
+func (d stateDir) epoch() (uint64, error) {
+	data, err := d.read(fileEpoch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the boot counter: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the boot counter %s: %w", d.path(fileEpoch), err)
+	}
+	return n, nil
+}
+
+func (d stateDir) setEpoch(n uint64) error { return d.write(fileEpoch, fmt.Appendf(nil, "%d\n", n)) }
+
+// wireGuardKey returns the node's private key on a slice, made by generate at
+// its first use.
+func (d stateDir) wireGuardKey(slice string, generate func() ([32]byte, error)) ([32]byte, error) {
+	name := filepath.Join(dirWireGuard, slice+".key")
+	data, err := d.read(name)
+	if err == nil {
+		if len(data) != 32 {
+			return [32]byte{}, fmt.Errorf("%s has %d bytes instead of 32: remove it to have a new key made", d.path(name), len(data))
+		}
+		return [32]byte(data), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return [32]byte{}, fmt.Errorf("read the WireGuard key: %w", err)
+	}
+	key, err := generate()
+	if err != nil {
+		return key, fmt.Errorf("make a WireGuard key: %w", err)
+	}
+	return key, d.write(name, key[:])
+}
+
+// readJSON fills v from a file; a missing or damaged file leaves v alone and
+// says so, because what is kept as JSON can be computed again.
+func (d stateDir) readJSON(name string, v any) error {
+	data, err := d.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
+func (d stateDir) writeJSON(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return d.write(name, append(data, '\n'))
+}

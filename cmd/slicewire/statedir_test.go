@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func newStateDir(t *testing.T) stateDir {
+	t.Helper()
+	d := stateDir(filepath.Join(t.TempDir(), "state"))
+	if err := d.create(); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestStateIsPrivateAndWholeOrAbsent(t *testing.T) {
+	d := newStateDir(t)
+	if err := d.write("wireguard/blue.key", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fs.FileMode{".": 0o700, "wireguard": 0o700, "wireguard/blue.key": 0o600} {
+		info, err := os.Stat(d.path(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s has mode %04o, want %04o", path, got, want)
+		}
+	}
+	entries, err := os.ReadDir(d.path("wireguard"))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("after one write: %v, %v", entries, err)
+	}
+	if _, err := d.read("nothing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func TestStateThatIsNotPrivateOrNoFileIsRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		spoil func(path string) error
+		want  string
+	}{
+		{"world-readable", func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Chmod(p, 0o644)) }, "open to other users"},
+		{"group-writable", func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Chmod(p, 0o620)) }, "open to other users"},
+		{"a folder", func(p string) error { return os.Mkdir(p, 0o700) }, "not a regular file"},
+		{"a symbolic link", func(p string) error { return os.Symlink("/etc/passwd", p) }, "not a regular file"},
+		{"huge", func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Truncate(p, maxStateFile+1)) }, "more than any state file"},
+	} {
+		d := newStateDir(t)
+		if err := tc.spoil(d.path("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.read("x"); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want it to say %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+func TestBootsAreCounted(t *testing.T) {
+	d := newStateDir(t)
+	for want := uint64(1); want <= 3; want++ {
+		if got, err := d.nextEpoch(); got != want || err != nil {
+			t.Errorf("boot %d has epoch %d, %v", want, got, err)
+		}
+	}
+	if err := d.write(fileEpoch, []byte("not a number\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.nextEpoch(); err == nil || !strings.Contains(err.Error(), fileEpoch) {
+		t.Errorf("a damaged counter: %v", err)
+	}
+}
+
+func TestAWireGuardKeyIsMadeOnce(t *testing.T) {
+	d := newStateDir(t)
+	calls := 0
+	generate := func() ([32]byte, error) { calls++; return [32]byte{byte(calls)}, nil }
+	for range 2 {
+		if k, err := d.wireGuardKey("blue", generate); err != nil || k[0] != 1 {
+			t.Errorf("key %v, %v", k, err)
+		}
+	}
+	if k, err := d.wireGuardKey("red", generate); err != nil || k[0] != 2 {
+		t.Errorf("another slice's key: %v, %v", k, err)
+	}
+	if err := d.write("wireguard/blue.key", []byte("short")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.wireGuardKey("blue", generate); err == nil || !strings.Contains(err.Error(), "instead of 32") {
+		t.Errorf("a damaged key: %v", err)
+	}
+}
+
+func TestTheFolderHasOneUser(t *testing.T) {
+	d := newStateDir(t)
+	release, err := d.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.lock(); err == nil || !strings.Contains(err.Error(), "another daemon") {
+		t.Errorf("a second lock: %v", err)
+	}
+	release()
+	again, err := d.lock()
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	again()
+}

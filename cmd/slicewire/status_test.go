@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+func sampleStatus() Status {
+	at := time.Now().Add(-41 * time.Second)
+	return Status{
+		APIVersion: apiVersion, Kind: "Status", Node: "gw", Site: "worker-1", Mesh: "home", UptimeSecs: 90,
+		CertExpiry: time.Now().Add(72 * time.Hour), Warnings: []string{"something to do"},
+		Slices: []SliceStatus{{
+			Name: "blue", Subnet: netip.MustParsePrefix("10.7.0.0/16"), Address: netip.MustParseAddr("10.7.0.1"),
+			Peers: []PeerStatus{
+				{Site: "oslo", Node: "gw", Endpoint: "192.0.2.1:51820", LastHandshake: &at, RxBytes: 5 << 20,
+					Prefixes: []netip.Prefix{netip.MustParsePrefix("10.7.16.0/20"), netip.MustParsePrefix("10.7.16.0/24"), netip.MustParsePrefix("fd00::/56")}},
+				{Site: "\x1b[31mevil", Node: "gw\nnode"},
+			},
+			Services: []ServiceStatus{{Name: "web", Namespace: "shop", DNSNames: []string{"web.shop.svc.slice.local"},
+				Ports:     []PortStatus{{Port: 80, Protocol: "TCP"}},
+				Endpoints: []EndpointStatus{{Name: "w0", Site: "oslo", Address: netip.MustParseAddr("10.7.16.9")}}}},
+			Publish: []PublishStatus{{Service: "shop/api", Backend: "a0", Address: "10.7.0.2", Listening: true, Active: 3}},
+			Drops:   map[string]uint64{"source": 14, "malformed": 2},
+		}},
+	}
+}
+
+func TestStatusSaysWhatIsAndWhatToDo(t *testing.T) {
+	var b bytes.Buffer
+	if err := printStatus(&b, "table", sampleStatus()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"site worker-1", "up 1m30s", "certificate ends in 2d23h", "! something to do",
+		"1/2", "41s ago", "never", "5.0 MiB", "10.7.16.0/20,fd00::/56", "malformed:2 source:14",
+		"web.shop.svc.slice.local", "80/TCP", "w0@oslo=10.7.16.9", "shop/api a0", "3 active",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestNamesFromOutsideCannotDriveTheTerminal(t *testing.T) {
+	var b bytes.Buffer
+	if err := printStatus(&b, "table", sampleStatus()); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "\x1b") || !strings.Contains(b.String(), `\x1b[31mevil/gw\nnode`) {
+		t.Errorf("control characters are not shown escaped:\n%q", b.String())
+	}
+}
+
+func TestStatusAsJSONAndYAMLIsTheSame(t *testing.T) {
+	s := sampleStatus()
+	var j, y bytes.Buffer
+	if err := printStatus(&j, "json", s); err != nil {
+		t.Fatal(err)
+	}
+	if err := printStatus(&y, "yaml", s); err != nil {
+		t.Fatal(err)
+	}
+	var fromJSON, fromYAML map[string]any
+	if err := json.Unmarshal(j.Bytes(), &fromJSON); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(y.Bytes(), &fromYAML); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := json.Marshal(fromJSON)
+	b, _ := json.Marshal(fromYAML)
+	if !bytes.Equal(a, b) || fromJSON["apiVersion"] != apiVersion {
+		t.Errorf("json %s\nyaml %s", a, b)
+	}
+}
+
+func TestEmptyTablesAreNotPrinted(t *testing.T) {
+	var b bytes.Buffer
+	if err := printStatus(&b, "table", Status{Node: "gw"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(b.String(), "\n"); n != 1 {
+		t.Errorf("%d lines for a node without slices:\n%s", n, b.String())
+	}
+}

@@ -37,6 +37,7 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 		opts:     opts,
 		mesh:     overlay.Mesh{Name: cmp.Or(name, DefaultMesh)},
 		byKind:   map[string][]*Object{},
+		byName:   map[kindName][]*Object{},
 		leftOut:  map[string]bool{},
 		services: map[serviceKey]*service{},
 	}
@@ -64,13 +65,19 @@ type builder struct {
 	mesh     overlay.Mesh
 	problems []Problem
 	byKind   map[string][]*Object // sorted by name, namespace
-	leftOut  map[string]bool      // slices that exist but have errors
+	byName   map[kindName][]*Object
+	leftOut  map[string]bool // slices that exist but have errors
 	services map[serviceKey]*service
 	openVPN  []*Object // slices that ask for OpenVPN
 }
 
+type kindName struct{ kind, name string }
+
 func (b *builder) report(sev Severity, o *Object, field, format string, args ...any) {
 	o.Broken = o.Broken || sev == Error
+	if o.reported[sev]++; o.reported[sev] > maxProblems {
+		return
+	}
 	b.problems = append(b.problems, Problem{sev, o.File, o.lineOf(field), o.ID(), field, fmt.Sprintf(format, args...)})
 }
 
@@ -100,6 +107,8 @@ func (b *builder) index(objects []*Object) {
 		first[id] = o
 		if o.Name != "" {
 			b.byKind[o.Kind] = append(b.byKind[o.Kind], o)
+			key := kindName{o.Kind, o.Name}
+			b.byName[key] = append(b.byName[key], o)
 		}
 	}
 	for _, list := range b.byKind {
@@ -111,8 +120,8 @@ func (b *builder) index(objects []*Object) {
 
 // find returns the object of that kind and name that lives beside o.
 func (b *builder) find(kind, name string, beside *Object) *Object {
-	for _, o := range b.byKind[kind] {
-		if o.Name == name && together(o, beside) {
+	for _, o := range b.byName[kindName{kind, name}] {
+		if together(o, beside) {
 			return o
 		}
 	}
@@ -134,13 +143,13 @@ func (b *builder) names(kind string) []string {
 }
 
 func (b *builder) finish() {
+	exported := map[string][]overlay.Service{}
+	for key, svc := range b.services {
+		exported[key.slice] = append(exported[key.slice], svc.Service)
+	}
 	for i := range b.mesh.Slices {
 		s := &b.mesh.Slices[i]
-		for key, svc := range b.services {
-			if key.slice == s.Name {
-				s.Services = append(s.Services, svc.Service)
-			}
-		}
+		s.Services = exported[s.Name]
 		slices.SortFunc(s.Services, func(x, y overlay.Service) int {
 			return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
 		})

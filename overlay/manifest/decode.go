@@ -200,6 +200,9 @@ func (d *decoder) checkEnum(line int, s, field string, tag reflect.StructTag) {
 
 // didYouMean ends the message about a word that is not among the known ones.
 func didYouMean(word string, known []string) string {
+	if len(known) > maxListed { // not worth the time
+		return ""
+	}
 	switch k := overlay.Nearest(word, known); k {
 	case "":
 		return ""

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -132,8 +131,9 @@ func (n *NodeFile) object() string {
 func ParseNode(file string, data []byte) (*NodeFile, []Problem) {
 	n := &NodeFile{file: file}
 	var problems []Problem
+	var count [2]int
 	report := func(sev Severity, line int, field, message string) {
-		if len(problems) < maxProblems {
+		if count[sev]++; count[sev] <= maxProblems {
 			problems = append(problems, Problem{sev, file, line, "", field, message})
 		}
 	}
@@ -162,13 +162,18 @@ func ParseNode(file string, data []byte) (*NodeFile, []Problem) {
 	budget := maxNodes
 	d := newDecoder(true, &budget, report)
 	d.value(root, reflect.ValueOf(n).Elem(), "", "", 0)
+	if d.spent {
+		return nil, problems
+	}
 	n.lines = d.lines
 	for i := range problems {
 		problems[i].Object = n.object()
 	}
 	n.finish()
-	if bad := n.check(); len(problems) < maxProblems {
-		problems = append(problems, bad...)
+	for _, p := range n.check() {
+		if count[p.Severity]++; count[p.Severity] <= maxProblems {
+			problems = append(problems, p)
+		}
 	}
 	sortProblems(problems)
 	return n, problems
@@ -330,12 +335,16 @@ func (n *NodeFile) checkPorts(at string, p Publish) []Problem {
 			fail("target", "%v", err)
 		}
 	}
-	var names []string
+	if len(p.Ports) > maxListed || len(p.Export) > maxListed {
+		fail("ports", "more than %d ports", maxListed)
+		return out
+	}
+	seen := map[string]bool{}
 	for j, port := range p.Ports {
-		if slices.Contains(names, port.Name) {
+		if seen[port.Name] {
 			fail(fmt.Sprintf("ports[%d].name", j), "%q is there twice", port.Name)
 		}
-		names = append(names, port.Name)
+		seen[port.Name] = true
 		if port.Target == "" {
 			continue // reported as required
 		}

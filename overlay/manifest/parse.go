@@ -19,7 +19,8 @@ const (
 	maxDocuments = 10_000  // in one file
 	maxNodes     = 500_000 // values in one document, aliases counted at every use
 	maxDepth     = 64      // levels in one document; KubeSlice's objects have at most 8
-	maxProblems  = 100     // reported of one document
+	maxProblems  = 100     // of each severity, reported of one document
+	maxListed    = 4096    // namespaces, ports or aliases of one object
 )
 
 // Object is one KubeSlice object as read, with its place in the text.
@@ -32,7 +33,8 @@ type Object struct {
 	Broken    bool // it has errors of its own; what it says is incomplete
 	Body      any  // *SliceConfig, *Cluster, ...: the kinds of this package
 
-	lines map[string]int
+	lines    map[string]int
+	reported [2]int // problems that Build has reported of it, by Severity
 }
 
 // ID returns the object's kind and name: "SliceConfig kubeslice-demo/iperf-slice".
@@ -299,9 +301,10 @@ func isList(n *yaml.Node) bool {
 func (r *reader) object(root *yaml.Node, kind string, k kindInfo) {
 	o := &Object{Kind: kind, File: r.file, Line: root.Line, Body: k.body()}
 	var problems []Problem
+	var count [2]int
 	d := newDecoder(false, &r.budget, func(sev Severity, line int, field, message string) {
 		o.Broken = o.Broken || sev == Error
-		if len(problems) < maxProblems {
+		if count[sev]++; count[sev] <= maxProblems {
 			problems = append(problems, Problem{Severity: sev, File: r.file, Line: line, Field: field, Message: message})
 		}
 	})

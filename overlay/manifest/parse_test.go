@@ -185,6 +185,58 @@ func TestParseTakesKubeSlicesExamplesWithoutAWord(t *testing.T) {
 	}
 }
 
+func TestManyWarningsDoNotHideAnError(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("apiVersion: controller.kubeslice.io/v1alpha1\nkind: Cluster\nmetadata: {name: a}\nspec:\n")
+	for i := range 3 * maxProblems {
+		fmt.Fprintf(&text, "  nonsense%d: 1\n", i)
+	}
+	text.WriteString("  nodeIPs: 5\n")
+	if _, problems := Parse("f", []byte(text.String())); !HasErrors(problems) || len(problems) != maxProblems+1 {
+		t.Errorf("%d problems, errors %v", len(problems), HasErrors(problems))
+	}
+	text.Reset()
+	text.WriteString("version: 1\nsite: a\nnode: b\nslices:\n")
+	for i := range 3 * maxProblems {
+		fmt.Fprintf(&text, "  s%d: {dns: \"0.0.0.0:1\"}\n", i)
+	}
+	text.WriteString("  x: {mtu: 1}\n")
+	if _, problems := ParseNode("f", []byte(text.String())); !HasErrors(problems) || len(problems) != maxProblems+1 {
+		t.Errorf("%d problems, errors %v", len(problems), HasErrors(problems))
+	}
+}
+
+// What is large but within the bounds is built in reasonable time.
+func TestBuildDoesNotGoQuadratic(t *testing.T) {
+	many := func(n int, item string) string { return strings.TrimSuffix(strings.Repeat(item+", ", n), ", ") }
+	numbered := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, format, i, i)
+		}
+		return b.String()
+	}
+	slice := "apiVersion: controller.kubeslice.io/v1alpha1\nkind: SliceConfig\nmetadata: {name: a}\nspec:\n  clusters: "
+	export := "apiVersion: networking.kubeslice.io/v1beta1\nkind: ServiceExport\nmetadata: {name: a}\nspec:\n  slice: a\n  selector: {}\n"
+	for name, text := range map[string]string{
+		"clusters":   slice + "[" + numbered(100_000, "c%d-%d,") + "]\n",
+		"namespaces": slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [" + numbered(30_000, "{namespace: n%d-%d, clusters: [a]},") + "]}\n",
+		"members":    slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [{namespace: n, clusters: [" + numbered(100_000, "c%d-%d,") + "]}]}\n",
+		"ports":      export + "  ports: [" + numbered(30_000, "{name: n%d, containerPort: %d},") + "]\n",
+		"aliases":    export + "  ports: []\n  aliases: [" + numbered(100_000, "c%d-%d,") + "]\n",
+		"topology":   slice + "[a]\n  topology: {mode: HubAndSpoke, hubs: [a], spokes: [" + many(100_000, "b") + "]}\n",
+		"objects":    numbered(maxDocuments, "---\napiVersion: networking.kubeslice.io/v1beta1\nkind: ServiceExport\nmetadata: {name: a%d}\nspec: {slice: b%d, selector: {}, ports: []}\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, problems := Parse("f", []byte(text))
+			_, more := Build(set, Options{})
+			if n := len(problems) + len(more); n == 0 || n > 3*maxDocuments {
+				t.Errorf("%d problems", n)
+			}
+		})
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(world))
 	f.Add([]byte("a: &a [*a]\n---\n? {x: y}\n: z\n...\n%TAG\n--- |\n ---\n"))

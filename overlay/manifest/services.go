@@ -74,6 +74,10 @@ func (b *builder) exportedOn(o *Object, field, name string) (s *overlay.Slice, o
 }
 
 func (b *builder) addPort(o *Object, svc *service, at, name, numberKey string, number int32, protocol string) {
+	if len(svc.Ports) >= maxListed {
+		b.fail(o, at, "is more than the %d ports that a service may have", maxListed)
+		return
+	}
 	if number < 1 || number > 65535 {
 		b.fail(o, at+"."+numberKey, "%d is outside 1 to 65535", number)
 		return
@@ -123,14 +127,14 @@ func (b *builder) checkExport(o *Object, svc *service, slice string, list []stri
 			continue
 		}
 		key := [2]string{slice, name}
-		if f := taken[key]; f != nil && f != o {
+		switch f := taken[key]; {
+		case f == nil:
+		case f != o:
 			b.fail(o, field, "alias %s already exists: %s", a, f.ID())
 			continue
-		}
-		if name == canonical {
-			continue // it is true, if not needed
-		}
-		if slices.Contains(svc.DNSNames, name) {
+		case name == canonical: // true, if not needed
+			continue
+		default:
 			b.fail(o, field, "alias %s is there twice", a)
 			continue
 		}
@@ -149,6 +153,9 @@ func (b *builder) addExportConfig(o *Object, aliases map[[2]string]*Object) {
 	s, ok := b.exportedOn(o, "spec.sliceName", spec.SliceName)
 	if !ok {
 		return
+	}
+	if key := [2]string{s.Name, overlay.ServiceDNSName(spec.ServiceName, namespace)}; aliases[key] == nil {
+		aliases[key] = o
 	}
 	member := func(field, cluster string) {
 		if _, ok := s.Site(cluster); !ok {

@@ -63,6 +63,10 @@ func (b *builder) checkSlice(o *Object, spec *SliceConfigSpec) {
 			b.fail(o, "spec.sliceGatewayProvider", "is required")
 		}
 	}
+	if n := len(spec.Clusters); spec.MaxClusters > 0 && n > spec.MaxClusters {
+		b.fail(o, "spec.clusters", "%d clusters are more than maxClusters %d", n, spec.MaxClusters)
+		return // what refers to clusters is not worth the time
+	}
 	b.checkProvider(o, spec)
 	b.checkMembers(o, spec, networked)
 	b.checkBindings(o, spec, "applicationNamespaces", spec.NamespaceIsolationProfile.ApplicationNamespaces)
@@ -155,9 +159,6 @@ func (b *builder) checkMember(o *Object, spec *SliceConfigSpec, field, cluster s
 }
 
 func (b *builder) checkMembers(o *Object, spec *SliceConfigSpec, networked bool) {
-	if len(spec.Clusters) > spec.MaxClusters {
-		b.fail(o, "spec.clusters", "%d clusters are more than maxClusters %d", len(spec.Clusters), spec.MaxClusters)
-	}
 	known := b.byKind["Cluster"]
 	for i, name := range spec.Clusters {
 		field := fmt.Sprintf("spec.clusters[%d]", i)
@@ -213,6 +214,10 @@ func (b *builder) checkReady(o *Object, spec *SliceConfigSpec, field string, c *
 }
 
 func (b *builder) checkBindings(o *Object, spec *SliceConfigSpec, list string, bindings []SliceNamespaceSelection) {
+	if len(bindings) > maxListed {
+		b.fail(o, "spec.namespaceIsolationProfile."+list, "has more than %d entries", maxListed)
+		return
+	}
 	seen := map[string]bool{}
 	for i, ns := range bindings {
 		at := fmt.Sprintf("spec.namespaceIsolationProfile.%s[%d]", list, i)
@@ -238,12 +243,14 @@ func (b *builder) checkClusterList(o *Object, spec *SliceConfigSpec, field strin
 	if len(clusters) > 1 && slices.Contains(clusters, everywhere) {
 		b.fail(o, field, `"*" must be the only entry`)
 	}
+	seen := map[string]bool{}
 	for i, c := range clusters {
 		at := fmt.Sprintf("%s[%d]", field, i)
-		if slices.Contains(clusters[:i], c) {
+		if seen[c] {
 			b.fail(o, at, "%q is there twice", c)
 			continue
 		}
+		seen[c] = true
 		b.checkMember(o, spec, at, c, true)
 	}
 }
@@ -323,6 +330,10 @@ func (b *builder) checkTopology(o *Object, spec *SliceConfigSpec) {
 	}
 	if n := len(t.Hubs); n < 1 || n > 2 {
 		b.fail(o, "spec.topology.hubs", "%d hubs: HubAndSpoke wants 1 or 2", n)
+	}
+	if n := len(t.Hubs) + len(t.Spokes); n > maxListed {
+		b.fail(o, "spec.topology", "has more than %d entries", maxListed)
+		return
 	}
 	for i, h := range t.Hubs {
 		field := fmt.Sprintf("spec.topology.hubs[%d]", i)

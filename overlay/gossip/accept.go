@@ -131,8 +131,8 @@ func (g *Gossip) pruneChainsLocked() {
 			delete(g.pace, id)
 		}
 	}
-	for id, at := range g.asked {
-		if g.cfg.Now().Sub(at).Abs() > askAgain {
+	for id, q := range g.asked {
+		if g.cfg.Now().Sub(q.at).Abs() > askAgain {
 			delete(g.asked, id)
 		}
 	}

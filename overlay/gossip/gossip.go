@@ -97,7 +97,7 @@ type Gossip struct {
 	chains map[fingerprint]chain // of the signers of what the ledger holds
 	own    own
 	pace   map[overlay.NodeID]*bucket
-	asked  map[overlay.NodeID]time.Time // when an origin's records were last asked for
+	asked  map[overlay.NodeID]question // the last one about an origin
 	seeds  []string
 }
 
@@ -122,7 +122,7 @@ func New(cfg Config) (*Gossip, error) {
 		chains:  make(map[fingerprint]chain),
 		own:     own{epoch: cfg.Epoch},
 		pace:    make(map[overlay.NodeID]*bucket),
-		asked:   make(map[overlay.NodeID]time.Time),
+		asked:   make(map[overlay.NodeID]question),
 	}
 	g.refused.by = make(map[string]uint64)
 	g.members.init()

@@ -7,9 +7,15 @@ import (
 	"slicewire/overlay"
 )
 
-// askAgain is how soon the same origin is asked for once more: when several
-// members offer the same news, the first is asked.
+// askAgain is how soon the same is asked for once more: when several members
+// offer the same news of an origin, the first is asked.
 const askAgain = 300 * time.Millisecond
+
+// A question is what was asked for, and when.
+type question struct {
+	digest [16]byte
+	at     time.Time
+}
 
 // fewRecords is how many records a message holds that came by broadcast, or
 // that goes out by broadcast. More travel by stream.
@@ -50,7 +56,8 @@ func (g *Gossip) takeRecords(m message) {
 	}
 	g.signal()
 	if len(m.records) <= fewRecords {
-		g.broadcast(fresh)
+		small, _ := g.broadcast(fresh)
+		g.sendNow(small, relayAtOnce)
 	}
 }
 
@@ -67,12 +74,16 @@ func (g *Gossip) answerSummary(m message) {
 	for _, id := range push {
 		raws = append(raws, g.ledger.Missing(id, nil)...)
 	}
+	offered := make(map[overlay.NodeID]question, len(m.summary))
+	for _, s := range m.summary {
+		offered[s.Origin] = question{s.Digest, now}
+	}
 	var wants []want
 	for _, id := range pull {
-		if now.Sub(g.asked[id]).Abs() < askAgain {
+		if q := g.asked[id]; q.digest == offered[id].digest && now.Sub(q.at).Abs() < askAgain {
 			continue
 		}
-		g.asked[id] = now
+		g.asked[id] = offered[id]
 		wants = append(wants, want{origin: id, marks: g.ledger.Marks(id)})
 	}
 	messages := g.recordMessagesLocked(raws)
@@ -185,16 +196,27 @@ func (g *Gossip) publish(raws [][]byte) {
 	}
 	small, large := g.broadcast(raws)
 	g.sendToAll(large)
-	// Broadcasts wait for the next round; the first members hear of it now.
-	names := g.members.names(g.cfg.Self.String())
-	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:min(len(names), maxAtOnce)] {
-		g.queues.send(job{to: name, make: func() [][]byte { return small }, packet: true})
-	}
+	g.sendNow(small, tellAtOnce)
 }
 
-// maxAtOnce is to how many members news goes at once, before it is broadcast.
-const maxAtOnce = 16
+// To how many members, chosen at random, news goes at once: broadcasts wait for
+// the next round of gossip.
+const (
+	tellAtOnce  = 16 // this node's own
+	relayAtOnce = 3  // another's
+)
+
+func (g *Gossip) sendNow(messages [][]byte, members int) {
+	if len(messages) == 0 {
+		return
+	}
+	names := g.members.names(g.cfg.Self.String())
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names[:min(len(names), members)] {
+		// When the outbox is full, the broadcast has to do.
+		g.queues.send(job{to: name, make: func() [][]byte { return messages }, packet: true})
+	}
+}
 
 // broadcast puts each record that fits a packet, with its chain, into the
 // broadcast queue, and returns these messages and the other records.

@@ -1,0 +1,132 @@
+package gossip
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"net/netip"
+	"os"
+	"reflect"
+	"testing"
+	"time"
+
+	"slicewire/overlay"
+)
+
+func golden(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func goldenHex(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(string(bytes.TrimSpace(golden(t, name))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// oneCert trusts exactly one certificate, read as X.509.
+type oneCert struct {
+	der     []byte
+	key     ed25519.PublicKey
+	allowed overlay.Authority
+}
+
+func goldenCert(t *testing.T) oneCert {
+	t.Helper()
+	block, _ := pem.Decode(golden(t, "node.pem"))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return oneCert{der: block.Bytes, key: cert.PublicKey.(ed25519.PublicKey), allowed: overlay.Authority{
+		Mesh: "golden.example", ID: overlay.NodeID{Site: "worker-1", Node: "gw-a"}, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		Grants: []overlay.Grant{{Slice: "water", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/20"), netip.MustParsePrefix("fd00:1::/56")}}},
+	}}
+}
+
+func (c oneCert) Authority(chain [][]byte, _ time.Time) (overlay.Authority, error) {
+	if len(chain) != 1 || !bytes.Equal(chain[0], c.der) {
+		return overlay.Authority{}, errors.New("another certificate")
+	}
+	return c.allowed, nil
+}
+
+func (c oneCert) Signed(chain [][]byte, domain string, message, sig []byte) bool {
+	return bytes.Equal(chain[0], c.der) && ed25519.Verify(c.key, []byte(domain+"\x00"+string(message)), sig)
+}
+
+func goldenRecord() overlay.Record {
+	return overlay.Record{
+		Origin:   overlay.NodeID{Site: "worker-1", Node: "gw-a"},
+		Key:      overlay.Key{Kind: overlay.KindService, Slice: "water", Name: "iperf/iperf-server"},
+		Version:  overlay.Version{Epoch: 7, Seq: 1},
+		NotAfter: time.Date(2026, 1, 3, 3, 4, 5, 0, time.UTC),
+		Service: &overlay.ServiceBody{
+			Ports:   []overlay.ServicePort{{Name: "tcp", Port: 5201, Protocol: overlay.TCP}, {Name: "udp", Port: 5201, Protocol: overlay.UDP}},
+			Aliases: []string{"iperf.example"},
+			Endpoints: []overlay.Endpoint{
+				{Name: "pod-1", Addr: netip.MustParseAddr("10.9.1.2"), Addr6: netip.MustParseAddr("fd00:1::2")},
+				{Name: "pod-2", Addr: netip.MustParseAddr("10.9.1.3")},
+			},
+		},
+	}
+}
+
+// What an earlier version signed and stored is read as it was meant.
+func TestGoldenRecord(t *testing.T) {
+	c := goldenCert(t)
+	s, err := unseal(goldenHex(t, "record.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(s.record, goldenRecord()) {
+		t.Errorf("got  %+v\nwant %+v", s.record, goldenRecord())
+	}
+	if s.signer != (chain{c.der}).leaf() {
+		t.Errorf("signed by %x", s.signer)
+	}
+	if !c.Signed([][]byte{c.der}, signRecord, s.body, s.sig) {
+		t.Error("the signature is not good any more")
+	}
+}
+
+func TestGoldenSnapshot(t *testing.T) {
+	snapshot := goldenHex(t, "snapshot.hex")
+	cfg := testConfig(t, newAuthority("ca"), 0)
+	cfg.Mesh, cfg.Verifier = "golden.example", goldenCert(t)
+	g := newTest(t, cfg)
+	if n, err := g.Restore(snapshot); n != 1 || err != nil {
+		t.Fatalf("%d records, %v, refused %v", n, err, g.Refused())
+	}
+	if got := g.Records(); len(got) != 1 || !reflect.DeepEqual(got[0], goldenRecord()) {
+		t.Errorf("got %+v", got)
+	}
+	if !bytes.Equal(g.Snapshot(), snapshot) {
+		t.Error("it is stored otherwise than before")
+	}
+	g.handle(goldenMessage(t))
+	if len(g.Records()) != 1 || len(g.Refused()) != 0 {
+		t.Errorf("the record in a message: refused %v", g.Refused())
+	}
+}
+
+func goldenMessage(t *testing.T) []byte {
+	b, err := encodeRecords([]chain{{goldenCert(t).der}}, [][]byte{goldenHex(t, "record.hex")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := packetSize - 255 - 2 - cipherBytes - 10; len(b) > limit {
+		t.Errorf("a record with a chain takes %d bytes, a packet has room for %d", len(b), limit)
+	}
+	return b
+}

@@ -1,0 +1,17 @@
+package pki
+
+import "fmt"
+
+// MeshOf returns the name of the mesh that an authority's certificate (PEM) is
+// for. It says nothing about whether to trust it.
+func MeshOf(rootPEM []byte) (string, error) {
+	chain, err := decodeChain(rootPEM)
+	if err != nil {
+		return "", err
+	}
+	if len(chain) != 1 {
+		return "", fmt.Errorf("authority: %d certificates instead of one", len(chain))
+	}
+	_, mesh, err := parseAuthorityCert(chain[0])
+	return mesh, err
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -44,6 +45,7 @@ type udpFlow struct {
 	mu      sync.Mutex
 	conn    net.Conn // guarded by mu; nil until connected
 	pending [][]byte // guarded by mu; what came before
+	ended   bool     // guarded by mu; takes no more datagrams
 }
 
 func newUDPPort(o *socket, pc net.PacketConn) *udpPort {
@@ -80,7 +82,9 @@ func (u *udpPort) serve() {
 			continue
 		}
 		failed = 0
-		u.flow(from).up(buf[:n])
+		if !u.flow(from).up(buf[:n]) { // it ended while we looked it up
+			u.flow(from).up(buf[:n])
+		}
 	}
 }
 
@@ -94,6 +98,7 @@ func (u *udpPort) flow(from net.Addr) *udpFlow {
 	}
 	f := &udpFlow{u: u, client: client, to: net.UDPAddrFromAddrPort(client)}
 	f.ctx, f.cancel = context.WithCancel(u.ctx)
+	f.touch()
 	if old, full := u.flows.add(client, f); full {
 		old.cancel()
 		u.share.evicted.Add(1)
@@ -104,47 +109,58 @@ func (u *udpPort) flow(from net.Addr) *udpFlow {
 	return f
 }
 
-// forget takes f out of the table, unless another flow of the same client is
-// there already.
-func (u *udpPort) forget(f *udpFlow) {
+// end takes f out of the table, unless another flow of the same client is there
+// already, and then refuses more datagrams.
+func (u *udpPort) end(f *udpFlow) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	if e := u.flows.flows[f.client]; e != nil && e.flow == f {
 		u.flows.remove(f.client)
 	}
+	u.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	u.share.dropped.Add(uint64(len(f.pending)))
 }
 
 func (f *udpFlow) touch() { f.used.Store(time.Now().UnixNano()) }
 
-// up sends one datagram to the target.
-func (f *udpFlow) up(b []byte) {
+// up sends one datagram to the target, or returns false if the flow has ended.
+func (f *udpFlow) up(b []byte) bool {
 	f.touch()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.conn == nil {
-		if len(f.pending) >= maxPending {
-			f.u.share.dropped.Add(1)
-			return
-		}
-		f.pending = append(f.pending, append([]byte(nil), b...))
-		return
+	switch {
+	case f.ended:
+		return false
+	case f.conn != nil:
+		return f.sendLocked(b)
+	case len(f.pending) >= maxPending:
+		f.u.share.dropped.Add(1)
+	default:
+		f.pending = append(f.pending, slices.Clone(b))
 	}
-	f.sendLocked(b)
+	return true
 }
 
-func (f *udpFlow) sendLocked(b []byte) {
+// sendLocked returns false if the flow was ended under the caller's hands.
+func (f *udpFlow) sendLocked(b []byte) bool {
 	n, err := f.conn.Write(b)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		// The target's answer to an earlier datagram: this one has not left.
 		f.u.share.dialed(err)
 		n, err = f.conn.Write(b)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return false
+	case err != nil:
 		f.u.share.dropped.Add(1)
 		f.u.share.dialed(err)
-		return
+	default:
+		f.u.share.bytes.Up.Add(uint64(n))
 	}
-	f.u.share.bytes.Up.Add(uint64(n))
+	return true
 }
 
 // run connects, and carries answers until the flow is idle or has to end.
@@ -152,7 +168,6 @@ func (f *udpFlow) run() {
 	s := f.u.share
 	defer s.flows.Add(-1)
 	defer f.cancel()
-	defer f.u.forget(f)
 	to := *f.u.target.Load()
 	d := net.Dialer{Timeout: f.u.p.cfg.DialTimeout}
 	conn, err := d.DialContext(f.ctx, to.network, to.addr)
@@ -160,9 +175,7 @@ func (f *udpFlow) run() {
 		if f.ctx.Err() == nil {
 			s.dialed(err)
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		s.dropped.Add(uint64(len(f.pending)))
+		f.u.end(f)
 		return
 	}
 	cut := make(chan struct{})
@@ -173,10 +186,11 @@ func (f *udpFlow) run() {
 		}
 		conn.Close()
 	}()
+	defer f.u.end(f) // before conn is closed, so that no datagram meets that
 	f.mu.Lock()
 	f.conn = conn
 	for _, b := range f.pending {
-		f.sendLocked(b)
+		_ = f.sendLocked(b) // if the flow was ended meanwhile, so were these
 	}
 	f.pending = nil
 	f.mu.Unlock()

@@ -15,12 +15,13 @@ import (
 // A bind is one slice's part of the mux: what its WireGuard device takes for a
 // socket.
 type bind struct {
-	mux     *mux
-	drops   *overlay.Drops
-	outside *governor // given back when packets are sent
-	inside  *governor // taken when packets are received
-	mac1    atomic.Pointer[mac1]
-	fresh   func() // a handshake message passed that may open a session
+	mux      *mux
+	drops    *overlay.Drops
+	outside  *governor // given back when packets are sent
+	inside   *governor // taken when packets are received
+	mac1     atomic.Pointer[mac1]
+	fresh    func() // a handshake message passed that may open a session
+	crossing crossing
 
 	pending []run // the mux reader's own
 
@@ -89,7 +90,7 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 		if carriesPacket(p) {
 			data++
 		} else {
-			b.learn(p)
+			b.learn(p, e)
 		}
 	}
 	if lost := b.mux.out.send(bufs, e); lost > 0 {
@@ -100,9 +101,10 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 }
 
 // learn notes the index under which we will be answered.
-func (b *bind) learn(p []byte) {
+func (b *bind) learn(p []byte, to *endpoint) {
 	switch messageType(p) {
 	case typeInitiation:
+		b.crossing.note(to.addr, b.mux.now())
 		b.mux.index.learn(senderIndex(p), b, b.mux.seconds(), awaitedSeconds)
 	case typeResponse:
 		b.mux.index.learn(senderIndex(p), b, b.mux.seconds(), agreedSeconds)

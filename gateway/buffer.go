@@ -9,14 +9,16 @@ const (
 	// trainBytes holds the longest datagram, or the longest train of datagrams
 	// that UDP_GRO joins.
 	trainBytes = 64 << 10
-	// smallBytes holds one datagram of an ordinary underlay. Datagrams that
-	// came alone are copied into a buffer of this size, so that a queue of them
-	// does not pin 64 KiB each.
-	smallBytes = 2 << 10
-	// trainsKept and smallsKept bound what lies unused: enough for the steady
-	// state, the rest goes to the garbage collector.
-	trainsKept = 16
-	smallsKept = 512
+	// mediumBytes and smallBytes (one datagram of an ordinary underlay): what
+	// fits is copied into a buffer of this size, so that a queue of it does not
+	// pin 64 KiB each.
+	mediumBytes = 16 << 10
+	smallBytes  = 2 << 10
+	// What lies unused is bounded: enough for the steady state, the rest goes
+	// to the garbage collector.
+	trainsKept  = 16
+	mediumsKept = 64
+	smallsKept  = 512
 )
 
 // A buffer holds received datagrams. Whoever got it holds one reference; each

@@ -26,8 +26,8 @@ const (
 	// paid for: refusing them early saves little.
 	insideLimit = 512
 
-	quietPoll  = 2 * time.Millisecond
-	quietAfter = 10 * time.Millisecond
+	quietPoll  = time.Millisecond
+	quietAfter = 4 * time.Millisecond
 	lostAfter  = time.Second
 	markEvery  = lostAfter / 4
 )
@@ -66,11 +66,6 @@ func (c *credits) take(now time.Duration, n int) {
 	c.taken += uint64(n)
 	c.age(now)
 	c.peak = max(c.peak, c.inFlight())
-	if (c.nmarks == 0 || now-c.lastMark >= markEvery) && c.nmarks < len(c.marks) {
-		c.marks[(c.firstAt+c.nmarks)%len(c.marks)] = mark{now, c.taken}
-		c.nmarks++
-		c.lastMark = now
-	}
 }
 
 func (c *credits) give(n int) {
@@ -78,8 +73,13 @@ func (c *credits) give(n int) {
 	c.gave = true
 }
 
-// age writes off what entered too long ago.
+// age writes off what entered too long ago, and notes what has entered so far.
 func (c *credits) age(now time.Duration) {
+	if (c.nmarks == 0 || now-c.lastMark >= markEvery) && c.nmarks < len(c.marks) {
+		c.marks[(c.firstAt+c.nmarks)%len(c.marks)] = mark{now, c.taken}
+		c.nmarks++
+		c.lastMark = now
+	}
 	for c.nmarks > 0 {
 		m := c.marks[c.firstAt]
 		if now-m.at < lostAfter {

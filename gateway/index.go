@@ -47,6 +47,8 @@ func (x *index) find(id uint32, now int64) *bind {
 	}
 	if s.seen.Load() != now {
 		s.seen.Store(now)
+	}
+	if s.life.Load() != usedSeconds {
 		s.life.Store(usedSeconds)
 	}
 	return s.to
@@ -61,19 +63,11 @@ func (x *index) learn(id uint32, to *bind, now, life int64) {
 	s.life.Store(life)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.n >= indexMax {
-		x.dropLocked(func(s *session) bool { return s.expired(now) })
-	}
 	shard := &x.shards[id%indexShards]
 	m := copyMap(shard.Load())
-	if x.n >= indexMax && m[id] == nil {
-		for victim := range m { // any one: map order is random
-			delete(m, victim)
-			x.n--
-			break
-		}
-		if x.n >= indexMax {
-			return // this shard is empty; the peer will try again with another number
+	if m[id] == nil && x.n >= indexMax {
+		if !x.evictLocked(m, now) {
+			return // nothing else in this shard; the peer tries again with another number
 		}
 	}
 	if m[id] == nil {
@@ -81,6 +75,26 @@ func (x *index) learn(id uint32, to *bind, now, life int64) {
 	}
 	m[id] = s
 	shard.Store(&m)
+}
+
+// evictLocked makes room for one in a full table: what has expired, or else any
+// one, as map order is random.
+func (x *index) evictLocked(m map[uint32]*session, now int64) bool {
+	for id, s := range m {
+		if s.expired(now) {
+			delete(m, id)
+			x.n--
+		}
+	}
+	if x.n < indexMax {
+		return true
+	}
+	for id := range m {
+		delete(m, id)
+		x.n--
+		return true
+	}
+	return false
 }
 
 func copyMap(old *map[uint32]*session) map[uint32]*session {

@@ -43,6 +43,7 @@ type inner struct {
 	gate    atomic.Pointer[gate]
 	mtu     atomic.Int32
 
+	ready  chan struct{} // closed when the peers are set: before, there is nobody to send to
 	done   chan struct{} // closed by Close
 	mu     sync.Mutex
 	closed bool
@@ -54,7 +55,7 @@ var _ tun.Device = (*inner)(nil)
 func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor) *inner {
 	t := &inner{
 		link: link, log: log, drops: drops, outside: outside, inside: inside,
-		events: make(chan tun.Event, 1), done: make(chan struct{}),
+		events: make(chan tun.Event, 1), ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	t.mtu.Store(int32(mtu))
 	return t
@@ -65,6 +66,11 @@ func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outsid
 func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if offset != overlay.Headroom {
 		return 0, errors.New("gateway: wireguard's headroom is not the links'")
+	}
+	select {
+	case <-t.ready:
+	case <-t.done:
+		return 0, os.ErrClosed
 	}
 	if !t.outside.wait(t.done) {
 		return 0, os.ErrClosed

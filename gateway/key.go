@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
 	"fmt"
@@ -25,3 +26,6 @@ func PublicKey(private [32]byte) [32]byte {
 	}
 	return [32]byte(k.PublicKey().Bytes())
 }
+
+// lesser orders public keys, for two nodes to agree who does something first.
+func lesser(a, b [32]byte) bool { return bytes.Compare(a[:], b[:]) < 0 }

@@ -24,10 +24,11 @@ type mux struct {
 	start time.Time
 
 	drops  overlay.Drops // of no slice, or before one is known
-	trains bufferPool
-	smalls bufferPool
-	index  index
-	ends   endpoints
+	trains  bufferPool
+	mediums bufferPool
+	smalls  bufferPool
+	index   index
+	ends    endpoints
 
 	binds atomic.Pointer[[]*bind]                 // all slices, for mac1
 	known atomic.Pointer[map[netip.Addr]struct{}] // configured endpoints of peers
@@ -40,9 +41,10 @@ type mux struct {
 func newMux(out transport, inet6 bool, log *slog.Logger) *mux {
 	m := &mux{
 		out: out, log: log, start: time.Now(),
-		trains: bufferPool{size: trainBytes, keep: trainsKept},
-		smalls: bufferPool{size: smallBytes, keep: smallsKept},
-		ends:   endpoints{inet6: inet6},
+		trains:  bufferPool{size: trainBytes, keep: trainsKept},
+		mediums: bufferPool{size: mediumBytes, keep: mediumsKept},
+		smalls:  bufferPool{size: smallBytes, keep: smallsKept},
+		ends:    endpoints{inet6: inet6},
 	}
 	m.binds.Store(new([]*bind))
 	m.known.Store(new(map[netip.Addr]struct{}))
@@ -107,9 +109,10 @@ func (m *mux) deliver(d *datagram, now time.Duration) {
 		m.drops.Add(overlay.DropMalformed, 1)
 		return
 	}
+	all := d.buf.b // keep may replace d.buf
 	for off := 0; off < d.n; off += d.size {
-		p := d.buf.b[off:min(off+d.size, d.n)]
-		b, typ := m.route(p, d.from.Addr(), now)
+		p := all[off:min(off+d.size, d.n)]
+		b, typ := m.route(p, d.from, now)
 		data := typ == typeData
 		if b == to && data == cur.data {
 			continue
@@ -126,8 +129,12 @@ func (m *mux) deliver(d *datagram, now time.Duration) {
 // keep returns a buffer with what d holds: a copy if it is small, else d's own,
 // which is replaced. The reference is the caller's.
 func (m *mux) keep(d *datagram) *buffer {
-	if d.n <= smallBytes {
-		b := m.smalls.get()
+	if d.n <= mediumBytes {
+		pool := &m.mediums
+		if d.n <= smallBytes {
+			pool = &m.smalls
+		}
+		b := pool.get()
 		copy(b.b, d.buf.b[:d.n])
 		return b
 	}
@@ -138,7 +145,7 @@ func (m *mux) keep(d *datagram) *buffer {
 
 // route returns the slice of an outer packet and its message type, or nil if
 // it is for none; then it is counted.
-func (m *mux) route(p []byte, from netip.Addr, now time.Duration) (*bind, uint32) {
+func (m *mux) route(p []byte, from netip.AddrPort, now time.Duration) (*bind, uint32) {
 	typ := messageType(p)
 	switch typ {
 	case 0:
@@ -158,14 +165,17 @@ func (m *mux) route(p []byte, from netip.Addr, now time.Duration) (*bind, uint32
 	return b, typ
 }
 
-func (m *mux) routeInitiation(p []byte, from netip.Addr, now time.Duration) *bind {
-	_, known := (*m.known.Load())[from]
-	if !m.limit.allow(from, known, now) {
+func (m *mux) routeInitiation(p []byte, from netip.AddrPort, now time.Duration) *bind {
+	_, known := (*m.known.Load())[from.Addr()]
+	if !m.limit.allow(from.Addr(), known, now) {
 		m.drops.Add(overlay.DropRateLimited, 1)
 		return nil
 	}
 	for _, b := range *m.binds.Load() {
 		if b.mac1.Load().matches(p) {
+			if b.crossing.ours(from, now) {
+				return nil // not lost: ours stands for both
+			}
 			return b
 		}
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -26,19 +25,20 @@ const (
 
 // greetings are the times after a peer appeared at which it is sent another
 // initiation if no handshake is done by then. WireGuard repeats one only after
-// 5 s. Two nodes that greet each other in the same moment both answer and both
-// discard the other's answer: the one with the lesser public key then speaks
-// first, and the other only if that did not help either.
+// 5 s, and not before two that crossed have made both nodes wait (see
+// crossing): the node with the lesser public key repeats its first, the other
+// only if that did not help either.
 var greetings = [2][]time.Duration{
 	{300 * time.Millisecond, 1300 * time.Millisecond, 3 * time.Second}, // the lesser key
 	{700 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
 }
 
-// A tunnel is a running Tunnel. The Gateway's mutex guards conf and young.
+// A tunnel is a running Tunnel. The Gateway's mutex guards conf, young and isSet.
 type tunnel struct {
 	conf  Tunnel
 	young map[[32]byte]greeting // peers that are being greeted
 
+	isSet   bool // peers were set once
 	dev     *device.Device
 	bind    *bind
 	inner   *inner
@@ -107,6 +107,7 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 		}
 		t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
 	}
+	t.bind.crossing.setPeers(PublicKey(conf.PrivateKey), conf.Peers)
 	text, greet := changes(t.conf.Peers, conf.Peers, usable)
 	if text != "" {
 		if err := t.dev.IpcSet(text); err != nil {
@@ -142,6 +143,10 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 	}
 	if text != "" || rekeyed {
 		t.look(now)
+	}
+	if !t.isSet {
+		t.isSet = true
+		close(t.inner.ready)
 	}
 	return nil
 }
@@ -181,7 +186,7 @@ func (t *tunnel) greet(now time.Time) (left bool) {
 	var state map[[32]byte]*peerState
 	for k, g := range t.young {
 		at := greetings[0]
-		if bytes.Compare(own[:], k[:]) > 0 {
+		if !lesser(own, k) {
 			at = greetings[1]
 		}
 		if now.Sub(g.since) < at[g.sent] {

@@ -219,13 +219,13 @@ func TestBuildDoesNotGoQuadratic(t *testing.T) {
 	slice := "apiVersion: controller.kubeslice.io/v1alpha1\nkind: SliceConfig\nmetadata: {name: a}\nspec:\n  clusters: "
 	export := "apiVersion: networking.kubeslice.io/v1beta1\nkind: ServiceExport\nmetadata: {name: a}\nspec:\n  slice: a\n  selector: {}\n"
 	for name, text := range map[string]string{
-		"clusters":   slice + "[" + numbered(100_000, "c%d-%d,") + "]\n",
-		"namespaces": slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [" + numbered(30_000, "{namespace: n%d-%d, clusters: [a]},") + "]}\n",
-		"members":    slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [{namespace: n, clusters: [" + numbered(100_000, "c%d-%d,") + "]}]}\n",
-		"ports":      export + "  ports: [" + numbered(30_000, "{name: n%d, containerPort: %d},") + "]\n",
-		"aliases":    export + "  ports: []\n  aliases: [" + numbered(100_000, "c%d-%d,") + "]\n",
-		"topology":   slice + "[a]\n  topology: {mode: HubAndSpoke, hubs: [a], spokes: [" + many(100_000, "b") + "]}\n",
-		"objects":    numbered(maxDocuments, "---\napiVersion: networking.kubeslice.io/v1beta1\nkind: ServiceExport\nmetadata: {name: a%d}\nspec: {slice: b%d, selector: {}, ports: []}\n"),
+		"clusters":   slice + "[" + numbered(20_000, "c%d-%d,") + "]\n",
+		"namespaces": slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [" + numbered(8_000, "{namespace: n%d-%d, clusters: [a]},") + "]}\n",
+		"members":    slice + "[a]\n  namespaceIsolationProfile: {allowedNamespaces: [{namespace: n, clusters: [" + numbered(20_000, "c%d-%d,") + "]}]}\n",
+		"ports":      export + "  ports: [" + numbered(8_000, "{name: n%d, containerPort: %d},") + "]\n",
+		"aliases":    export + "  ports: []\n  aliases: [" + numbered(20_000, "c%d-%d,") + "]\n",
+		"topology":   slice + "[a]\n  topology: {mode: HubAndSpoke, hubs: [a], spokes: [" + many(20_000, "b") + "]}\n",
+		"objects":    numbered(maxDocuments/4, "---\napiVersion: networking.kubeslice.io/v1beta1\nkind: ServiceExport\nmetadata: {name: a%d}\nspec: {slice: b%d, selector: {}, ports: []}\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, problems := Parse("f", []byte(text))

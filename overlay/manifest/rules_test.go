@@ -343,6 +343,7 @@ func TestRules(t *testing.T) {
 		{"an octet fits maxClusters", "octet: 2}", "octet: 4}", Error, "WorkerSliceConfig ks-demo/red-a", "spec.octet", "outside 0 to 3"},
 		{"an octet is not negative", "octet: 2}", "octet: -1}", Error, "WorkerSliceConfig ks-demo/red-a", "spec.octet", "outside 0 to 3"},
 		{"two clusters have two octets", "", "---\napiVersion: worker.kubeslice.io/v1alpha1\nkind: WorkerSliceConfig\nmetadata: {name: red-b, namespace: ks-demo}\nspec: {sliceName: red, octet: 2}\n", Error, "WorkerSliceConfig ks-demo/red-b", "spec.octet", "also the octet of red-a"},
+		{"an octet without its slice is in range, too", "", "---\napiVersion: worker.kubeslice.io/v1alpha1\nkind: WorkerSliceConfig\nmetadata: {name: far-a, namespace: ks-demo, labels: {worker-cluster: a}}\nspec: {sliceName: far, octet: 32}\n", Error, "WorkerSliceConfig ks-demo/far-a", "spec.octet", "outside 0 to 31"},
 		{"an octet is of a slice", "spec: {sliceName: red, octet: 2}", "spec: {octet: 2}", Warning, "WorkerSliceConfig ks-demo/red-a", "spec.sliceName", "which slice"},
 		{"a gateway's host type is known", "gatewayHostType: Server", "gatewayHostType: Peer", Error, "WorkerSliceGateway ks-demo/red-a-b", "spec.gatewayHostType", "none of Client, Server"},
 		{"a gateway's protocol is known", "gatewayProtocol: UDP", "gatewayProtocol: ESP", Error, "WorkerSliceGateway ks-demo/red-a-b", "spec.gatewayProtocol", "none of TCP, UDP"},
@@ -369,6 +370,7 @@ func TestRules(t *testing.T) {
 		{"an alias is a DNS name", "aliases: [Web.Example.com]", "aliases: ['a b']", Error, webID, "spec.aliases[0]", "not a DNS name"},
 		{"an export's namespace is bound", appNS, "applicationNamespaces: [{namespace: other, clusters: ['*']}]", Warning, webID, "metadata.namespace", "pending"},
 		{"an export's name is a label", "metadata: {name: web, namespace: shop}", "metadata: {name: w.eb, namespace: shop}", Error, "ServiceExport shop/w.eb", "metadata.name", "not a DNS label"},
+		{"an export's namespace is a label", "metadata: {name: web, namespace: shop}", "metadata: {name: web, namespace: sh.op}", Error, "ServiceExport sh.op/web", "metadata.namespace", "not a DNS label"},
 		// ServiceExportConfig
 		{"an export config's slice exists", "  sliceName: red\n  serviceDiscoveryEndpoints", "  sliceName: rad\n  serviceDiscoveryEndpoints", Error, expID, "spec.sliceName", `did you mean "red"?`},
 		{"an export config's cluster is a member", "sourceCluster: b", "sourceCluster: c", Error, expID, "spec.sourceCluster", "not one of the clusters of slice red"},

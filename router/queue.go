@@ -134,13 +134,18 @@ func (q *queue) roomy() bool {
 	return q.n <= queuePackets/2 && q.bytes <= queueBytes/2
 }
 
-// waitRoom waits until the queue is at most half full, was closed, or d has
-// passed. timer is the caller's, stopped, and is stopped again on return.
-func (q *queue) waitRoom(timer *time.Timer, d time.Duration) {
+// waitRoom waits until the queue is at most half full or was closed, but no
+// longer than d, and reports whether it is so. timer is the caller's, stopped,
+// and is stopped again on return.
+func (q *queue) waitRoom(timer *time.Timer, d time.Duration) bool {
 	q.mu.Lock()
 	if q.closed.Load() || q.roomy() {
 		q.mu.Unlock()
-		return
+		return true
+	}
+	if d == 0 {
+		q.mu.Unlock()
+		return false
 	}
 	if q.room == nil {
 		q.room = make(chan struct{})
@@ -151,7 +156,9 @@ func (q *queue) waitRoom(timer *time.Timer, d time.Duration) {
 	select {
 	case <-room:
 		timer.Stop()
+		return true
 	case <-timer.C:
+		return false
 	}
 }
 

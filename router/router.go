@@ -17,9 +17,9 @@ import (
 
 // maxWait is how long the reader of the node's own stack waits for room in the
 // queue toward the tunnel. The wait holds back our own TCP instead of dropping
-// its packets; its bound keeps a tunnel that stands still from silencing the
-// node toward its workloads.
-const maxWait = 10 * time.Millisecond
+// its packets. A tunnel that stands still costs one such wait and no more, so
+// that it does not silence the node toward its workloads.
+const maxWait = 100 * time.Millisecond
 
 // readSlack is how much longer than the MTU a packet from a port may be and
 // still be seen whole, to be counted as too big.
@@ -207,10 +207,14 @@ func (r *Router) read(p *port) {
 	b := new(batch)
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	defer timer.Stop()
+	stalled := false // the last wait for room was in vain
 	for {
 		if p.role == Local {
-			r.queue.waitRoom(timer, maxWait)
+			wait := maxWait
+			if stalled {
+				wait = 0
+			}
+			stalled = !r.queue.waitRoom(timer, wait)
 		}
 		n, err := p.link.Read(whole, sizes)
 		if err != nil {

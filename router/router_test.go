@@ -267,6 +267,23 @@ func TestTheNodesOwnStackIsHeldBackInsteadOfDropped(t *testing.T) {
 	}
 }
 
+func TestATunnelThatStandsStillDoesNotSilenceTheNode(t *testing.T) {
+	g := newRig(t)
+	g.run(t)
+	addr := netip.MustParseAddr
+	out := overlaytest.UDP(ap(addr("10.1.0.1"), 1), ap(addr("10.1.16.3"), 2), make([]byte, 1000))
+	in := overlaytest.UDP(ap(addr("10.1.0.1"), 1), ap(addr("10.1.0.2"), 2), nil)
+	const rounds = 2000
+	for range rounds { // nobody reads outside; each waited for would be minutes
+		g.own.in <- [][]byte{out, in}
+	}
+	eventually(t, "the workload gets what the node sent", func() bool { return g.a.count() == rounds })
+	c := g.Counters()
+	if got := int(c.Drops[overlay.DropQueueFull.String()]) + g.queue.n; got != rounds {
+		t.Errorf("%d packets queued or dropped as queue-full, want %d: %v", got, rounds, c.Drops)
+	}
+}
+
 func TestAMillionMalformedPackets(t *testing.T) {
 	const total = 1_000_000
 	g := newRig(t)

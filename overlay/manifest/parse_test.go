@@ -242,11 +242,16 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("a: &a [*a]\n---\n? {x: y}\n: z\n...\n%TAG\n--- |\n ---\n"))
 	f.Add([]byte("apiVersion: v1\nkind: List\nitems: [{apiVersion: controller.kubeslice.io/v1alpha1, kind: Cluster, metadata: {<<: {name: x}}}]\n"))
 	f.Add([]byte("version: 1\nsite: a\nnode: b\n"))
+	f.Add([]byte("0\r 0A0: "))
 	f.Add([]byte{0xef, 0xbb, 0xbf, 0, '-', '-', '-'})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		set, problems := Parse("f", data)
 		mesh, more := Build(set, Options{Now: testNow})
-		lines := strings.Count(string(data), "\n") + 1
+		// YAML 1.1 has five line breaks; a document's own lines count them all.
+		lines := 1
+		for _, nl := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} {
+			lines += strings.Count(string(data), nl)
+		}
 		for _, p := range append(problems, more...) {
 			if p.Message == "" || p.Line < 0 || p.Line > lines {
 				t.Errorf("problem %+v in %d lines", p, lines)

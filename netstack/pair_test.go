@@ -30,7 +30,7 @@ var (
 
 const testMTU = 1420
 
-// patient is how long a test waits for what should take no time.
+// testPatience is how long a test waits for what should take no time.
 const testPatience = 20 * time.Second
 
 func newStack(t testing.TB, addrs ...netip.Addr) *Stack {

@@ -38,7 +38,7 @@ const (
 	DefaultSendBuffer    = 6 << 20 // bytes; the most that one TCP connection holds unacknowledged
 	leastBuffer          = 4 << 10
 	startBuffer          = 1 << 20
-	icmpPerSecond        = 100 // errors and replies a stack sends; a ping flood gets no more
+	icmpPerSecond        = 100 // ICMP errors a stack sends; echo replies are not counted
 	icmpAtOnce           = 50
 )
 

@@ -117,11 +117,11 @@ func (s State) validate() error {
 		if _, ok := roles[rt.Port]; !ok {
 			return fmt.Errorf("router: route %v: no port %q", rt.Prefix, rt.Port)
 		}
-		if m := rt.Prefix.Masked(); seen[m] {
+		m := rt.Prefix.Masked()
+		if seen[m] {
 			return fmt.Errorf("router: route %v: given twice", m)
-		} else {
-			seen[m] = true
 		}
+		seen[m] = true
 	}
 	return nil
 }

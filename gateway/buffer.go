@@ -16,7 +16,7 @@ const (
 	smallBytes  = 2 << 10
 	// What lies unused is bounded: enough for the steady state, the rest goes
 	// to the garbage collector.
-	trainsKept  = 16
+	trainsKept  = 32
 	mediumsKept = 64
 	smallsKept  = 512
 )

@@ -159,7 +159,12 @@ func (g *Gateway) bindsLocked() {
 }
 
 // usable reports whether the socket's family can reach an address.
-func (g *Gateway) usable(a netip.AddrPort) bool { return g.sock.inet6 || a.Addr().Is4() }
+func (g *Gateway) usable(a netip.AddrPort) bool {
+	if a.Addr().Is4() {
+		return !g.sock.only6
+	}
+	return g.sock.inet6
+}
 
 // Run carries packets until ctx ends, then closes every tunnel, every Link
 // that is set and the socket, and returns nil; or the fault that ended it

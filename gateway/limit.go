@@ -43,6 +43,7 @@ func (t *tokens) take(now time.Duration, rate, burst float64) bool {
 type initiationLimit struct {
 	strangers tokens
 	sources   map[netip.Addr]*tokens
+	cleaned   time.Duration // when sources was last cleaned: a flood must not do it each time
 }
 
 // allow reports whether an initiation from addr may be looked at now.
@@ -59,7 +60,8 @@ func (l *initiationLimit) allow(addr netip.Addr, known bool, now time.Duration) 
 	}
 	t := l.sources[addr]
 	if t == nil {
-		if len(l.sources) >= sourcesMax {
+		if len(l.sources) >= sourcesMax && now-l.cleaned >= time.Second {
+			l.cleaned = now
 			l.clean(now)
 		}
 		if len(l.sources) >= sourcesMax && !known {

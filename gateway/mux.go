@@ -23,7 +23,7 @@ type mux struct {
 	log   *slog.Logger
 	start time.Time
 
-	drops  overlay.Drops // of no slice, or before one is known
+	drops   overlay.Drops // of no slice, or before one is known
 	trains  bufferPool
 	mediums bufferPool
 	smalls  bufferPool

@@ -37,6 +37,7 @@ type socket struct {
 	raw   syscall.RawConn
 	log   *slog.Logger
 	inet6 bool // an AF_INET6 socket: IPv4 addresses are mapped
+	only6 bool // and it cannot reach IPv4
 	gso   atomic.Bool
 
 	rx rxCall
@@ -53,10 +54,13 @@ func newSocket(conn *net.UDPConn, log *slog.Logger) (*socket, error) {
 	s := &socket{conn: conn, raw: raw, log: log}
 	s.rx.init()
 	s.tx.New = func() any { return newTxCall() }
-	var domain, gotRx, gotTx int
+	var domain, only6, gotRx, gotTx int
 	var domainErr error
 	err = raw.Control(func(fd uintptr) {
 		domain, domainErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if domain == unix.AF_INET6 {
+			only6, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) // 0 if unknown: both
+		}
 		gotRx = setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 		gotTx = setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
 		// Both are optional: without UDP_GRO datagrams arrive one by one.
@@ -67,7 +71,7 @@ func newSocket(conn *net.UDPConn, log *slog.Logger) (*socket, error) {
 	if err = errors.Join(err, domainErr); err != nil {
 		return nil, fmt.Errorf("use udp socket: %w", err)
 	}
-	s.inet6 = domain == unix.AF_INET6
+	s.inet6, s.only6 = domain == unix.AF_INET6, only6 != 0
 	if min(gotRx, gotTx) < socketBufferBytes {
 		log.Info("udp socket buffers are smaller than asked for; bursts may be lost (net.core.rmem_max, wmem_max)",
 			"asked", socketBufferBytes, "receive", gotRx, "send", gotTx)

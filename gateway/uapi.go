@@ -112,13 +112,11 @@ func parseState(text string) map[[32]byte]*peerState {
 	for sc := bufio.NewScanner(strings.NewReader(text)); sc.Scan(); {
 		key, value, _ := strings.Cut(sc.Text(), "=")
 		if key == "public_key" {
-			var k [32]byte
-			if n, err := hex.Decode(k[:], []byte(value)); err != nil || n != len(k) {
-				p = nil
-				continue
+			p = nil
+			if k, err := hex.DecodeString(value); err == nil && len(k) == 32 {
+				p = new(peerState)
+				all[[32]byte(k)] = p
 			}
-			p = new(peerState)
-			all[k] = p
 			continue
 		}
 		if p == nil {

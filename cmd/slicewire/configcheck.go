@@ -1,17 +1,12 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"slicewire/overlay/manifest"
 )
@@ -40,44 +35,25 @@ checked against them.
 Exits 0 when all is well, 3 with warnings, 1 with errors, 2 when the command
 line is wrong.`,
 		Example: "  slicewire config check manifests/\n  slicewire config check -o json /etc/slicewire/node.yaml",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return &exitError{exitUsage, errors.New("config check: give at least one PATH")}
-			}
-			return nil
-		},
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runConfigCheck(cmd.OutOrStdout(), cmd.ErrOrStderr(), output, args, time.Now())
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "json, yaml or table")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &exitError{exitUsage, fmt.Errorf("config check: %w", err)}
-	})
+	addOutputFlag(cmd, &output)
 	return cmd
 }
 
 func runConfigCheck(stdout, stderr io.Writer, output string, paths []string, now time.Time) error {
-	if !slices.Contains([]string{"json", "yaml", "table"}, output) {
-		return &exitError{exitUsage, fmt.Errorf("config check: output %q is none of json, yaml, table", output)}
+	if err := checkOutput(output); err != nil {
+		return err
 	}
 	sum := checkConfig(paths, now)
 	var err error
-	switch output {
-	case "json":
-		enc := json.NewEncoder(stdout)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(sum)
-	case "yaml":
-		var text []byte
-		if text, err = yaml.Marshal(sum); err == nil {
-			_, err = stdout.Write(text)
-		}
-	default:
+	if output == "table" {
 		err = printSummary(stdout, stderr, sum)
+	} else {
+		err = printDocument(stdout, output, sum)
 	}
 	switch {
 	case err != nil:
@@ -114,50 +90,43 @@ func checkConfig(paths []string, now time.Time) manifest.Summary {
 
 // printSummary writes the tables to stdout and the problems to stderr.
 func printSummary(stdout, stderr io.Writer, sum manifest.Summary) error {
-	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) {
-		for i, c := range cells {
-			if c == "" {
-				cells[i] = "-"
-			}
-		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
-	}
-	row("SLICE", "MODE", "SUBNET", "SUBNET6", "CEILING", "GUARANTEED", "PRIORITY", "DSCP", "NAMESPACES")
+	t := newTable(stdout)
+	t.row("SLICE", "MODE", "SUBNET", "SUBNET6", "CEILING", "GUARANTEED", "PRIORITY", "DSCP", "NAMESPACES")
 	for _, s := range sum.Slices {
-		row(s.Name, s.Mode, s.Subnet, s.Subnet6, fmt.Sprintf("%d kbit/s", s.QoS.CeilingKbps), fmt.Sprintf("%d kbit/s", s.QoS.GuaranteedKbps),
-			fmt.Sprint(s.QoS.Priority), s.QoS.DSCP, strings.Join(s.Namespaces, ","))
+		t.row(clean(s.Name), s.Mode, dash(s.Subnet), dash(s.Subnet6), fmt.Sprintf("%d kbit/s", s.QoS.CeilingKbps),
+			fmt.Sprintf("%d kbit/s", s.QoS.GuaranteedKbps), s.QoS.Priority, dash(s.QoS.DSCP), joinAny(s.Namespaces))
 	}
-	fmt.Fprintln(w)
-	row("SLICE", "SITE", "INDEX", "PREFIX", "PREFIX6")
+	t.flush()
+	t.row("SITE", "SLICE", "INDEX", "PREFIX", "PREFIX6")
 	for _, s := range sum.Slices {
 		for _, x := range s.Sites {
-			row(s.Name, x.Name, fmt.Sprint(x.Index), x.Prefix, x.Prefix6)
+			t.row(clean(x.Name), clean(s.Name), x.Index, x.Prefix, x.Prefix6)
 		}
 	}
-	fmt.Fprintln(w)
-	row("SLICE", "SERVICE", "PORTS", "NAMES")
+	t.flush()
+	t.row("SERVICE", "SLICE", "PORTS", "NAMES")
 	for _, s := range sum.Slices {
 		for _, svc := range s.Services {
 			var ports []string
 			for _, p := range svc.Ports {
 				ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
 			}
-			row(s.Name, svc.Namespace+"/"+svc.Name, strings.Join(ports, ","), strings.Join(svc.DNSNames, ","))
+			t.row(clean(svc.Namespace+"/"+svc.Name), clean(s.Name), joinAny(ports), joinAny(svc.DNSNames))
 		}
 	}
-	fmt.Fprintln(w)
-	row("CLUSTER", "NODE IPS", "SLICES")
+	t.flush()
+	t.row("CLUSTER", "NODE IPS", "SLICES")
 	for _, c := range sum.Clusters {
-		row(c.Name, strings.Join(c.NodeIPs, ","), strings.Join(c.Slices, ","))
+		t.row(clean(c.Name), joinAny(c.NodeIPs), joinAny(c.Slices))
 	}
-	if err := w.Flush(); err != nil {
-		return err
+	t.flush()
+	if t.err != nil {
+		return t.err
 	}
 	for _, list := range [][]manifest.ProblemSummary{sum.Errors, sum.Warnings} {
 		for _, p := range list {
 			line := manifest.Problem{File: p.File, Line: p.Line, Object: p.Object, Message: p.Message}
-			if _, err := fmt.Fprintln(stderr, line.String()); err != nil {
+			if _, err := fmt.Fprintln(stderr, clean(line.String())); err != nil {
 				return err
 			}
 		}

@@ -18,19 +18,8 @@ const exampleDir = "../../overlay/manifest/testdata/kubeslice-examples"
 func configCheck(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
-	cmd := newConfigCommand()
-	cmd.SetOut(&out)
-	cmd.SetErr(&errOut)
-	cmd.SetArgs(append([]string{"check"}, args...))
-	err := cmd.Execute()
-	if err == nil {
-		return 0, out.String(), errOut.String()
-	}
-	coded, ok := errors.AsType[*exitError](err)
-	if !ok {
-		t.Fatalf("%v carries no exit code", err)
-	}
-	return coded.code, out.String(), errOut.String()
+	code = execute(t.Context(), append([]string{"config", "check"}, args...), &out, &errOut)
+	return code, out.String(), errOut.String()
 }
 
 func write(t *testing.T, dir, name, text string) string {

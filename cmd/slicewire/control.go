@@ -107,7 +107,7 @@ func (c *control) run(ctx context.Context, path string) error {
 		if err := srv.Close(); err != nil {
 			c.log.Debug("control socket close", "err", err)
 		}
-		<-failed
+		_ = <-failed // http.ErrServerClosed: it was closed here
 	case fault = <-failed:
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -62,6 +62,7 @@ func printDocument(w io.Writer, output string, v any) error {
 		return err
 	}
 	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
@@ -135,9 +136,10 @@ func (s SliceStatus) connected(now time.Time) int {
 // A table prints aligned columns and remembers the first error. A heading with
 // no rows below it is not printed.
 type table struct {
-	w    io.Writer
-	rows [][]string
-	err  error
+	w       io.Writer
+	rows    [][]string
+	err     error
+	printed bool // a table before: a blank line keeps them apart
 }
 
 func newTable(w io.Writer) *table { return &table{w: w} }
@@ -152,6 +154,10 @@ func (t *table) row(cells ...any) {
 
 func (t *table) flush() {
 	if len(t.rows) > 1 {
+		if t.printed {
+			fmt.Fprintln(t.w)
+		}
+		t.printed = true
 		tw := tabwriter.NewWriter(t.w, 0, 0, 2, ' ', 0)
 		for _, r := range t.rows {
 			fmt.Fprintln(tw, strings.Join(r, "\t"))

@@ -245,7 +245,7 @@ func TestHostileInput(t *testing.T) {
 		{"a name with a line end", hello + "\x05\x01\x00\x03\x03a\nb\x00\x50", "050005010001000000000000", false},
 		{"an address with a zone", hello + "\x05\x01\x00\x03\x09fe80::1%1\x00\x50", "050005010001000000000000", false},
 		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 Method Not Allowed\r\n", false},
-		{"GET with a body that goes on", "POST / HTTP/1.1\r\nHost: x\r\n\r\n" + strings.Repeat("x", 5000), "HTTP/1.1 405 ", false},
+		{"GET with a body that goes on", "POST / HTTP/1.1\r\nHost: x\r\n\r\n" + strings.Repeat("x", 50000), "HTTP/1.1 405 ", false},
 		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 505 ", false},
 		{"no version", "CONNECT a:1\r\n\r\n", "HTTP/1.1 400 ", false},
 		{"bare line ends", "CONNECT 10.1.0.5:80 HTTP/1.1\n\n", "HTTP/1.1 400 ", false},

@@ -47,9 +47,11 @@ func associateWith(t testing.TB, s *Server, claim int) *udpClient {
 	return u
 }
 
-func udpSocket(t testing.TB) *net.UDPConn {
+func udpSocket(t testing.TB) *net.UDPConn { return udpSocketAt(t, 1, 0) }
+
+func udpSocketAt(t testing.TB, host byte, port uint16) *net.UDPConn {
 	t.Helper()
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, host), Port: int(port)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +135,7 @@ func TestUnwantedDatagramsAreDroppedAndCounted(t *testing.T) {
 	good := header("10.1.0.5:53")
 	u.send(good, "first")
 	u.receive()
-	other := udpSocket(t)
+	other, neighbour := udpSocket(t), udpSocketAt(t, 2, addrPortOf(u.sock.LocalAddr()).Port())
 	want := map[string]uint64{}
 	for _, c := range []struct {
 		name string
@@ -141,6 +143,7 @@ func TestUnwantedDatagramsAreDroppedAndCounted(t *testing.T) {
 		why  overlay.Drop
 	}{
 		{"another port of the client's host", func() { other.WriteToUDPAddrPort([]byte(good+"x"), u.relay) }, overlay.DropSource},
+		{"the client's port on another host", func() { neighbour.WriteToUDPAddrPort([]byte(good+"x"), u.relay) }, overlay.DropSource},
 		{"a fragment", func() { u.send("\x00\x00\x01"+good[3:], "x") }, overlay.DropFragment},
 		{"nothing", func() { u.send("", "") }, overlay.DropMalformed},
 		{"half a header", func() { u.send(good[:7], "") }, overlay.DropMalformed},

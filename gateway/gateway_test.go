@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -196,7 +197,7 @@ func TestSetIsIdempotentAndRemoves(t *testing.T) {
 	if !conf.Inside.(*memLink).isClosed() {
 		t.Error("a link is open after Run")
 	}
-	if err := p.a.Set(nil); err != ErrEnded {
+	if err := p.a.Set(nil); !errors.Is(err, ErrEnded) {
 		t.Errorf("set after the end: %v", err)
 	}
 }

@@ -411,6 +411,21 @@ func (l *Ledger) Missing(id NodeID, marks []Mark) [][]byte {
 	return out
 }
 
+// Lacks reports whether a ledger with the given marks of an origin holds a key
+// that this one does not, or a newer version of one.
+func (l *Ledger) Lacks(id NodeID, marks []Mark) bool {
+	ours := make(map[uint64]Version)
+	if o := l.origins[id]; o != nil {
+		for k, e := range o.entries {
+			ours[keySum(k)] = e.record.Version
+		}
+	}
+	return slices.ContainsFunc(marks, func(m Mark) bool {
+		v, known := ours[m.Key]
+		return !known || v.Less(m.Version)
+	})
+}
+
 // keySum names a key in eight bytes. A collision within one origin costs a
 // record until one of the two changes; it is the origin's own doing.
 func keySum(k Key) uint64 {

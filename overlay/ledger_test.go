@@ -195,6 +195,11 @@ func TestLedgersConverge(t *testing.T) {
 			}
 		}
 		push, pull := a.Compare(b.Summary())
+		for _, id := range a.Origins() {
+			if got, want := a.Lacks(id, b.Marks(id)), len(b.Missing(id, a.Marks(id))) > 0; got != want {
+				t.Fatalf("seed %d: lacks %v, would be told something %v", seed, got, want)
+			}
+		}
 		for _, id := range push {
 			tell(&a, &b, id, nil)
 		}

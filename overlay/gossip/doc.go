@@ -15,7 +15,8 @@
 //     packet broadcasts it once more.
 //  2. Two nodes that meet, and random pairs now and then, exchange summaries:
 //     per origin a count and a digest. Who lacks something asks for it, naming
-//     what it has; who has an origin the other has never heard of sends it.
+//     what it has, which makes the other ask back if it lacks some of that; who
+//     has an origin that the other has never heard of sends it.
 //
 // The signed bytes are kept and passed on as they came. Package wire formats
 // are described in wire.go and message.go.

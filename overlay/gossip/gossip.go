@@ -132,6 +132,7 @@ func New(cfg Config) (*Gossip, error) {
 
 // SetSeeds says where to look for members, as "host:port". They are tried until
 // this node is no longer alone, and again whenever one of them is not a member.
+// What is no address, or a name that has none now, is passed over.
 func (g *Gossip) SetSeeds(seeds []string) {
 	g.mu.Lock()
 	g.seeds = slices.Clone(seeds)

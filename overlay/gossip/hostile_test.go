@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -212,7 +213,7 @@ func mutate(rng *rand.Rand, b []byte) []byte {
 }
 
 func TestMutatedRecordsAreNeverAccepted(t *testing.T) {
-	const rounds, seed = 300_000, 7
+	const rounds, seed = 200_000, 7
 	ca := newAuthority("ca")
 	id := ca.issue(t, allowed(1))
 	g := newTest(t, testConfig(t, ca, 0))
@@ -361,7 +362,7 @@ func TestAnEmptyFrameDoesNotEndTheProcess(t *testing.T) {
 }
 
 func isReset(err error) bool {
-	ne, ok := err.(net.Error)
+	ne, ok := errors.AsType[net.Error](err)
 	return !ok || !ne.Timeout()
 }
 

@@ -6,7 +6,8 @@ package gossip
 //	records = u8 n, n × chain, u16 n, n × sealed      chains of these records' signers
 //	chain   = u8 n (1 to 4), n × (u16 length, DER)    leaf first
 //	summary = sender, u16 n, n × (origin, u64 epoch, u64 sequence, u32 count, 16 bytes digest)
-//	want    = sender, u16 n, n × (origin, u16 n, n × mark)
+//	want    = sender, u8 back, u16 n, n × (origin, u16 n, n × mark)
+//	          back is 1 in a question that a question gave rise to
 //	mark    = 8 bytes key, u64 epoch, u64 sequence, 8 bytes digest
 //	sender, origin = str site, str node
 //
@@ -42,6 +43,7 @@ type message struct {
 	sender  overlay.NodeID
 	summary []overlay.OriginSummary
 	wants   []want
+	back    bool // the wants came back for wants
 }
 
 // chain is a certificate chain (DER, leaf first).
@@ -105,9 +107,14 @@ func encodeSummary(sender overlay.NodeID, summary []overlay.OriginSummary) ([]by
 	return w.done("summary")
 }
 
-func encodeWants(sender overlay.NodeID, wants []want) ([]byte, error) {
+func encodeWants(sender overlay.NodeID, wants []want, back bool) ([]byte, error) {
 	w := writer{b: []byte{wireVersion, typeWant}}
 	w.id(sender)
+	if back {
+		w.u8(1)
+	} else {
+		w.u8(0)
+	}
 	w.u16(len(wants))
 	for _, x := range wants {
 		w.id(x.origin)
@@ -191,6 +198,9 @@ func (m *message) readSummary(r *reader) {
 
 func (m *message) readWants(r *reader) {
 	m.sender = r.id()
+	back := r.u8()
+	r.bad = r.bad || back > 1
+	m.back = back == 1
 	n := r.u16()
 	r.bad = r.bad || n > overlay.MaxOrigins
 	for ; n > 0 && !r.bad; n-- {

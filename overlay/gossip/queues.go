@@ -8,6 +8,7 @@ const (
 	maxInbox      = 1024
 	maxInboxBytes = 8 << 20
 	maxOutbox     = 1024
+	maxOutboxCost = 8 << 20
 )
 
 // A job is something to send. The messages are made when it is its
@@ -16,6 +17,7 @@ type job struct {
 	to     string // a member's name
 	make   func() [][]byte
 	packet bool // by packet, which may be lost
+	cost   int  // bytes from outside that make holds on to
 }
 
 // queues stand between memberlist's callbacks, which must not wait, and the
@@ -28,6 +30,7 @@ type queues struct {
 
 	mu    sync.Mutex
 	bytes int // in the channel in; 0 <= bytes <= maxInboxBytes
+	costs int // of the jobs in out and at work; 0 <= costs <= maxOutboxCost
 }
 
 func (q *queues) init() {
@@ -61,12 +64,25 @@ func (q *queues) taken(n int) {
 }
 
 func (q *queues) send(j job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.costs+j.cost > maxOutboxCost {
+		return false
+	}
 	select {
 	case q.out <- j:
+		q.costs += j.cost
 		return true
 	default:
 		return false
 	}
+}
+
+// done makes room for the cost of a job that was worked on.
+func (q *queues) done(j job) {
+	q.mu.Lock()
+	q.costs -= j.cost
+	q.mu.Unlock()
 }
 
 func (q *queues) wakeJoiner()     { wake(q.join) }

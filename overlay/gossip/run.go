@@ -135,21 +135,26 @@ func (g *Gossip) sendLoop(ctx context.Context, n *network) {
 	for {
 		select {
 		case j := <-g.queues.out:
-			to := g.members.find(j.to)
-			if to == nil {
-				continue
-			}
-			send := n.list.SendReliable
-			if j.packet {
-				send = n.list.SendBestEffort
-			}
-			for _, b := range j.make() {
-				if err := send(to, b); err != nil {
-					g.log.Debug("not sent", "node", j.to, "err", err)
-					break
-				}
-			}
+			g.work(n, j)
+			g.queues.done(j)
 		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gossip) work(n *network, j job) {
+	to := g.members.find(j.to)
+	if to == nil {
+		return
+	}
+	send := n.list.SendReliable
+	if j.packet {
+		send = n.list.SendBestEffort
+	}
+	for _, b := range j.make() {
+		if err := send(to, b); err != nil {
+			g.log.Debug("not sent", "node", j.to, "err", err)
 			return
 		}
 	}

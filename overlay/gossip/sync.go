@@ -32,9 +32,22 @@ func (g *Gossip) handle(b []byte) {
 	case typeRecords:
 		g.takeRecords(m)
 	case typeSummary:
-		g.answerSummary(m)
+		g.answer(m, len(b), g.answerSummary)
 	case typeWant:
-		g.answerWants(m)
+		g.answer(m, len(b), g.answerWants)
+	}
+}
+
+// answer has a question answered when its turn comes, by what is held then: an
+// answer may be a thousand times as long as its question, and must not wait in
+// memory. A sender that is not known yet will be told what is held here when it
+// is.
+func (g *Gossip) answer(m message, size int, how func(message) [][]byte) {
+	if m.sender == g.cfg.Self || g.members.find(m.sender.String()) == nil {
+		return
+	}
+	if !g.queues.send(job{to: m.sender.String(), make: func() [][]byte { return how(m) }, cost: size}) {
+		g.refused.add(RefusedQueue, 1)
 	}
 }
 
@@ -63,10 +76,7 @@ func (g *Gossip) takeRecords(m message) {
 
 // answerSummary asks for what is missing here and sends what the other has
 // nothing of.
-func (g *Gossip) answerSummary(m message) {
-	if !g.isMember(m.sender) {
-		return
-	}
+func (g *Gossip) answerSummary(m message) [][]byte {
 	now := g.cfg.Now()
 	g.mu.Lock()
 	push, pull := g.ledger.Compare(m.summary)
@@ -88,33 +98,28 @@ func (g *Gossip) answerSummary(m message) {
 	}
 	messages := g.recordMessagesLocked(raws)
 	g.mu.Unlock()
-	messages = append(messages, g.wantMessages(wants)...)
-	g.sendTo(m.sender.String(), messages)
+	return append(messages, g.wantMessages(wants, false)...)
 }
 
-// answerWants sends what is held beyond the marks.
-func (g *Gossip) answerWants(m message) {
-	if !g.isMember(m.sender) {
-		return
-	}
+// answerWants sends what is held beyond the marks, and asks back where the marks
+// tell of something that is missing here. That question gives rise to no other:
+// two nodes of which one refuses what the other holds would never end.
+func (g *Gossip) answerWants(m message) [][]byte {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	var raws [][]byte
+	var wants []want
 	seen := make(map[overlay.NodeID]bool)
 	for _, w := range m.wants {
 		if !seen[w.origin] {
 			seen[w.origin] = true
 			raws = append(raws, g.ledger.Missing(w.origin, w.marks)...)
+			if !m.back && g.ledger.Lacks(w.origin, w.marks) {
+				wants = append(wants, want{origin: w.origin, marks: g.ledger.Marks(w.origin)})
+			}
 		}
 	}
-	messages := g.recordMessagesLocked(raws)
-	g.mu.Unlock()
-	g.sendTo(m.sender.String(), messages)
-}
-
-// isMember reports whether an answer can go to the sender. One that is not
-// known yet will be told what is held here when it is.
-func (g *Gossip) isMember(id overlay.NodeID) bool {
-	return id != g.cfg.Self && g.members.find(id.String()) != nil
+	return append(g.recordMessagesLocked(raws), g.wantMessages(wants, true)...)
 }
 
 func (g *Gossip) sendTo(name string, messages [][]byte) {
@@ -166,7 +171,7 @@ func (g *Gossip) recordMessagesLocked(raws [][]byte) [][]byte {
 }
 
 // wantMessages packs questions into messages of bounded size.
-func (g *Gossip) wantMessages(wants []want) [][]byte {
+func (g *Gossip) wantMessages(wants []want, back bool) [][]byte {
 	const markSize = 32
 	var out [][]byte
 	for len(wants) > 0 {
@@ -174,7 +179,7 @@ func (g *Gossip) wantMessages(wants []want) [][]byte {
 		for ; n < len(wants) && size < bulkMessage; n++ {
 			size += 2*64 + len(wants[n].marks)*markSize
 		}
-		if b, err := encodeWants(g.cfg.Self, wants[:n]); err == nil {
+		if b, err := encodeWants(g.cfg.Self, wants[:n], back); err == nil {
 			out = append(out, b)
 		} else {
 			g.log.Error("questions cannot be said", "err", err)

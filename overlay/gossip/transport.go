@@ -17,10 +17,10 @@ import (
 // Bounds of what strangers can make this node hold before they have proved
 // that they know the gossip key.
 const (
-	maxStreams          = 128 // open incoming streams
-	maxStreamsPerSource = 32
-	maxStreamBytes      = 2 << 20 // of one encrypted frame
-	maxPacketBytes      = 2 << 10 // members send 1400
+	maxStreams          = 256 // open incoming streams
+	maxStreamsPerSource = 64
+	maxStreamBytes      = maxMessage + 256<<10 // of one encrypted frame
+	maxPacketBytes      = 2 << 10              // members send 1400
 	ioTimeout           = 5 * time.Second
 	dialTimeout         = 2 * time.Second
 	bindAttempts        = 10 // UDP and TCP need the same port

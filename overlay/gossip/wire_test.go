@@ -183,7 +183,7 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add(recordsTest(f, id, sealTest(f, id, sound(1)), sealTest(f, id, sound(2))))
 	summary, _ := encodeSummary(allowed(1).ID, []overlay.OriginSummary{{Origin: allowed(2).ID, Count: 3}})
 	f.Add(summary)
-	wants, _ := encodeWants(allowed(1).ID, []want{{origin: allowed(2).ID, marks: []overlay.Mark{{Key: 1}}}})
+	wants, _ := encodeWants(allowed(1).ID, []want{{origin: allowed(2).ID, marks: []overlay.Mark{{Key: 1}}}}, true)
 	f.Add(wants)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeMessage(b)
@@ -201,7 +201,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		case typeSummary:
 			again, err = encodeSummary(m.sender, m.summary)
 		case typeWant:
-			again, err = encodeWants(m.sender, m.wants)
+			again, err = encodeWants(m.sender, m.wants, m.back)
 		}
 		if err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("%x decodes, but encodes to %x (%v)", b, again, err)

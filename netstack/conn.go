@@ -14,12 +14,13 @@ import (
 // addresses and half close are the adapter's.
 type conn struct {
 	*gonet.TCPConn
+	ep     tcpip.Endpoint
 	closed atomic.Bool
 }
 
 func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn {
 	_ = keepalive(ep) // an endpoint that died meanwhile says so at its first use
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep)}
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep}
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -43,6 +44,11 @@ func (c *conn) Close() error {
 	}
 	return c.TCPConn.Close()
 }
+
+// Abort ends the connection with a reset (RFC 9293, section 3.10.5): the other
+// side's calls fail with ECONNRESET, and what is queued is thrown away. Close
+// is still due.
+func (c *conn) Abort() { c.ep.Abort() }
 
 func (c *conn) meaning(op string, err error) error {
 	if err == nil {

@@ -36,11 +36,21 @@ type control struct {
 	log      *slog.Logger
 }
 
+// maxSocketPath is how long the path of a unix socket may be: sun_path less its
+// final zero. tempSocket is what listenControl appends to the folder for a moment.
+const (
+	maxSocketPath = 107
+	tempSocket    = "/.sw-0123456789/s"
+)
+
 // listenControl opens the socket at path with mode 0660. A socket left behind by
 // a process that is gone is replaced; a live one is an error. The umask is not
 // touched: the socket is made inside a new 0700 folder and moved into place
 // once its mode is right.
 func listenControl(path string) (*net.UnixListener, error) {
+	if n := max(len(path), len(filepath.Dir(path))+len(tempSocket)); n > maxSocketPath {
+		return nil, fmt.Errorf("control socket: the path %s is %d bytes too long for a unix socket: choose a shorter one", path, n-maxSocketPath)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}

@@ -128,6 +128,10 @@ func TestASocketLeftBehindIsReplacedAndALiveOneIsNot(t *testing.T) {
 	if _, err := listenControl(path); err == nil || !strings.Contains(err.Error(), "another daemon") {
 		t.Errorf("a live socket: %v", err)
 	}
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", 100), "s.sock")
+	if _, err := listenControl(long); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("a path that no socket can have: %v", err)
+	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)

@@ -276,7 +276,7 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 
 // openGossip makes the gossip with what was known before this start.
 func (d *daemon) openGossip() error {
-	epoch, err := d.state.nextEpoch()
+	epoch, err := d.state.nextEpoch(d.started)
 	if err != nil {
 		return err
 	}

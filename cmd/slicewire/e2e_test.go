@@ -47,7 +47,11 @@ func program(t *testing.T, args ...string) (stdout, stderr string, code int) {
 }
 
 func TestTheDemoChecksItselfAndLeavesNothing(t *testing.T) {
-	tmp := t.TempDir()
+	tmp, err := os.MkdirTemp("", "sw") // short: sockets are made below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(tmp)
 	t.Setenv("TMPDIR", tmp)
 	out, errs, code := program(t, "demo", "--once")
 	t.Log(out)
@@ -73,7 +77,6 @@ type mesh struct {
 func startMesh(t *testing.T, sites ...string) *mesh {
 	t.Helper()
 	t.Setenv(asProgram, "1")
-	t.Setenv("TMPDIR", t.TempDir())
 	d, err := newDemo(testWriter{t})
 	if err != nil {
 		t.Fatal(err)
@@ -296,6 +299,57 @@ func TestACertificateForAnotherNodeStopsTheDaemon(t *testing.T) {
 	_, errs, code := program(t, "daemon", "--config", n.config)
 	if code != exitConfig || !strings.Contains(errs, "worker-1/gw") {
 		t.Errorf("exit %d, %s", code, errs)
+	}
+}
+
+func TestAThiefOfTheGossipKeyIsBelievedNothing(t *testing.T) {
+	m := startMesh(t)
+	// A second authority of the same name; its node has stolen the gossip key.
+	stranger := stateDir(filepath.Join(m.dir, "stranger"))
+	if err := initAuthority(stranger, "demo", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	key, err := stateDir(filepath.Join(m.dir, "ca")).read(fileGossipKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger.write(fileGossipKey, key); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.certify(stranger, stateDir(filepath.Join(m.dir, "worker-2")), filepath.Join(m.dir, "manifests"), "worker-2"); err != nil {
+		t.Fatal(err)
+	}
+	for _, site := range demoSites {
+		if err := m.nodes[site].start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.until("worker-1 has refused the stranger's records and knows worker-3", func() bool {
+		s, up := m.status(m.server())
+		refused := uint64(0)
+		for _, n := range s.Gossip.Refused {
+			refused += n
+		}
+		known := false
+		for _, x := range s.Slices {
+			for _, p := range x.Peers {
+				known = known || p.Site == "worker-3"
+			}
+		}
+		return up && refused > 0 && known
+	})
+	for _, n := range []*demoNode{m.server(), m.nodes["worker-3"]} {
+		s, _ := m.status(n)
+		for _, x := range s.Slices {
+			for _, p := range x.Peers {
+				if p.Site == "worker-2" {
+					t.Errorf("%s has the stranger as a peer on %s", n.site, x.Name)
+				}
+			}
+		}
+	}
+	if s, _ := m.status(m.client()); len(s.Slices) != 2 || len(s.Slices[0].Peers)+len(s.Slices[1].Peers) != 0 {
+		t.Errorf("the stranger sees peers: %+v", s.Slices)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A stateDir is the folder in which a node keeps what must outlive it: its
@@ -105,13 +106,15 @@ func syncDir(dir string) error {
 }
 
 // nextEpoch counts a boot: it returns a number higher than any returned before
-// from this folder, after it is safely on disk.
-func (d stateDir) nextEpoch() (uint64, error) {
+// from this folder, after it is safely on disk. It begins at the clock's
+// seconds, so that a node whose folder was lost is heard again at once.
+func (d stateDir) nextEpoch(now time.Time) (uint64, error) {
 	last, err := d.epoch()
 	if err != nil {
 		return 0, err
 	}
-	return last + 1, d.setEpoch(last + 1)
+	next := max(last+1, uint64(max(now.Unix(), 0)))
+	return next, d.setEpoch(next)
 }
 
 // epoch returns the boot counter, 0 before the first boot.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func newStateDir(t *testing.T) stateDir {
@@ -65,15 +66,26 @@ func TestStateThatIsNotPrivateOrNoFileIsRefused(t *testing.T) {
 
 func TestBootsAreCounted(t *testing.T) {
 	d := newStateDir(t)
-	for want := uint64(1); want <= 3; want++ {
-		if got, err := d.nextEpoch(); got != want || err != nil {
-			t.Errorf("boot %d has epoch %d, %v", want, got, err)
+	clock := time.Unix(1000, 0)
+	for i, tc := range []struct {
+		name string
+		now  time.Time
+		want uint64
+	}{
+		{"the first boot begins at the clock", clock, 1000},
+		{"a boot within the same second counts", clock, 1001},
+		{"a clock set back does not matter", clock.Add(-time.Hour), 1002},
+		{"a clock before 1970 neither", time.Unix(-5, 0), 1003},
+		{"a later boot follows the clock", clock.Add(time.Hour), 4600},
+	} {
+		if got, err := d.nextEpoch(tc.now); got != tc.want || err != nil {
+			t.Errorf("%d, %s: epoch %d, %v; want %d", i, tc.name, got, err, tc.want)
 		}
 	}
 	if err := d.write(fileEpoch, []byte("not a number\n")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.nextEpoch(); err == nil || !strings.Contains(err.Error(), fileEpoch) {
+	if _, err := d.nextEpoch(clock); err == nil || !strings.Contains(err.Error(), fileEpoch) {
 		t.Errorf("a damaged counter: %v", err)
 	}
 }

@@ -117,7 +117,9 @@ func (c *control) run(ctx context.Context, path string) error {
 		if err := srv.Close(); err != nil {
 			c.log.Debug("control socket close", "err", err)
 		}
-		_ = <-failed // http.ErrServerClosed: it was closed here
+		if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+			fault = err
+		}
 	case fault = <-failed:
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

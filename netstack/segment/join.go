@@ -1,22 +1,21 @@
-package netstack
+package segment
 
 import (
 	"bytes"
 	"encoding/binary"
 
 	"slicewire/overlay"
-
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// A run is consecutive TCP segments of one flow in one batch, which the stack
+// A Run is consecutive TCP segments of one flow in one batch, which the stack
 // gets as one segment: its cost is per segment far more than per byte.
-type run struct {
-	first int // index of the packet whose headers stand for all
-	shape shape
+type Run struct {
+	First int // index of the packet whose headers stand for all
+	Total int // bytes of the joined packet
+
+	shape Shape
 	seq   uint32 // of the byte after the last
 	size  int    // of the data of every packet but the last
-	total int    // bytes of the joined packet
 	shut  bool   // takes no more
 
 	member [overlay.BatchSize]uint8
@@ -24,28 +23,28 @@ type run struct {
 }
 
 // flagsAlone are the flags of segments that are never joined to others.
-const flagsAlone = tcpSYN | tcpRST | tcpFIN | tcpURG | tcpCWR
+const flagsAlone = SYN | RST | FIN | URG | CWR
 
 // begin makes r the run that starts with pkt. Whether more may follow depends
 // on its flags: RFC 9293's data segments only.
-func (r *run) begin(i int, pkt []byte, s shape) {
-	r.first, r.shape, r.total, r.n = i, s, len(pkt), 1
+func (r *Run) begin(i int, pkt []byte, s Shape) {
+	r.First, r.shape, r.Total, r.n = i, s, len(pkt), 1
 	r.member[0] = uint8(i)
-	r.size = len(pkt) - s.head
+	r.size = len(pkt) - s.Head
 	r.shut = true
-	if s.tcp && r.size > 0 {
-		tcp := pkt[s.ip:]
+	if s.TCP && r.size > 0 {
+		tcp := pkt[s.IP:]
 		r.seq = binary.BigEndian.Uint32(tcp[4:]) + uint32(r.size)
-		r.shut = tcp[13]&(flagsAlone|tcpPSH) != 0 || tcp[13]&tcpACK == 0
+		r.shut = tcp[13]&(flagsAlone|PSH) != 0 || tcp[13]&ACK == 0
 	}
 }
 
 // same reports whether pkt belongs to the flow of the run that starts with head.
-func (r *run) same(head, pkt []byte, s shape) bool {
-	if !s.tcp || !r.shape.tcp || s.ip != r.shape.ip || !bytes.Equal(head[s.ip:s.ip+4], pkt[s.ip:s.ip+4]) {
+func (r *Run) same(head, pkt []byte, s Shape) bool {
+	if !s.TCP || !r.shape.TCP || s.IP != r.shape.IP || !bytes.Equal(head[s.IP:s.IP+4], pkt[s.IP:s.IP+4]) {
 		return false
 	}
-	if s.ip == header.IPv4MinimumSize {
+	if s.IP == ipv4Header {
 		return bytes.Equal(head[12:20], pkt[12:20])
 	}
 	return bytes.Equal(head[8:40], pkt[8:40])
@@ -54,12 +53,12 @@ func (r *run) same(head, pkt []byte, s shape) bool {
 // join adds packet i to the run if its data follows and nothing in its headers
 // but sequence number, PSH, lengths, identification and checksums differs. In
 // all other cases the caller shuts the run and begins another.
-func (r *run) join(i int, head, pkt []byte, s shape) bool {
-	data := len(pkt) - s.head
-	if r.shut || s.head != r.shape.head || data == 0 || data > r.size || r.total+data > header.IPv4MaximumPayloadSize {
+func (r *Run) join(i int, head, pkt []byte, s Shape) bool {
+	data := len(pkt) - s.Head
+	if r.shut || s.Head != r.shape.Head || data == 0 || data > r.size || r.Total+data > overlay.MaxPacket {
 		return false
 	}
-	if s.ip == header.IPv4MinimumSize {
+	if s.IP == ipv4Header {
 		// TOS, flags, TTL: what tells of the path.
 		if head[1] != pkt[1] || head[6] != pkt[6] || head[8] != pkt[8] {
 			return false
@@ -67,10 +66,10 @@ func (r *run) join(i int, head, pkt []byte, s shape) bool {
 	} else if !bytes.Equal(head[:4], pkt[:4]) || head[7] != pkt[7] {
 		return false
 	}
-	a, b := head[s.ip:s.head], pkt[s.ip:s.head]
+	a, b := head[s.IP:s.Head], pkt[s.IP:s.Head]
 	if binary.BigEndian.Uint32(b[4:]) != r.seq ||
 		!bytes.Equal(a[8:13], b[8:13]) || // acknowledgement, data offset
-		a[13] != b[13]&^tcpPSH ||
+		a[13] != b[13]&^PSH ||
 		!bytes.Equal(a[14:16], b[14:16]) || // window
 		!bytes.Equal(a[20:], b[20:]) { // options, timestamps among them
 		return false
@@ -78,48 +77,54 @@ func (r *run) join(i int, head, pkt []byte, s shape) bool {
 	r.member[r.n] = uint8(i)
 	r.n++
 	r.seq += uint32(data)
-	r.total += data
-	r.shut = data < r.size || b[13]&tcpPSH != 0
+	r.Total += data
+	r.shut = data < r.size || b[13]&PSH != 0
 	return true
 }
 
-// fill writes the joined packet to dst, which has r.total bytes: the headers of
+// Fill writes the joined packet to dst, which has r.Total bytes: the headers of
 // the first packet with the new length, and the data of all. Checksums are left
 // as they were; the packets were verified one by one.
-func (r *run) fill(dst []byte, pkts [][]byte) {
-	n := copy(dst, pkts[r.first])
+func (r *Run) Fill(dst []byte, pkts [][]byte) {
+	n := copy(dst, pkts[r.First])
 	for _, i := range r.member[1:r.n] {
-		n += copy(dst[n:], pkts[i][r.shape.head:])
+		n += copy(dst[n:], pkts[i][r.shape.Head:])
 	}
 	if r.n == 1 {
 		return
 	}
-	if r.shape.ip == header.IPv4MinimumSize {
-		binary.BigEndian.PutUint16(dst[2:], uint16(r.total))
+	if r.shape.IP == ipv4Header {
+		binary.BigEndian.PutUint16(dst[2:], uint16(r.Total))
 	} else {
-		binary.BigEndian.PutUint16(dst[4:], uint16(r.total-header.IPv6MinimumSize))
+		binary.BigEndian.PutUint16(dst[4:], uint16(r.Total-ipv6Header))
 	}
 	last := pkts[r.member[r.n-1]]
-	dst[r.shape.ip+13] |= last[r.shape.ip+13] & tcpPSH
+	dst[r.shape.IP+13] |= last[r.shape.IP+13] & PSH
 }
 
-// runs sorts the packets of one batch into runs, in the order of their first
+// Runs sorts the packets of one batch into runs, in the order of their first
 // packets; packets of one flow keep their order.
-type runs struct {
-	list [overlay.BatchSize]run
+type Runs struct {
+	list [overlay.BatchSize]Run
 	n    int
 }
+
+// Reset forgets all runs.
+func (rs *Runs) Reset() { rs.n = 0 }
+
+// All returns the runs, which stay as they are until Reset.
+func (rs *Runs) All() []Run { return rs.list[:rs.n] }
 
 // lookBack is how many runs back a flow is looked for. More flows than that in
 // one batch gain nothing from being joined.
 const lookBack = 8
 
-// add sorts packet i of pkts in.
-func (rs *runs) add(i int, pkts [][]byte, s shape) {
-	if s.tcp {
+// Add sorts packet i of pkts in.
+func (rs *Runs) Add(i int, pkts [][]byte, s Shape) {
+	if s.TCP {
 		for k := rs.n - 1; k >= max(0, rs.n-lookBack); k-- {
 			r := &rs.list[k]
-			if head := pkts[r.first]; r.same(head, pkts[i], s) {
+			if head := pkts[r.First]; r.same(head, pkts[i], s) {
 				if r.join(i, head, pkts[i], s) {
 					return
 				}

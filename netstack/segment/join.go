@@ -7,8 +7,9 @@ import (
 	"slicewire/overlay"
 )
 
-// A Run is consecutive TCP segments of one flow in one batch, which the stack
-// gets as one segment: its cost is per segment far more than per byte.
+// A Run is consecutive TCP segments of one flow in one batch, or datagrams of
+// one flow and size, which a stack gets as one packet: its cost is per packet
+// far more than per byte.
 type Run struct {
 	First int // index of the packet whose headers stand for all
 	Total int // bytes of the joined packet
@@ -32,16 +33,26 @@ func (r *Run) begin(i int, pkt []byte, s Shape) {
 	r.member[0] = uint8(i)
 	r.size = len(pkt) - s.Head
 	r.shut = true
-	if s.TCP && r.size > 0 {
+	switch {
+	case r.size == 0:
+	case s.TCP:
 		tcp := pkt[s.IP:]
 		r.seq = binary.BigEndian.Uint32(tcp[4:]) + uint32(r.size)
 		r.shut = tcp[13]&(flagsAlone|PSH) != 0 || tcp[13]&ACK == 0
+	case s.Head != 0:
+		r.shut = !joinable(pkt[s.IP:])
 	}
+}
+
+// joinable reports whether a verified datagram, from its UDP header on, has a
+// checksum and no bytes after its end.
+func joinable(udp []byte) bool {
+	return udp[6]|udp[7] != 0 && int(binary.BigEndian.Uint16(udp[4:])) == len(udp)
 }
 
 // same reports whether pkt belongs to the flow of the run that starts with head.
 func (r *Run) same(head, pkt []byte, s Shape) bool {
-	if !s.TCP || !r.shape.TCP || s.IP != r.shape.IP || !bytes.Equal(head[s.IP:s.IP+4], pkt[s.IP:s.IP+4]) {
+	if s.TCP != r.shape.TCP || s.IP != r.shape.IP || !bytes.Equal(head[s.IP:s.IP+4], pkt[s.IP:s.IP+4]) {
 		return false
 	}
 	if s.IP == ipv4Header {
@@ -67,6 +78,14 @@ func (r *Run) join(i int, head, pkt []byte, s Shape) bool {
 		return false
 	}
 	a, b := head[s.IP:s.Head], pkt[s.IP:s.Head]
+	if !s.TCP {
+		if !joinable(pkt[s.IP:]) {
+			return false
+		}
+		r.add(i, data)
+		r.shut = data < r.size
+		return true
+	}
 	if binary.BigEndian.Uint32(b[4:]) != r.seq ||
 		!bytes.Equal(a[8:13], b[8:13]) || // acknowledgement, data offset
 		a[13] != b[13]&^PSH ||
@@ -74,12 +93,58 @@ func (r *Run) join(i int, head, pkt []byte, s Shape) bool {
 		!bytes.Equal(a[20:], b[20:]) { // options, timestamps among them
 		return false
 	}
-	r.member[r.n] = uint8(i)
-	r.n++
+	r.add(i, data)
 	r.seq += uint32(data)
-	r.Total += data
 	r.shut = data < r.size || b[13]&PSH != 0
 	return true
+}
+
+func (r *Run) add(i, data int) {
+	r.member[r.n] = uint8(i)
+	r.n++
+	r.Total += data
+}
+
+// Len returns how many packets are in the run, Member which the k-th is.
+func (r *Run) Len() int { return r.n }
+
+// Member returns the index of the k-th packet.
+func (r *Run) Member(k int) int { return int(r.member[k]) }
+
+// Shape returns the shape of all packets of the run.
+func (r *Run) Shape() Shape { return r.shape }
+
+// Size returns the bytes of data of every packet but the last, which may have less.
+func (r *Run) Size() int { return r.size }
+
+// Head writes the headers of the joined packet to dst and returns their length:
+// those of the first with the new lengths, PSH if the last has it, a right
+// IPv4 checksum and, in place of the TCP or UDP checksum, the sum of the
+// pseudo-header, as whoever completes a checksum expects it.
+func (r *Run) Head(dst []byte, pkts [][]byte) int {
+	n, ip := r.shape.Head, r.shape.IP
+	dst = dst[:n]
+	copy(dst, pkts[r.First])
+	l4, proto, addrs := dst[ip:], uint16(protoUDP), dst[8:]
+	if ip == ipv4Header {
+		addrs = dst[12:20]
+		binary.BigEndian.PutUint16(dst[2:], uint16(r.Total))
+		dst[10], dst[11] = 0, 0
+		binary.BigEndian.PutUint16(dst[10:], ^Sum(dst[:ip], 0))
+	} else {
+		addrs = addrs[:32]
+		binary.BigEndian.PutUint16(dst[4:], uint16(r.Total-ipv6Header))
+	}
+	at := 6
+	if r.shape.TCP {
+		proto, at = protoTCP, 16
+		l4[13] |= pkts[r.member[r.n-1]][ip+13] & PSH
+	} else {
+		binary.BigEndian.PutUint16(l4[4:], uint16(r.Total-ip))
+	}
+	sum := Combine(Sum(addrs, proto), uint16(r.Total-ip))
+	binary.BigEndian.PutUint16(l4[at:], sum)
+	return n
 }
 
 // Fill writes the joined packet to dst, which has r.Total bytes: the headers of
@@ -98,6 +163,10 @@ func (r *Run) Fill(dst []byte, pkts [][]byte) {
 	} else {
 		binary.BigEndian.PutUint16(dst[4:], uint16(r.Total-ipv6Header))
 	}
+	if !r.shape.TCP {
+		binary.BigEndian.PutUint16(dst[r.shape.IP+4:], uint16(r.Total-r.shape.IP))
+		return
+	}
 	last := pkts[r.member[r.n-1]]
 	dst[r.shape.IP+13] |= last[r.shape.IP+13] & PSH
 }
@@ -105,6 +174,8 @@ func (r *Run) Fill(dst []byte, pkts [][]byte) {
 // Runs sorts the packets of one batch into runs, in the order of their first
 // packets; packets of one flow keep their order.
 type Runs struct {
+	UDP bool // join datagrams too
+
 	list [overlay.BatchSize]Run
 	n    int
 }
@@ -119,9 +190,9 @@ func (rs *Runs) All() []Run { return rs.list[:rs.n] }
 // one batch gain nothing from being joined.
 const lookBack = 8
 
-// Add sorts packet i of pkts in.
+// Add sorts packet i of pkts in. One with the zero Shape stays alone.
 func (rs *Runs) Add(i int, pkts [][]byte, s Shape) {
-	if s.TCP {
+	if s.TCP || rs.UDP && s.Head != 0 {
 		for k := rs.n - 1; k >= max(0, rs.n-lookBack); k-- {
 			r := &rs.list[k]
 			if head := pkts[r.First]; r.same(head, pkts[i], s) {

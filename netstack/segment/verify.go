@@ -7,6 +7,7 @@ import (
 // A Verdict is what Verify thinks of a packet.
 type Verdict uint8
 
+// The verdicts.
 const (
 	Reject  Verdict = iota // wrong in a way that no stack need see
 	Unknown                // whole headers, but nothing that Verify checks: for the stack to judge

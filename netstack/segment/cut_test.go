@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -152,6 +153,7 @@ func FuzzCut(f *testing.F) {
 			f.Add(large(v6, tcp, nil, make([]byte, 999)), tcp, 100)
 		}
 	}
+	f.Add(large(false, true, nil, []byte("abc")), true, math.MaxInt)
 	f.Add(overlaytest.PacketOfDeath(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2)), true, 1)
 	f.Fuzz(func(t *testing.T, pkt []byte, tcp bool, mss int) {
 		var c Cutter

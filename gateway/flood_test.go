@@ -132,7 +132,9 @@ func TestGarbageDoesNoHarm(t *testing.T) {
 		crossUntil(t, p.lb, p.la, packet("10.1.2.9", "10.1.1.1", 1000+i, 100))
 	}
 	drops := p.b.Drops()
-	for _, reason := range []overlay.Drop{overlay.DropMalformed, overlay.DropUnknownSlice, overlay.DropRateLimited} {
+	// Whether initiations came fast enough to be limited is the machine's affair;
+	// the limit itself is tested with a clock of its own.
+	for _, reason := range []overlay.Drop{overlay.DropMalformed, overlay.DropUnknownSlice} {
 		if drops[reason.String()] == 0 {
 			t.Errorf("nothing counted as %v", reason)
 		}

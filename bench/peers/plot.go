@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -77,7 +78,7 @@ func (p plot) draw(r *results) string {
 	fmt.Fprintf(&b, `<text x="16" y="49" fill="#555">%s</text>`+"\n", html.EscapeString(p.unit+" ("+p.better+")"))
 	for v := 0.0; v <= top+step/2; v += step {
 		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle" fill="#555">%s</text>`+"\n",
-			x(v), plotTop-6, x(v), foot, x(v), foot+17, number(v))
+			x(v), plotTop-6, x(v), foot, x(v), foot+17, strconv.FormatFloat(v, 'g', 6, 64))
 	}
 	for i, bar := range bars {
 		y := plotTop + i*plotRow

@@ -135,7 +135,7 @@ func curlOne(ctx context.Context, j *joined, up bool, length time.Duration) (bul
 	}
 	cmd := inside(ctx, j.client, "curl", args...)
 	if up {
-		cmd.Stdin = &zeros{until: time.Now().Add(length)}
+		cmd.Stdin = &zeros{length: length}
 	}
 	out, err := output(cmd)
 	if err != nil {
@@ -163,12 +163,24 @@ func parseCurl(text string) (bulkRun, error) {
 	return bulkRun{bytes: n, elapsed: time.Duration(t * float64(time.Second)), retrans: -1}, nil
 }
 
-// zeros reads as zeros until a time.
-type zeros struct{ until time.Time }
+// pipeHolds is more than the pipe to curl takes before curl reads from it.
+const pipeHolds = 128 << 10
+
+// zeros reads as zeros for a time, which begins when curl has: when more was
+// read than a pipe holds.
+type zeros struct {
+	length time.Duration
+	read   int
+	until  time.Time
+}
 
 func (z *zeros) Read(p []byte) (int, error) {
-	if !time.Now().Before(z.until) {
+	switch {
+	case z.read <= pipeHolds:
+		z.until = time.Now().Add(z.length)
+	case !time.Now().Before(z.until):
 		return 0, io.EOF
 	}
+	z.read += len(p)
 	return len(p), nil
 }

@@ -152,3 +152,11 @@ func TestProbesRefuseWrongArguments(t *testing.T) {
 		t.Error("nothing is no probe")
 	}
 }
+
+func TestZerosLastFromWhenTheyAreRead(t *testing.T) {
+	z := &zeros{length: time.Nanosecond}
+	n, err := io.Copy(io.Discard, z)
+	if err != nil || n <= pipeHolds {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}

@@ -66,7 +66,7 @@ func (l *lab) space(names ...string) error {
 		if err := l.ip(name, "link", "set", "lo", "up"); err != nil {
 			return err
 		}
-		if err := run("nsenter", "--net="+netnsDir+name, "sysctl", "-qw", "net.ipv4.tcp_congestion_control="+relayCongestion); err != nil {
+		if err := l.setting(name, "net/ipv4/tcp_congestion_control", relayCongestion); err != nil {
 			return err
 		}
 	}
@@ -92,11 +92,17 @@ func (l *lab) address(space, dev, addr string, mtu int) error {
 // forwarding lets the kernel of a namespace pass packets on.
 func (l *lab) forwarding(spaces ...string) error {
 	for _, s := range spaces {
-		if err := run("nsenter", "--net="+netnsDir+s, "sysctl", "-qw", "net.ipv4.ip_forward=1"); err != nil {
+		if err := l.setting(s, "net/ipv4/ip_forward", "1"); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// setting writes a sysctl of a namespace.
+func (l *lab) setting(space, name, value string) error {
+	_, err := output(inside(context.Background(), space, "sh", "-c", `echo "$1" > "/proc/sys/$0"`, name, value))
+	return err
 }
 
 func (l *lab) ip(space string, args ...string) error {

@@ -60,7 +60,8 @@ func markdown(r *results) string {
 	}
 	b.WriteString("Two sites as network namespaces of one machine, veth underlay with MTU 1500 and offloads on, systems interleaved round by round.\n" +
 		"Median [min..max], with n where it is not the number of rounds. CPU-s/GB: time of the daemons of both sites on a CPU for each 1e9 bytes of\n" +
-		"payload that arrived. Both sites share the CPUs, so Mbit/s is less than two machines would show; CPU-s/GB carries over.\n\n")
+		"payload that arrived. Both sites share the CPUs, so Mbit/s is less than two machines would show; CPU-s/GB carries over.\n" +
+		"Where curl is the client, Mbit/s counts until the last of its streams has ended.\n\n")
 	b.WriteString(ratioTable(r))
 	for _, t := range tables {
 		b.WriteString(t.markdown(r))

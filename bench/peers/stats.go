@@ -1,9 +1,6 @@
 package main
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // A figure is the median of a measure over the rounds, with its range.
 type figure struct {
@@ -78,31 +75,33 @@ type ratio struct {
 }
 
 // ratios returns the ratio of of to to for every measure that both have in the
-// same round, in the order of measures.
+// same round, in the order of measures; from quiet rounds where there are any.
 func ratios(samples []sample, of, to string, measures []string) []ratio {
 	var out []ratio
 	for _, m := range measures {
-		value := make(map[string]map[int]float64)
+		taken := map[string]map[int]sample{of: {}, to: {}}
 		for _, s := range samples {
-			if s.Measure == m {
-				if value[s.System] == nil {
-					value[s.System] = make(map[int]float64)
-				}
-				value[s.System][s.Round] = s.Value
+			if s.Measure == m && taken[s.System] != nil {
+				taken[s.System][s.Round] = s
 			}
 		}
-		var rs []float64
-		for round, v := range value[of] {
-			if w, ok := value[to][round]; ok && w > 0 {
-				rs = append(rs, v/w)
+		var quiet, all []float64
+		for round, v := range taken[of] {
+			w, ok := taken[to][round]
+			if !ok || w.Value <= 0 {
+				continue
+			}
+			all = append(all, v.Value/w.Value)
+			if max(v.Foreign, w.Foreign) <= foreignMax {
+				quiet = append(quiet, v.Value/w.Value)
 			}
 		}
-		if len(rs) > 0 {
-			out = append(out, ratio{of, to, m, summarize(rs)})
+		if len(quiet) > 0 {
+			all = quiet
+		}
+		if len(all) > 0 {
+			out = append(out, ratio{of, to, m, summarize(all)})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b ratio) int {
-		return cmp.Compare(slices.Index(measures, a.Measure), slices.Index(measures, b.Measure))
-	})
 	return out
 }

@@ -54,6 +54,7 @@ func TestRatiosAreTakenRoundByRound(t *testing.T) {
 		{"theirs", "cpu", 3, 0, 0}, {"ours", "cpu", 3, 1, 0},
 		{"ours", "rtt", 0, 1, 0},
 		{"ours", "mbps", 0, 9, 0}, {"theirs", "mbps", 0, 3, 0},
+		{"ours", "mbps", 1, 9, 0}, {"theirs", "mbps", 1, 1, 1.2}, // busy
 	}
 	got := ratios(samples, "ours", "theirs", []string{"mbps", "rtt", "cpu"})
 	if len(got) != 2 || got[0].Measure != "mbps" || got[1].Measure != "cpu" {

@@ -6,9 +6,9 @@ PKGS     := ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 10s
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PEERS    := .cache/peers/bin
 RESULTS  ?= .cache/peers/results
-GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # A user without a home directory (nobody, a CI container) still builds: the
 # caches then live inside the checkout.

@@ -7,6 +7,8 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 50000x
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PEERS    := .cache/peers/bin
+RESULTS  ?= .cache/peers/results
 
 # A user without a home directory (nobody, a CI container) still builds: the
 # caches then live inside the checkout.
@@ -22,7 +24,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,10 +47,20 @@ prerequisites: ## install what the tests use (as root; otherwise only say what i
 
 lint: ## static checks
 	$(GO) run $(GOLANGCI) run
-	@test -z "$$(gofmt -l cmd overlay netstack gateway router dnsd)" || { gofmt -l cmd overlay netstack gateway router dnsd; exit 1; }
+	@test -z "$$(gofmt -l cmd overlay netstack gateway router dnsd bench)" || { gofmt -l cmd overlay netstack gateway router dnsd bench; exit 1; }
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)
+
+bench: peers ## slicewire beside its peers, into bench/results (as root; about an hour, at most 90 minutes)
+	@$(PEERS)/peers
+
+bench-quick: peers ## the headline ratios (three minutes, after the peers are built once)
+	@$(PEERS)/peers -quick -results "$(RESULTS)"
+
+peers: build
+	@bench/peers/install $(PEERS)
+	@$(GO) build -o $(PEERS)/peers ./bench/peers
 
 clean: ## remove what was built
 	rm -rf bin .cache

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain is the program itself in the sandbox and as a probe: the tests start
+// this very binary.
+func TestMain(m *testing.M) {
+	if inSandbox() || len(os.Args) > 1 && strings.HasPrefix(os.Args[1], "probe-") {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// patience is how long a test waits for what should take seconds.
+const patience = 3 * time.Minute
+
+func TestRawAndOursEndToEnd(t *testing.T) {
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "slicewire"), "slicewire/cmd/slicewire")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want := []string{"raw", "slicewire-forward", "slicewire-socks"}
+	results := filepath.Join(dir, "results")
+	out, code := sandboxed(t, nil, "-quick", "-rounds", "1", "-length", "1s", "-tools", dir, "-results", results, "-only", strings.Join(want, ","))
+	t.Log(out)
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	files, err := filepath.Glob(filepath.Join(results, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	r := readResults(t, files[0])
+	for _, name := range want {
+		f := r.Figures[name]
+		for _, m := range []string{"tcp1_up.mbps", "echo_idle.p50_us", "echo_load.p50_us"} {
+			if f[m].Median <= 0 {
+				t.Errorf("%s: %s is %v", name, m, f[m])
+			}
+		}
+		if name != "raw" && (f["tcp1_up.cpu_s_per_gb"].Median <= 0 || f["rss_idle.mib"].Median <= 0) {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if f := r.Figures["raw"]; f["ping_idle.p50_us"].Median <= 0 || f["tcp1_up.cpu_s_per_gb"].Max != 0 {
+		t.Errorf("raw: %+v", f)
+	}
+}
+
+func readResults(t *testing.T, file string) results {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestAnInterruptEndsEverything(t *testing.T) {
+	out, code := sandboxed(t, func(line string, signal func()) {
+		if strings.Contains(line, "tcp1_up") { // daemons and clients are up
+			signal()
+		}
+	}, "-quick", "-rounds", "50", "-length", "1s", "-results", "", "-only", "raw")
+	if code != 1 || !strings.Contains(out, "interrupted: everything was removed") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+// sandboxed runs the program as a user would, in a group of processes of its
+// own, gives each line to see, and fails if any process of the sandbox is left.
+func sandboxed(t *testing.T, see func(line string, interrupt func()), args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	runtime.LockOSThread() // the sandbox dies with the thread that made it
+	defer runtime.UnlockOSThread()
+	cmd, err := sandboxCommand(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Every process of the sandbox inherits this pipe or the mark; when the
+	// pipe ends, nobody that writes to it is left.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	var out bytes.Buffer
+	lines := bufio.NewScanner(read)
+	for lines.Scan() {
+		out.WriteString(lines.Text() + "\n")
+		if see != nil {
+			see(lines.Text(), func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+		}
+	}
+	_ = cmd.Wait() // its exit code is returned
+	if left := sandboxProcesses(t, cmd.Process.Pid); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// sandboxProcesses returns the processes of the group that the sandbox was.
+func sandboxProcesses(t *testing.T, group int) []string {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, s := range stats {
+		text, err := os.ReadFile(s)
+		if err != nil {
+			continue // it has just ended
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 2 && fields[2] == strconv.Itoa(group) {
+			left = append(left, string(text))
+		}
+	}
+	return left
+}
+
+func TestChoose(t *testing.T) {
+	none := toolbox{}
+	o, err := parseOptions([]string{"-quick"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, left, err := choose(o, none)
+	if err != nil || !slices.ContainsFunc(chosen, func(s system) bool { return s.name == "raw" }) {
+		t.Errorf("%v, %v, %v", chosen, left, err)
+	}
+	if !slices.ContainsFunc(left, func(l string) bool { return strings.HasPrefix(l, "tailscale-user: no tailscaled") }) {
+		t.Errorf("not said: %v", left)
+	}
+	o.only = []string{"raww"}
+	if _, _, err := choose(o, none); err == nil {
+		t.Error("an unknown name is no error")
+	}
+	for _, bad := range [][]string{{"x"}, {"-rounds", "many"}} {
+		if _, err := parseOptions(bad); err == nil {
+			t.Errorf("%v is no error", bad)
+		}
+	}
+}
+
+func TestPlansFitTheirTime(t *testing.T) {
+	quick := 0
+	for _, s := range systems() {
+		if s.quick {
+			quick++
+		}
+	}
+	if d := time.Duration(quick*quickPlan.rounds) * quickPlan.estimate(); d > 165*time.Second {
+		t.Errorf("the quick run takes %v", d)
+	}
+	if d := time.Duration(len(systems())*fullPlan.rounds) * fullPlan.estimate(); d > 80*time.Minute || fullPlan.rounds < 5 {
+		t.Errorf("the full run takes %v", d)
+	}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// slicewireForward starts slicewire with a number of slices. A local port of
+// site a leads to each probe's server, published by site b on the first slice.
+func slicewireForward(slices int) func(context.Context, *lab, toolbox) (*joined, error) {
+	return func(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
+		daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), slices)
+		if err != nil {
+			return nil, err
+		}
+		return &joined{client: "a", server: "b", daemons: daemons, iperf: "127.0.0.1:" + portIperf, echo: "127.0.0.1:" + portEcho}, nil
+	}
+}
+
+// slicewireSocks is the same pair of daemons, used through the SOCKS5 proxy.
+func slicewireSocks(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
+	daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), 1)
+	if err != nil {
+		return nil, err
+	}
+	return &joined{
+		client: "a", server: "b", daemons: daemons, proxy: "127.0.0.1:1080",
+		web: "http://web.bench.svc.slice.local:" + portWeb, echo: "echo.bench.svc.slice.local:" + portEcho,
+	}, nil
+}
+
+// slicewireServices are the probes' servers, which site b publishes.
+var slicewireServices = []struct{ name, port string }{{"iperf", portIperf}, {"echo", portEcho}, {"web", portWeb}}
+
+// startSlicewire makes an authority, certifies a node for each site as an
+// operator would, and starts both daemons.
+func startSlicewire(ctx context.Context, l *lab, program string, slices int) ([]*daemon, error) {
+	if err := l.sites(); err != nil {
+		return nil, err
+	}
+	manifests := l.path("manifests")
+	if err := os.Mkdir(manifests, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(manifests, "bench.yaml"), []byte(slicewireManifests(slices)), 0o600); err != nil {
+		return nil, err
+	}
+	authority := l.path("ca")
+	if err := run(program, "ca", "init", "--dir", authority, "--mesh", "bench"); err != nil {
+		return nil, err
+	}
+	var daemons []*daemon
+	for _, site := range []string{"b", "a"} {
+		state := l.path("state-" + site)
+		request, err := output(exec.CommandContext(ctx, program, "cert", "request", "--state", state))
+		if err != nil {
+			return nil, err
+		}
+		csr, err := l.write(site+".csr", string(request))
+		if err != nil {
+			return nil, err
+		}
+		signed, err := output(exec.CommandContext(ctx, program, "ca", "sign", "--dir", authority, "--manifests", manifests, "--site", "site-"+site, "--node", "gw", csr))
+		if err != nil {
+			return nil, err
+		}
+		bundle, err := l.write(site+".bundle", string(signed))
+		if err != nil {
+			return nil, err
+		}
+		if err := run(program, "cert", "install", "--state", state, bundle); err != nil {
+			return nil, err
+		}
+		config, err := l.write("node-"+site+".yaml", slicewireNode(l, site, state))
+		if err != nil {
+			return nil, err
+		}
+		d, err := l.start(site, "slicewire-"+site, program, "daemon", "--config", config)
+		if err != nil {
+			return nil, err
+		}
+		daemons = append(daemons, d)
+	}
+	return daemons, slicewireJoined(ctx, l, program, slices)
+}
+
+// slicewireJoined waits until every slice of site a has shaken hands with its
+// peer: the slices that carry nothing are joined as well.
+func slicewireJoined(ctx context.Context, l *lab, program string, slices int) error {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	return poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		table, err := output(exec.CommandContext(ctx, program, "status", "--socket", l.path("a.sock")))
+		if err != nil {
+			return false, l.anyEnded() // the socket is not there yet
+		}
+		return strings.Count(string(table), " 1/1 ") == slices, l.anyEnded()
+	})
+}
+
+func slicewireManifests(slices int) string {
+	var b strings.Builder
+	for i := 1; i <= slices; i++ {
+		namespace := "bench" // of the services; a namespace is on one slice
+		if i > 1 {
+			namespace = fmt.Sprintf("idle-%d", i)
+		}
+		fmt.Fprintf(&b, `---
+apiVersion: controller.kubeslice.io/v1alpha1
+kind: SliceConfig
+metadata: {name: slice-%d}
+spec:
+  sliceSubnet: 10.%d.0.0/16
+  sliceType: Application
+  sliceGatewayProvider: {sliceGatewayType: Wireguard, sliceCaType: Local}
+  sliceIpamType: Local
+  clusters: [site-a, site-b]
+  qosProfileDetails: {queueType: HTB, priority: 0, tcType: BANDWIDTH_CONTROL, bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000, dscpClass: Default}
+  namespaceIsolationProfile: {isolationEnabled: true, applicationNamespaces: [{namespace: %s, clusters: ['*']}]}
+`, i, 100+i, namespace)
+	}
+	for _, s := range slicewireServices {
+		fmt.Fprintf(&b, `---
+apiVersion: networking.kubeslice.io/v1beta1
+kind: ServiceExport
+metadata: {name: %s, namespace: bench}
+spec:
+  slice: slice-1
+  selector: {matchLabels: {app: %s}}
+  ports: [{name: tcp, containerPort: %s, protocol: TCP}]
+`, s.name, s.name, s.port)
+	}
+	return b.String()
+}
+
+func slicewireNode(l *lab, site, state string) string {
+	var b strings.Builder
+	addr, other := underlayA, underlayB
+	if site == "b" {
+		addr, other = other, addr
+	}
+	fmt.Fprintf(&b, "version: 1\nmesh: bench\nsite: site-%s\nnode: gw\nlisten: %s:51820\ngossip: {listen: \"%s:7946\", join: [\"%s:7946\"]}\nmanifests: [manifests]\nstate: %s\nsocket: %s\n",
+		site, addr, addr, other, state, l.path(site+".sock"))
+	if site == "a" {
+		b.WriteString("slices:\n  slice-1: {proxy: \"127.0.0.1:1080\"}\nforward:\n")
+		for _, s := range slicewireServices {
+			fmt.Fprintf(&b, "- {slice: slice-1, listen: \"127.0.0.1:%s\", to: \"%s.bench.svc.slice.local:%s\"}\n", s.port, s.name, s.port)
+		}
+		return b.String()
+	}
+	b.WriteString("publish:\n")
+	for _, s := range slicewireServices {
+		fmt.Fprintf(&b, "- {slice: slice-1, namespace: bench, service: %s, backend: %s-0, target: \"127.0.0.1:%s\"}\n", s.name, s.name, s.port)
+	}
+	return b.String()
+}

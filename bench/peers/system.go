@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// A system is one way to join two sites, or to get out of a namespace without
+// root. To add one, write its start function and list it in systems.
+type system struct {
+	name  string
+	about string   // one line for the table's legend
+	needs []string // programs, looked up in the folders of the toolbox and then in PATH
+	quick bool     // part of the quick run
+
+	// start makes the namespaces and starts the daemons in l. It need not wait
+	// until they are ready: the first answer of the echo service says that.
+	start func(ctx context.Context, l *lab, tools toolbox) (*joined, error)
+}
+
+// joined says where the probes find each other through a started system.
+// The server's programs listen on all addresses of the namespace server.
+type joined struct {
+	client, server string // namespaces
+	daemons        []*daemon
+
+	iperf string // host:port of the iperf3 server as the client sees it; empty: bulk goes by curl
+	web   string // URL of the web server as the client sees it, for curl
+	echo  string // host:port of the echo service as the client sees it
+	proxy string // host:port of a SOCKS5 proxy that curl and the echo client go through, or empty
+
+	ping string // address to ping, or empty where ICMP is not carried
+	udp  string // address to send datagrams to, or empty where UDP is not measured
+}
+
+// direct is joined for systems that carry packets: everything is at one address.
+func direct(client, server, addr string, daemons ...*daemon) *joined {
+	return &joined{
+		client: client, server: server, daemons: daemons,
+		iperf: addr + ":" + portIperf, echo: addr + ":" + portEcho, ping: addr, udp: addr,
+	}
+}
+
+// Ports of the probes' servers, in namespaces where nothing else listens.
+const (
+	portIperf = "5201"
+	portEcho  = "5202"
+	portWeb   = "5203"
+	portUDP   = "5204"
+)
+
+// systems are all systems, in the order of the table. A mode of slicewire is
+// listed when the daemon has it.
+func systems() []system {
+	return []system{
+		{name: "raw", about: "the underlay itself: no VPN, one veth pair", quick: true, start: startRaw},
+		{name: "slicewire-forward", about: "slicewire, iperf3 through a local port (forward) to a published service; TCP only", needs: []string{"slicewire"}, quick: true, start: slicewireForward(1)},
+		{name: "slicewire-forward-5", about: "the same with five slices joined, traffic on the first", needs: []string{"slicewire"}, start: slicewireForward(5)},
+		{name: "slicewire-socks", about: "slicewire, curl through its SOCKS5 proxy to a published web server", needs: []string{"slicewire"}, quick: true, start: slicewireSocks},
+		{name: "wireguard-go", about: "wireguard-go, kernel TUN, MTU 1420", needs: []string{"wireguard"}, quick: true, start: startWireguard},
+		{name: "openvpn", about: "OpenVPN, AES-256-GCM over UDP, kernel TUN, no DCO", needs: []string{"openvpn"}, start: startOpenVPN},
+		{name: "kubeslice-chain", about: "KubeSlice's shape: workload, router, OpenVPN gateway, gateway, router, workload in six namespaces", needs: []string{"openvpn"}, quick: true, start: startChain},
+		{name: "nebula", about: "nebula 1.11.0 (the newest that builds with Go 1.26; 1.12 needs Go 1.27 and is faster with its offloads switched on), AES-256-GCM, kernel TUN", needs: []string{"nebula", "nebula-cert"}, start: startNebula},
+		{name: "tailscale", about: "tailscaled 1.102.5, kernel TUN, with the control server of its own tests", needs: []string{"tailscaled", "tailscale", "testcontrol"}, start: startTailscale},
+		{name: "tailscale-user", about: "tailscaled 1.102.5, userspace networking, curl through its SOCKS5 server", needs: []string{"tailscaled", "tailscale", "testcontrol"}, quick: true, start: startTailscaleUser},
+		{name: "slirp4netns", about: "slirp4netns, MTU 65520; no encryption, leaves the namespace on one machine", needs: []string{"slirp4netns"}, start: startSlirp(65520)},
+		{name: "slirp4netns-1500", about: "slirp4netns, MTU 1500; no encryption", needs: []string{"slirp4netns"}, start: startSlirp(1500)},
+		{name: "pasta", about: "pasta, its default MTU; no encryption, leaves the namespace on one machine", needs: []string{"pasta"}, start: startPasta},
+	}
+}
+
+// A toolbox finds the programs of the systems.
+type toolbox struct {
+	dirs []string // looked through before PATH
+	self string   // this program, for the probes' processes
+}
+
+// find returns the path of a program, or its name when it is nowhere.
+func (t toolbox) find(name string) string {
+	for _, dir := range t.dirs {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return name
+}
+
+// missing returns the programs of s that are nowhere.
+func (t toolbox) missing(s system) []string {
+	var none []string
+	for _, n := range s.needs {
+		if t.find(n) == n {
+			none = append(none, n)
+		}
+	}
+	return none
+}
+
+func startRaw(_ context.Context, l *lab, _ toolbox) (*joined, error) {
+	if err := l.sites(); err != nil {
+		return nil, err
+	}
+	return direct("a", "b", underlayB), nil
+}

@@ -153,7 +153,7 @@ func (d *daemon) loop(ctx context.Context) error {
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority
-	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.given.Backends)
+	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), nil, d.given.Backends)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		if !slices.ContainsFunc(attachments, func(a overlay.Attachment) bool { return a.Slice == name && n.local == localOf(d.file, name) }) {

@@ -8,9 +8,9 @@
 // it relies on once more, since one panic would be every slice's.
 //
 // The life of a packet inward: verify lengths and checksums, join segments of
-// one flow into one (coalesce.go), copy into the stack's memory. Outward: the
+// one flow into one (package segment), copy into the stack's memory. Outward: the
 // stack hands over segments of up to 64 KiB, which Link.Read cuts to the MTU,
-// with their checksums, into the reader's buffers (segment.go).
+// with their checksums, into the reader's buffers (cut.go).
 //
 // All methods may be called concurrently. Link.Write copies and keeps no
 // buffer; Link.Read copies into the caller's. Connections are the caller's to

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"slicewire/netstack/segment"
 	"slicewire/overlay"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -55,7 +56,7 @@ type inlet struct {
 // intake is the scratch space of one batch.
 type intake struct {
 	pkts [overlay.BatchSize][]byte
-	runs runs
+	runs segment.Runs
 }
 
 func newInlet(st *Stack, trusted, checking *endpoint) *inlet {
@@ -67,26 +68,26 @@ func newInlet(st *Stack, trusted, checking *endpoint) *inlet {
 // put hands one batch to the stack.
 func (in *inlet) put(bufs [][]byte) {
 	w := in.pool.Get().(*intake)
-	w.runs.n = 0
+	w.runs.Reset()
 	rejected := 0
 	for i, b := range bufs {
 		w.pkts[i] = b[overlay.Headroom:]
-		s, v := verify(w.pkts[i])
+		s, v := segment.Verify(w.pkts[i])
 		switch v {
-		case reject:
+		case segment.Reject:
 			rejected++
-		case unknown:
+		case segment.Unknown:
 			in.deliver(in.checking, w.pkts[i], nil, w.pkts[:])
-		case trusted:
-			w.runs.add(i, w.pkts[:], s)
+		case segment.Trusted:
+			w.runs.Add(i, w.pkts[:], s)
 		}
 	}
 	if rejected > 0 {
 		in.st.out.drops.Add(overlay.DropMalformed, rejected)
 	}
-	for i := range w.runs.n {
-		r := &w.runs.list[i]
-		in.deliver(in.trusted, w.pkts[r.first], r, w.pkts[:])
+	for i := range w.runs.All() {
+		r := &w.runs.All()[i]
+		in.deliver(in.trusted, w.pkts[r.First], r, w.pkts[:])
 	}
 	clear(w.pkts[:len(bufs)])
 	in.pool.Put(w)
@@ -94,15 +95,15 @@ func (in *inlet) put(bufs [][]byte) {
 
 // deliver copies a packet, or the run that starts with it, into the stack's
 // memory and hands it over. A panic of the stack loses the packet and no more.
-func (in *inlet) deliver(e *endpoint, pkt []byte, r *run, pkts [][]byte) {
+func (in *inlet) deliver(e *endpoint, pkt []byte, r *segment.Run, pkts [][]byte) {
 	defer in.survive(pkt)
 	size := len(pkt)
 	if r != nil {
-		size = r.total
+		size = r.Total
 	}
 	view := buffer.NewViewSize(size)
 	if r != nil {
-		r.fill(view.AsSlice(), pkts)
+		r.Fill(view.AsSlice(), pkts)
 	} else {
 		copy(view.AsSlice(), pkt)
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"slicewire/netstack/segment"
 	"slicewire/overlay"
 	"slicewire/overlay/overlaytest"
 
@@ -106,17 +107,17 @@ func FuzzVerify(f *testing.F) {
 		f.Add(g.Malformed())
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		s, v := verify(p)
-		if v != trusted {
+		s, v := segment.Verify(p)
+		if v != segment.Trusted {
 			return
 		}
-		if s.head > len(p) || s.ip >= s.head {
-			t.Fatalf("trusted with headers of %d bytes: %x", s.head, p)
+		if s.Head > len(p) || s.IP >= s.Head {
+			t.Fatalf("trusted with headers of %d bytes: %x", s.Head, p)
 		}
-		var rs runs
-		rs.add(0, [][]byte{p}, s)
-		dst := make([]byte, rs.list[0].total)
-		rs.list[0].fill(dst, [][]byte{p})
+		var rs segment.Runs
+		rs.Add(0, [][]byte{p}, s)
+		dst := make([]byte, rs.All()[0].Total)
+		rs.All()[0].Fill(dst, [][]byte{p})
 		if !bytes.Equal(dst, p) {
 			t.Fatalf("a packet alone changed: %x", p)
 		}

@@ -23,7 +23,9 @@ var layers = map[string][]string{
 	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
 	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
 	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
-	"netstack":            {"slicewire/overlay", "gvisor.dev/gvisor"},
+	"netstack":            {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
+	"netstack/segment":    {"slicewire/overlay"},
+	"netstack/port":       {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/sys", "github.com/songgao/water", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 	"netstack/pump":       {},
 	"netstack/socks":      {"slicewire/overlay", "slicewire/netstack/pump"},
 	"netstack/publish":    {"slicewire/overlay", "slicewire/netstack/pump"},
@@ -42,6 +44,7 @@ var soleImporters = map[string]string{
 	"github.com/hashicorp/memberlist": "overlay/gossip",
 	"github.com/miekg/dns":            "dnsd",
 	"github.com/gaissmai/bart":        "router",
+	"github.com/songgao/water":        "netstack/port",
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -3,6 +3,8 @@ package netstack
 import (
 	"encoding/binary"
 
+	"slicewire/netstack/segment"
+
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -105,7 +107,7 @@ func (c *cutter) next(b []byte) int {
 	binary.BigEndian.PutUint32(tcp[4:], c.seq)
 	tcp[13] = c.flags
 	if !last {
-		tcp[13] &^= tcpFIN | tcpPSH
+		tcp[13] &^= segment.FIN | segment.PSH
 	}
 	tcp[16], tcp[17] = 0, 0
 	sum := checksum.Combine(c.pseudo, uint16(len(tcp)))
@@ -120,24 +122,12 @@ func (c *cutter) next(b []byte) int {
 	}
 	c.seq += uint32(n)
 	c.id++
-	c.flags &^= tcpCWR // RFC 3168: said once
+	c.flags &^= segment.CWR // RFC 3168: said once
 	if last {
 		c.stop()
 	}
 	return len(b)
 }
-
-// TCP flags.
-const (
-	tcpFIN = 1 << iota
-	tcpSYN
-	tcpRST
-	tcpPSH
-	tcpACK
-	tcpURG
-	_
-	tcpCWR
-)
 
 // copy fills b from where the cutter is. The packet has that many bytes left.
 func (c *cutter) copy(b []byte) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"slicewire/netstack/segment"
 	"slicewire/overlay"
 	"slicewire/overlay/overlaytest"
 
@@ -22,18 +23,18 @@ func jsonLog(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, 
 // joined sorts packets into runs and returns the joined packets.
 func joined(t *testing.T, pkts [][]byte) [][]byte {
 	t.Helper()
-	var rs runs
+	var rs segment.Runs
 	for i, p := range pkts {
-		s, v := verify(p)
-		if v != trusted {
+		s, v := segment.Verify(p)
+		if v != segment.Trusted {
 			t.Fatalf("not trusted: %x", p)
 		}
-		rs.add(i, pkts, s)
+		rs.Add(i, pkts, s)
 	}
 	var out [][]byte
-	for i := range rs.n {
-		b := make([]byte, rs.list[i].total)
-		rs.list[i].fill(b, pkts)
+	for i := range rs.All() {
+		b := make([]byte, rs.All()[i].Total)
+		rs.All()[i].Fill(b, pkts)
 		out = append(out, b)
 	}
 	return out
@@ -44,7 +45,7 @@ func seg(src uint16, seq int, flags uint8, options []byte, data string) []byte {
 }
 
 func TestSegmentsAreJoined(t *testing.T) {
-	const a, p, f = tcpACK, tcpPSH, tcpFIN
+	const a, p, f = segment.ACK, segment.PSH, segment.FIN
 	stamp := func(v byte) []byte { return []byte{1, 1, 8, 10, 0, 0, 0, v, 0, 0, 0, 1} }
 	other := func(pkt []byte, at int, v byte) []byte {
 		pkt[at] = v
@@ -105,7 +106,7 @@ func TestCutAndJoinAreInverse(t *testing.T) {
 		for k := range data {
 			data[k] = byte(rng.Uint32())
 		}
-		super := overlaytest.TCP(src, dst, rng.Uint32(), 3, tcpACK|tcpPSH, options, data)
+		super := overlaytest.TCP(src, dst, rng.Uint32(), 3, segment.ACK|segment.PSH, options, data)
 		mss := 1 + rng.IntN(1400)
 		if len(data)/mss >= overlay.BatchSize {
 			mss = len(data)/overlay.BatchSize + 1
@@ -158,25 +159,25 @@ func TestThePathAllocatesNothing(t *testing.T) {
 	data := make([]byte, 1300)
 	var pkts [][]byte
 	for i := range overlay.BatchSize {
-		pkts = append(pkts, seg(1, i*len(data), tcpACK, nil, string(data)))
+		pkts = append(pkts, seg(1, i*len(data), segment.ACK, nil, string(data)))
 	}
-	rs := new(runs)
+	rs := new(segment.Runs)
 	dst := make([]byte, 65535)
 	if n := testing.AllocsPerRun(200, func() {
-		rs.n = 0
+		rs.Reset()
 		for i, p := range pkts {
-			s, v := verify(p)
-			if v != trusted {
+			s, v := segment.Verify(p)
+			if v != segment.Trusted {
 				t.Fatal("not trusted")
 			}
-			rs.add(i, pkts, s)
+			rs.Add(i, pkts, s)
 		}
-		rs.list[0].fill(dst[:rs.list[0].total], pkts)
-	}); n != 0 || rs.n != 1 {
-		t.Errorf("inward: %v allocations, %d runs", n, rs.n)
+		rs.All()[0].Fill(dst[:rs.All()[0].Total], pkts)
+	}); n != 0 || len(rs.All()) != 1 {
+		t.Errorf("inward: %v allocations, %d runs", n, len(rs.All()))
 	}
 
-	super := overlaytest.TCP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), 0, 0, tcpACK, nil, make([]byte, 40_000))
+	super := overlaytest.TCP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), 0, 0, segment.ACK, nil, make([]byte, 40_000))
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: 40, Payload: buffer.MakeWithData(super[40:])})
 	copy(pkt.TransportHeader().Push(20), super[20:])
 	copy(pkt.NetworkHeader().Push(20), super[:20])
@@ -199,7 +200,7 @@ func TestThePathAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkCut(b *testing.B) {
-	super := overlaytest.TCP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), 0, 0, tcpACK, nil, make([]byte, 60_000))
+	super := overlaytest.TCP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), 0, 0, segment.ACK, nil, make([]byte, 60_000))
 	b.SetBytes(60_000)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -212,11 +213,11 @@ func BenchmarkCut(b *testing.B) {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	p := seg(1, 0, tcpACK, nil, string(make([]byte, 1380)))
+	p := seg(1, 0, segment.ACK, nil, string(make([]byte, 1380)))
 	b.SetBytes(int64(len(p)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, v := verify(p); v != trusted {
+		if _, v := segment.Verify(p); v != segment.Trusted {
 			b.Fatal("not trusted")
 		}
 	}

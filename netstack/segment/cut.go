@@ -63,7 +63,7 @@ func (c *Cutter) Start(pkt []byte, tcp bool, mss int) bool {
 	default:
 		return false
 	}
-	c.tcp, c.mss = tcp, mss
+	c.tcp, c.mss = tcp, min(mss, len(pkt))
 	if tcp {
 		if proto != protoTCP || len(pkt) < c.ip+tcpHeader {
 			return false

@@ -8,13 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"slicewire/netstack/port"
 )
@@ -81,8 +79,8 @@ func namespacePath(netns string) string {
 func attachNamespace(ctx context.Context, socket, slice, netns, device string) (WorkloadOffer, error) {
 	var none WorkloadOffer
 	if device == "" {
-		if err := inNamespace(netns, func() (err error) { device, err = freeDevice(); return err }); err != nil {
-			return none, err
+		if err := port.Namespace(netns).Do(func() (err error) { device, err = freeDevice(); return err }); err != nil {
+			return none, explainNamespace(err)
 		}
 	}
 	conn, err := newClient(socket).workload(ctx, WorkloadRequest{Kind: workloadAttach, Slice: slice, Netns: netns, Device: device})
@@ -95,9 +93,9 @@ func attachNamespace(ctx context.Context, socket, slice, netns, device string) (
 		return none, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(or(m.Error, "none"))))
 	}
 	var file *os.File
-	if err := inNamespace(netns, func() (err error) { file, err = port.OpenTUNFile(portConfig(*m.Offer, device)); return err }); err != nil {
+	if err := port.Namespace(netns).Do(func() (err error) { file, err = port.OpenTUNFile(portConfig(*m.Offer, device)); return err }); err != nil {
 		_ = conn.send(linkMessage{Error: err.Error()}, nil) // the daemon frees the address
-		return none, err
+		return none, explainNamespace(err)
 	}
 	err = conn.send(linkMessage{Medium: mediumTUN}, file)
 	file.Close()
@@ -130,39 +128,16 @@ func freeDevice() (string, error) {
 	return "", errors.New("no free device name: choose one with --name")
 }
 
-// inNamespace calls f on a thread that is in the network namespace at path. The
-// thread ends with it, so that nothing else ever runs there.
-func inNamespace(path string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlock
-		done <- func() error {
-			ns, err := os.Open(path)
-			if err != nil {
-				return explainNamespace(path, err)
-			}
-			defer ns.Close()
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return explainNamespace(path, err)
-			}
-			return f()
-		}()
-	}()
-	return <-done
-}
-
-func explainNamespace(path string, err error) error {
-	code := exitFailure
+// explainNamespace gives what went wrong in a network namespace, or on the way
+// there, the exit code it deserves.
+func explainNamespace(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		code = exitUnreachable
+		return &exitError{exitUnreachable, err}
 	case errors.Is(err, fs.ErrPermission):
-		code = exitNotAllowed
-		err = fmt.Errorf("%w: attach needs root", err)
-	case errors.Is(err, unix.EINVAL):
-		err = fmt.Errorf("%w: not a network namespace", err)
+		return &exitError{exitNotAllowed, fmt.Errorf("%w: attach needs root", err)}
 	}
-	return &exitError{code, fmt.Errorf("enter the network namespace %s: %w", path, err)}
+	return err
 }
 
 func (c *client) detach(ctx context.Context, req DetachRequest) error {

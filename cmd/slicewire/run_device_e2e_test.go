@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/netstack/port"
 )
 
 // checkMedium runs a program as the test's own user: root may open
@@ -155,7 +157,7 @@ func TestAttachPutsANamespaceOnASlice(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
-	if err := loopbackUp(); err != nil {
+	if err := port.LoopbackUp(); err != nil {
 		t.Fatal(err)
 	}
 	m := &runMesh{mesh: startMesh(t, "worker-1", "worker-2"), binary: os.Args[0]}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/netstack/port"
 )
 
 func TestOnlyADeviceIsTakenForOne(t *testing.T) {
@@ -49,7 +51,7 @@ func TestAPacketSocketHasToBeBound(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
-	if err := loopbackUp(); err != nil {
+	if err := port.LoopbackUp(); err != nil {
 		t.Fatal(err)
 	}
 	lo, err := net.InterfaceByName("lo")

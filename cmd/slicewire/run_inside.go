@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"slicewire/netstack/port"
 )
 
 // insideVerb is how `slicewire run` starts itself in the new namespaces; nobody
@@ -94,8 +96,8 @@ func furnish(conn *linkConn, offer WorkloadOffer) error {
 		return err
 	}
 	defer file.Close()
-	if err := loopbackUp(); err != nil {
-		return fmt.Errorf("loopback: %w", err)
+	if err := port.LoopbackUp(); err != nil {
+		return err
 	}
 	if err := ownMounts(resolvConf(offer)); err != nil {
 		return err

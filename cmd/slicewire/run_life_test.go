@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -216,6 +217,10 @@ func (m *runMesh) checkStoppedDaemon(t *testing.T, n *demoNode) {
 	<-n.done
 	if code := n.process.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the daemon: exit %d\n%s", code, n.tail())
+	}
+	// It has seen programs end in every way, killed ones and hostile ones.
+	if log, err := os.ReadFile(n.logFile); err != nil || bytes.Contains(log, []byte("level=ERROR")) {
+		t.Errorf("%v: its log has errors\n%s", err, log)
 	}
 	m.restart(n)
 }

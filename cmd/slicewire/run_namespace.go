@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/netstack/port"
 )
 
 const resolvPath = "/etc/resolv.conf"
@@ -20,15 +22,7 @@ var otherResolvers = []string{"/run/systemd/resolve", "/run/nscd"}
 // resolvConf is what the resolver of a program on a slice reads. A name with
 // one dot, service.namespace, is first looked for on the slice.
 func resolvConf(offer WorkloadOffer) string {
-	var b strings.Builder
-	for _, a := range offer.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", a)
-	}
-	if len(offer.Search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(offer.Search, " "))
-	}
-	b.WriteString("options ndots:2 timeout:2\n")
-	return b.String()
+	return port.ResolvConf(offer.DNS, offer.Search) + "options ndots:2 timeout:2\n"
 }
 
 // ownMounts gives the mount namespace its own /proc and resolv.conf. Nothing of
@@ -104,21 +98,6 @@ func mountTmpfs(dir string) error {
 // program has CAP_NET_RAW in its namespace.
 func allowEcho(path string, gid int) {
 	_ = os.WriteFile(path, fmt.Appendf(nil, "%d %d", gid, gid), 0)
-}
-
-// loopbackUp brings up the namespace's own loopback.
-func loopbackUp() error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
 }
 
 // explainNamespaces says what to do when the kernel refuses new namespaces.

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/netstack/port"
 )
 
 // insideTest is set for the tests that run again in namespaces of their own.
@@ -59,7 +61,7 @@ func TestTheMountsOfARunAreItsOwn(t *testing.T) {
 	if _, err := os.Stat("/etc/passwd"); err != nil {
 		t.Errorf("the rest of the folder is gone: %v", err)
 	}
-	if err := loopbackUp(); err != nil {
+	if err := port.LoopbackUp(); err != nil {
 		t.Fatal(err)
 	}
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -76,7 +78,7 @@ func TestResolvConfLeadsToTheSliceAlone(t *testing.T) {
 	got := resolvConf(WorkloadOffer{
 		DNS: []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")}, Search: []string{"svc.slice.local"},
 	})
-	const want = "nameserver 10.1.0.1\nnameserver fd00::1\nsearch svc.slice.local\noptions ndots:2 timeout:2\n"
+	const want = "# written by slicewire\nnameserver 10.1.0.1\nnameserver fd00::1\nsearch svc.slice.local\noptions ndots:2 timeout:2\n"
 	if got != want {
 		t.Errorf("got %q", got)
 	}

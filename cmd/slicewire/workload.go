@@ -32,7 +32,7 @@ var (
 	errEnding    = errors.New("the daemon is ending")
 	errNoPlace   = errors.New("the workload's address is no longer on this slice")
 	errReopened  = errors.New("the slice was closed or opened anew")
-	errDismissed = errors.New("detached")
+	errLeft      = errors.New("it has ended or was detached")
 )
 
 // A workload is something on this node that is on a slice with addresses of its
@@ -189,7 +189,7 @@ func (d *daemon) Leave(ctx context.Context, match func(*workload) bool) (n int, 
 		var last *workload
 		for _, w := range slices.Clone(d.workloads) {
 			if match(w) {
-				d.end(w, errDismissed)
+				d.end(w, errLeft)
 				last = w
 				n++
 			}

@@ -2,7 +2,9 @@ package port
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -157,6 +159,29 @@ func TestWhatCannotBeOpenedLeavesNothing(t *testing.T) {
 	}
 	if after := descriptors(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func TestWithoutIPv6(t *testing.T) {
+	ns := newNamespace(t)
+	err := ns.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range kinds() {
+		var log bytes.Buffer
+		p, err := open(ns, siteConfig(1, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "no IPv6"); n != 1 {
+			t.Errorf("%s: log: %s", name, log.String())
+		}
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -137,25 +136,17 @@ func openPacket(h *netlink.Handle, cfg Config) (_ *os.File, err error) {
 	return os.NewFile(uintptr(fd), "packet socket on "+pair.PeerName), nil
 }
 
-// carrierWait is how long a veth may take to notice that both ends are up; it
-// takes a millisecond, unless the machine is very busy.
-const carrierWait = 5 * time.Second
-
 // waitCarrier waits until the kernel has noticed that the pair is up: until
 // then what is sent on the end that was up first is lost.
 func waitCarrier(h *netlink.Handle, l netlink.Link) error {
-	for end := time.Now().Add(carrierWait); ; time.Sleep(time.Millisecond) {
+	err := await(func() (bool, error) {
 		now, err := h.LinkByIndex(l.Attrs().Index)
-		if err != nil {
-			return fmt.Errorf("interface %s: %w", l.Attrs().Name, err)
-		}
-		if now.Attrs().OperState == netlink.OperUp {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("interface %s: is %v, not up, after %v", l.Attrs().Name, now.Attrs().OperState, carrierWait)
-		}
+		return err == nil && now.Attrs().OperState == netlink.OperUp, err
+	})
+	if err != nil {
+		return fmt.Errorf("interface %s: carrier: %w", l.Attrs().Name, err)
 	}
+	return nil
 }
 
 // The ethtool commands that make an interface finish its packets itself.

@@ -182,10 +182,10 @@ func (p *Port) Write(bufs [][]byte) error {
 // Close closes the device and removes what Open made.
 func (p *Port) Close() error {
 	p.closing.Do(func() {
+		p.gone = p.file.Close() // first, so that Read hears of nothing else
 		if p.undo != nil {
-			p.gone = p.undo()
+			p.gone = errors.Join(p.gone, p.undo())
 		}
-		p.gone = errors.Join(p.gone, p.file.Close())
 	})
 	return p.gone
 }

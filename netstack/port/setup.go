@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -43,16 +45,14 @@ func setup(h *netlink.Handle, cfg Config, l netlink.Link) error {
 	if err := h.LinkSetUp(l); err != nil {
 		return fmt.Errorf("interface %s: up: %w", cfg.Name, err)
 	}
-	for _, a := range cfg.Addrs {
-		addr := &netlink.Addr{IPNet: ipNet(a)}
-		if a.Addr().Is6() {
-			addr.Flags = unix.IFA_F_NODAD // the slice assigns addresses; nobody would answer
-		}
-		if err := h.AddrAdd(l, addr); err != nil {
-			return fmt.Errorf("interface %s: address %v: %w", cfg.Name, a, err)
-		}
+	no6, err := addresses(h, cfg, l)
+	if err != nil {
+		return err
 	}
 	for _, dst := range cfg.Routes {
+		if no6 && dst.Addr().Is6() {
+			continue
+		}
 		rt := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(dst.Masked()), Scope: netlink.SCOPE_LINK}
 		if src, ok := sourceFor(cfg.Addrs, dst); ok {
 			rt.Src = net.IP(src.AsSlice())
@@ -65,6 +65,69 @@ func setup(h *netlink.Handle, cfg Config, l netlink.Link) error {
 		}
 	}
 	return nil
+}
+
+// addresses gives the interface its addresses. Where IPv6 is switched off those
+// of IPv4 must do.
+func addresses(h *netlink.Handle, cfg Config, l netlink.Link) (no6 bool, err error) {
+	for _, a := range cfg.Addrs {
+		addr := &netlink.Addr{IPNet: ipNet(a)}
+		if a.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD // the slice assigns addresses; nobody would answer
+		}
+		err := h.AddrAdd(l, addr)
+		switch {
+		case err == nil:
+		case a.Addr().Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP)):
+			if !no6 {
+				cfg.Log.Warn("no IPv6 in this network namespace, going on without", "port", cfg.Name, "err", err)
+			}
+			no6 = true
+		default:
+			return no6, fmt.Errorf("interface %s: address %v: %w", cfg.Name, a, err)
+		}
+	}
+	if no6 {
+		return no6, nil
+	}
+	for _, a := range cfg.Addrs {
+		if a.Addr().Is4() {
+			continue
+		}
+		if err := waitLocal(h, a.Addr()); err != nil {
+			return no6, fmt.Errorf("interface %s: address %v: %w", cfg.Name, a, err)
+		}
+	}
+	return no6, nil
+}
+
+// waitLocal waits until packets for an IPv6 address are taken: the kernel adds
+// the route for it after it has answered that the address is there.
+func waitLocal(h *netlink.Handle, a netip.Addr) error {
+	return await(func() (bool, error) {
+		routes, err := h.RouteGet(a.AsSlice())
+		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+			return false, nil
+		}
+		return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
+	})
+}
+
+// kernelWait is how long the kernel may take for what it does after it has
+// answered: a millisecond, unless it is busy taking networks apart.
+const kernelWait = 10 * time.Second
+
+// await asks until the answer is yes.
+func await(ask func() (bool, error)) error {
+	for end := time.Now().Add(kernelWait); ; time.Sleep(time.Millisecond) {
+		yes, err := ask()
+		switch {
+		case yes || err != nil:
+			return err
+		case time.Now().After(end):
+			return fmt.Errorf("not ready after %v: %w", kernelWait, os.ErrDeadlineExceeded)
+		}
+	}
 }
 
 // sourceFor returns the first address of the route's family: what a program

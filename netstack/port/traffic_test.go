@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a test waits for what should take milliseconds.
-const patience = 20 * time.Second
+// patience is how long a test waits for what should take milliseconds, on a machine that is busy with others.
+const patience = 60 * time.Second
 
 func TestTwoNamespacesThroughTwoPorts(t *testing.T) {
 	for _, c := range []struct {
@@ -40,11 +40,11 @@ func TestTwoNamespacesThroughTwoPorts(t *testing.T) {
 					a, b, _ := join(t, c.one, c.two, Config{Offload: offload, MTU: 1400})
 					for _, to := range []netip.Addr{b.v4, b.v6} {
 						pingOnce(t, a.ns, to)
-						transfer(t, a.ns, b.ns, to, 16<<20)
+						transfer(t, a.ns, b.ns, to, 4<<20)
 						datagrams(t, a.ns, b.ns, to)
 					}
-					transfer(t, b.ns, a.ns, a.v4, 16<<20)
-					transfer(t, b.ns, a.ns, a.v6, 16<<20)
+					transfer(t, b.ns, a.ns, a.v4, 4<<20)
+					transfer(t, b.ns, a.ns, a.v6, 4<<20)
 					for _, s := range []*site{a, b} {
 						// No refusal on the way: what was joined was taken.
 						if tcp, udp := s.port.Offloads(); tcp != s.port.frame.vnet || udp != tcp {
@@ -63,8 +63,8 @@ func TestTwoNamespacesThroughTwoPorts(t *testing.T) {
 	}
 }
 
-// A stream of 64 MiB in each direction at once, as issue-sized proof; the other
-// tests use less.
+// A stream of 64 MiB in each direction at once, over IPv4 one way and IPv6 the
+// other.
 func TestBulkBothWays(t *testing.T) {
 	a, b, _ := join(t, orPacket(OpenTUN), OpenPacket, Config{Offload: true})
 	done := make(chan struct{})

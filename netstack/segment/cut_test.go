@@ -33,7 +33,7 @@ func large(v6, tcp bool, options, data []byte) []byte {
 func TestCutAndJoinAreInverse(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 2))
 	runs := &Runs{UDP: true}
-	for i := range 3000 {
+	for i := range 600 {
 		v6, tcp := rng.IntN(2) == 0, rng.IntN(2) == 0
 		options := bytes.Repeat([]byte{1}, 4*rng.IntN(11))
 		data := make([]byte, 1+rng.IntN(44_000))

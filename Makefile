@@ -5,7 +5,7 @@ BIN      := bin/slicewire
 PKGS     := ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-FUZZTIME ?= 10s
+FUZZTIME ?= 50000x
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # A user without a home directory (nobody, a CI container) still builds: the
@@ -37,6 +37,7 @@ demo: build ## three sites on this machine, no root; ONCE=1 checks itself and en
 
 test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
+	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PKGS)
 
 prerequisites: ## install what the tests use (as root; otherwise only say what is missing)
@@ -46,7 +47,7 @@ lint: ## static checks
 	$(GO) run $(GOLANGCI) run
 	@test -z "$$(gofmt -l cmd overlay netstack gateway router dnsd)" || { gofmt -l cmd overlay netstack gateway router dnsd; exit 1; }
 
-fuzz: ## every fuzz target for FUZZTIME
+fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)
 
 clean: ## remove what was built

@@ -50,8 +50,9 @@ type tunnel struct {
 
 type greeting struct {
 	since time.Time
-	after time.Time // a handshake later than this is what we want
-	sent  int       // of greetings
+	after time.Time        // a handshake later than this is what we want
+	sent  int              // of greetings
+	to    []netip.AddrPort // where the peer may be, tried in turn
 }
 
 func newTunnel(conf Tunnel, m *mux, c *Config) (*tunnel, error) {
@@ -138,7 +139,7 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 		if p := t.dev.LookupPeer(k); p != nil {
 			// What goes wrong is logged by the device and repaired by its timers.
 			_ = p.SendHandshakeInitiation(false)
-			t.young[k] = greeting{since: now, after: after}
+			t.young[k] = greeting{since: now, after: after, to: filter(is[k].Endpoints, usable)}
 		}
 	}
 	if text != "" || rekeyed {
@@ -200,6 +201,9 @@ func (t *tunnel) greet(now time.Time) (left bool) {
 			delete(t.young, k)
 			continue
 		}
+		if n := len(g.to); n > 1 {
+			t.tryAt(k, g.to[(g.sent+1)%n])
+		}
 		if p := t.dev.LookupPeer(k); p != nil {
 			p.ExpireCurrentKeypairs() // else WireGuard waits 5 s between initiations
 			_ = p.SendHandshakeInitiation(false)
@@ -211,6 +215,12 @@ func (t *tunnel) greet(now time.Time) (left bool) {
 		t.young[k] = g
 	}
 	return len(t.young) > 0
+}
+
+// tryAt has the device reach a peer at another of its endpoints.
+func (t *tunnel) tryAt(key [32]byte, at netip.AddrPort) {
+	text := fmt.Sprintf("public_key=%s\nupdate_only=true\nendpoint=%s\n", hex.EncodeToString(key[:]), at)
+	_ = t.dev.IpcSet(text) // what goes wrong is logged by the device; the peer stays where it was
 }
 
 // deviceLogger leads a device's messages to slog. They name peers by a part of

@@ -81,6 +81,11 @@ func byKey(peers []Peer) map[[32]byte]*Peer {
 	return m
 }
 
+// filter returns the addresses that are usable, in order.
+func filter(addrs []netip.AddrPort, usable func(netip.AddrPort) bool) []netip.AddrPort {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.AddrPort) bool { return !usable(a) })
+}
+
 func first(addrs []netip.AddrPort, usable func(netip.AddrPort) bool) (netip.AddrPort, bool) {
 	i := slices.IndexFunc(addrs, usable)
 	if i < 0 {

@@ -49,8 +49,11 @@ type NameEntry struct {
 //
 //  1. A node is a peer once its endpoint, its key and its prefixes are known.
 //  2. A prefix announced by several nodes goes to the first by NodeID; one that
-//     contains the node's own block stays unrouted, for the node is there.
-//  3. A service counts only where its namespace is bound to the slice at the
+//     overlaps the node's own block stays unrouted, for the node is there.
+//  3. A key told by several nodes is the first's by NodeID, and the node's own
+//     key is nobody else's: the others are no peers. A record proves who says
+//     it, not that the private key is theirs.
+//  4. A service counts only where its namespace is bound to the slice at the
 //     site that announces it. Ports and aliases come from the first node.
 func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	records = slices.Clone(records)
@@ -73,6 +76,12 @@ func lookPeers(self NodeID, s *Slice, own *Attachment, records []Record) []Peer 
 		return p
 	}
 	owned := make(map[netip.Prefix]bool)
+	taken := make(map[[32]byte]bool)
+	for _, r := range records {
+		if r.Origin == self && !r.Deleted && r.Key == (Key{Kind: KindKey, Slice: s.Name}) {
+			taken[r.WGKey.PublicKey] = true
+		}
+	}
 	for _, r := range records {
 		_, member := s.Site(r.Origin.Site)
 		if r.Deleted || r.Origin == self || !member {
@@ -83,11 +92,14 @@ func lookPeers(self NodeID, s *Slice, own *Attachment, records []Record) []Peer 
 			peer(r.Origin).Endpoints = r.Node.Endpoints
 		case r.Key.Slice != s.Name:
 		case r.Key.Kind == KindKey:
-			peer(r.Origin).PublicKey = r.WGKey.PublicKey
+			if k := r.WGKey.PublicKey; !taken[k] {
+				taken[k] = true
+				peer(r.Origin).PublicKey = k
+			}
 		case r.Key.Kind == KindPrefix:
 			p := peer(r.Origin)
 			for _, prefix := range r.Prefix.Prefixes {
-				mine := covers(prefix, own.Block) || covers(prefix, own.Block6)
+				mine := prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6)
 				if mine || owned[prefix] {
 					continue
 				}

@@ -196,6 +196,53 @@ func TestAPrefixHasOneOwner(t *testing.T) {
 	}
 }
 
+func TestAKeyHasOneOwner(t *testing.T) {
+	s := testSlice(t)
+	m := &Mesh{Name: "m", Slices: []Slice{*s}}
+	self := testNode(t, m, "a", "n1", 0)
+	own := attachOne(t, m, self)
+	honest, thief := testNode(t, m, "b", "n1", 0), testNode(t, m, "c", "n1", 0)
+	for _, tc := range []struct {
+		name string
+		key  byte // that the thief tells
+		want []NodeID
+	}{
+		{"a key of its own", 3, []NodeID{honest.ID, thief.ID}},
+		{"another node's key", 2, []NodeID{honest.ID}},
+		{"this node's key", 1, []NodeID{honest.ID}},
+	} {
+		records := slices.Concat(tellAll(thief.ID, attachOne(t, m, thief), tc.key), tellAll(honest.ID, attachOne(t, m, honest), 2), tellAll(self.ID, own, 1))
+		var got []NodeID
+		for _, p := range Look(self.ID, s, &own, records).Peers {
+			got = append(got, p.ID)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: peers %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestNobodyElseIsRoutedInTheOwnBlock(t *testing.T) {
+	s := testSlice(t)
+	m := &Mesh{Name: "m", Slices: []Slice{*s}}
+	self := testNode(t, m, "a", "n1", 0)
+	own := attachOne(t, m, self)
+	mate := testNode(t, m, "a", "n2", 1) // a gateway of the same site: its certificate covers this node's block
+	records := tellAll(mate.ID, attachOne(t, m, mate), 2)
+	for i := range records {
+		if records[i].Prefix != nil {
+			records[i].Prefix.Prefixes = append(records[i].Prefix.Prefixes, netip.PrefixFrom(own.Addr, 32), netip.PrefixFrom(own.Addr6, 128), netip.PrefixFrom(own.Block.Addr(), 25))
+		}
+	}
+	for _, p := range Look(self.ID, s, &own, records).Peers {
+		for _, prefix := range p.Prefixes {
+			if prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6) {
+				t.Errorf("%v is routed to %v", prefix, p.ID)
+			}
+		}
+	}
+}
+
 func TestACertificateThatGrantsTooLittleAttachesNothing(t *testing.T) {
 	s := testSlice(t)
 	m := &Mesh{Name: "m", Slices: []Slice{*s}}

@@ -357,13 +357,13 @@ func TestForwardAllocatesNothing(t *testing.T) {
 		if n, err := g.Outside().Read(out, sizes); n != 2 || err != nil {
 			t.Fatalf("read %d packets, %v: drops %v", n, err, g.drops.Snapshot())
 		}
-	}); n != 0 {
+	}); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations a batch", n)
 	}
 	if n := testing.AllocsPerRun(1000, func() {
 		copy(work, bufs)
 		_ = g.Outside().Write(work) // all dropped: wrong source
-	}); n != 0 {
+	}); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations an outside batch", n)
 	}
 }

@@ -65,9 +65,8 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	for _, b := range n.publish.Status() {
 		s.Publish = append(s.Publish, publishStatus(b))
 	}
-	for line := range strings.Lines(n.local.forwards) {
-		listen, to, _ := strings.Cut(strings.TrimSpace(line), " ")
-		s.Forward = append(s.Forward, ForwardStatus{Listen: listen, To: to, Active: int(n.forwards[len(s.Forward)].Stats().Active)})
+	for i, f := range n.local.forwards {
+		s.Forward = append(s.Forward, ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
 	}
 	s.Workloads = v.counted()
 	s.Counters, s.Drops = n.counters()

@@ -1,10 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+// How long a daemon waits for the folder: one that was killed holds it until the
+// kernel has cleared it away, which may be after its successor has started.
+const (
+	lockWait  = 2 * time.Second
+	lockRetry = 10 * time.Millisecond
 )
 
 // lock makes this process the only user of the folder until the returned
@@ -14,9 +23,14 @@ func (d stateDir) lock() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock the state folder %s: another daemon uses it (%w)", d, err)
+	for end := time.Now().Add(lockWait); ; time.Sleep(lockRetry) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			f.Close()
+			return nil, fmt.Errorf("lock the state folder %s: another daemon uses it (%w)", d, err)
+		}
 	}
-	return func() { f.Close() }, nil
 }

@@ -160,7 +160,8 @@ func (d *daemon) reconcile() error {
 	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.living(), d.given.Backends)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
-		if !slices.ContainsFunc(attachments, func(a overlay.Attachment) bool { return a.Slice == name && n.local == localOf(d.file, name) }) {
+		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.file, &a)) }
+		if !slices.ContainsFunc(attachments, same) {
 			errs = append(errs, d.stopSlice(n))
 		}
 	}
@@ -214,7 +215,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.file, a.Slice), key, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.file, a), key, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

@@ -48,22 +48,27 @@ type sliceNode struct {
 	done   chan error // the fault that ended it, nil after stop
 }
 
-// localSlice is what the node file says of a slice, as one comparable value
-// per slice: a slice whose local settings change is opened anew.
+// localSlice is what a slice's listeners depend on: its settings in the node file
+// and the node's own addresses. A slice for which it changes is opened anew.
 type localSlice struct {
-	proxy    string
-	dns      string
-	mtu      int
-	forwards string // "listen to\n" lines, in the file's order
+	addr, addr6 netip.Addr
+	proxy, dns  string
+	mtu         int
+	forwards    []manifest.Forward
 }
 
-// localOf gathers a slice's settings from the node file.
-func localOf(file *manifest.NodeFile, slice string) localSlice {
-	s := file.SliceSettings(slice)
-	l := localSlice{proxy: s.Proxy, dns: s.DNS, mtu: s.MTU}
+func (l localSlice) equal(m localSlice) bool {
+	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu &&
+		slices.Equal(l.forwards, m.forwards)
+}
+
+// localOf gathers what a slice's listeners depend on.
+func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
+	s := file.SliceSettings(a.Slice)
+	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU}
 	for _, f := range file.Forward {
-		if f.Slice == slice {
-			l.forwards += f.Listen + " " + f.To + "\n"
+		if f.Slice == a.Slice {
+			l.forwards = append(l.forwards, f)
 		}
 	}
 	return l
@@ -158,21 +163,20 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 		}
 		parts = append(parts, part{"proxy", p.Run})
 	}
-	for line := range strings.Lines(n.local.forwards) {
-		listen, to, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		f, l, err := n.openForward(listen, to, log)
+	for _, want := range n.local.forwards {
+		f, l, err := n.openForward(want, log)
 		if err != nil {
-			return nil, opened, fmt.Errorf("forward %s: %w", listen, err)
+			return nil, opened, fmt.Errorf("forward %s: %w", want.Listen, err)
 		}
 		closing(l)
 		n.forwards = append(n.forwards, f)
-		parts = append(parts, part{"forward " + listen, f.Run})
+		parts = append(parts, part{"forward " + want.Listen, f.Run})
 	}
 	return parts, opened, nil
 }
 
-func (n *sliceNode) openForward(listen, to string, log *slog.Logger) (*forward.Server, net.Listener, error) {
-	host, service, err := net.SplitHostPort(to)
+func (n *sliceNode) openForward(want manifest.Forward, log *slog.Logger) (*forward.Server, net.Listener, error) {
+	host, service, err := net.SplitHostPort(want.To)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,7 +184,7 @@ func (n *sliceNode) openForward(listen, to string, log *slog.Logger) (*forward.S
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := listenStream(listen)
+	l, err := listenStream(want.Listen)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -107,7 +107,7 @@ func runProgram(ctx context.Context, socket string, req WorkloadRequest, args []
 	inside.Close()
 	if err != nil {
 		_ = cmd.Process.Kill() // it may have ended
-		<-ended //nolint:errcheck // it was killed
+		<-ended                //nolint:errcheck // it was killed
 		return 0, fmt.Errorf("run on slice %s: %w", offer.Offer.Slice, err)
 	}
 	lost := make(chan string, 1)

@@ -31,6 +31,9 @@ type Attachment struct {
 	Addr6    netip.Addr
 	Announce []netip.Prefix
 	Backends []AttachedBackend // sorted by namespace, service, name
+	// Workloads are sorted by name. They are not told to anybody: others reach
+	// them because the node announces the block they are in.
+	Workloads []AttachedWorkload
 }
 
 // An AttachedBackend is a backend with overlay addresses of its own.
@@ -40,7 +43,8 @@ type AttachedBackend struct {
 	Service Service // as the slice exports it
 }
 
-// Owned lists every address that the node answers on.
+// Owned lists every address that the node itself answers on; workloads answer
+// on their own.
 func (a *Attachment) Owned() []netip.Addr {
 	out := []netip.Addr{a.Addr, a.Addr6}
 	for _, b := range a.Backends {
@@ -62,8 +66,9 @@ func (a *Attachment) Addresses() map[string]netip.Addr {
 // Attach computes a node's place on every slice of the mesh that its site
 // belongs to and its certificate grants, sorted by slice. previous holds, per
 // slice, the addresses of an earlier Attach. What cannot be attached is left
-// out and said in the errors; the rest stands.
-func Attach(mesh *Mesh, self Authority, publish []Backend, previous map[string]map[string]netip.Addr) ([]Attachment, []error) {
+// out and said in the errors, but for workloads: whoever asked for one sees
+// that it is missing. The rest stands.
+func Attach(mesh *Mesh, self Authority, publish []Backend, workloads []Workload, previous map[string]map[string]netip.Addr) ([]Attachment, []error) {
 	var out []Attachment
 	var errs []error
 	for i := range mesh.Slices {
@@ -77,7 +82,7 @@ func Attach(mesh *Mesh, self Authority, publish []Backend, previous map[string]m
 			errs = append(errs, fmt.Errorf("slice %s: %w", s.Name, err))
 			continue
 		}
-		errs = append(errs, a.addBackends(s, publish, previous[s.Name])...)
+		errs = append(errs, a.addBackends(s, publish, workloads, previous[s.Name])...)
 		out = append(out, a)
 	}
 	return out, errs
@@ -122,7 +127,7 @@ func covers(q, p netip.Prefix) bool {
 	return q.Addr().Is4() == p.Addr().Is4() && q.Bits() <= p.Bits() && q.Contains(p.Addr())
 }
 
-func (a *Attachment) addBackends(s *Slice, publish []Backend, previous map[string]netip.Addr) []error {
+func (a *Attachment) addBackends(s *Slice, publish []Backend, workloads []Workload, previous map[string]netip.Addr) []error {
 	var errs []error
 	var names []string
 	var mine []AttachedBackend
@@ -138,7 +143,7 @@ func (a *Attachment) addBackends(s *Slice, publish []Backend, previous map[strin
 		names = append(names, b.key())
 		mine = append(mine, AttachedBackend{Backend: b, Service: s.Services[i]})
 	}
-	addrs, err := AssignBackends(a.Block, a.Block6, previous, names)
+	addrs, err := assignBoth(a.Block, a.Block6, previous, names, ofSlice(workloads, s.Name))
 	if err != nil {
 		return append(errs, fmt.Errorf("slice %s: %w", s.Name, err))
 	}
@@ -147,6 +152,7 @@ func (a *Attachment) addBackends(s *Slice, publish []Backend, previous map[strin
 	}
 	slices.SortFunc(mine, func(x, y AttachedBackend) int { return strings.Compare(x.key(), y.key()) })
 	a.Backends = mine
+	a.addWorkloads(workloads, addrs)
 	return errs
 }
 

@@ -78,8 +78,8 @@ func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, 
 	names = slices.Compact(names)
 
 	base := addr4(block.Masked().Addr())
-	const first = 2                                     // after the block's address and the node's
-	free := max(0, int64(1)<<(32-block.Bits())-1-first) // less the broadcast address
+	const first = firstBackend
+	free := freeAddrs(block)
 	if int64(len(names)) > free {
 		return nil, fmt.Errorf("%d backends in %v, which has room for %d: %w", len(names), block, free, ErrBlockFull)
 	}
@@ -114,6 +114,16 @@ func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, 
 		give(name, first+i)
 	}
 	return assigned, nil
+}
+
+// firstBackend is the offset in a block of the first address for a backend:
+// after the block's address and the node's.
+const firstBackend = 2
+
+// freeAddrs returns how many addresses a block has for backends: those from
+// firstBackend to before the broadcast address.
+func freeAddrs(block netip.Prefix) int64 {
+	return max(0, int64(1)<<(32-block.Bits())-1-firstBackend)
 }
 
 // hostAddr6 returns the address with the given number in the last 32 bits.

@@ -44,7 +44,7 @@ func testNode(t *testing.T, m *Mesh, site, node string, index int) Authority {
 
 func attachOne(t *testing.T, m *Mesh, a Authority, publish ...Backend) Attachment {
 	t.Helper()
-	got, errs := Attach(m, a, publish, nil)
+	got, errs := Attach(m, a, publish, nil, nil)
 	if len(errs) != 0 || len(got) != 1 {
 		t.Fatalf("attach %v: %d attachments, %v", a.ID, len(got), errs)
 	}
@@ -248,7 +248,7 @@ func TestACertificateThatGrantsTooLittleAttachesNothing(t *testing.T) {
 	m := &Mesh{Name: "m", Slices: []Slice{*s}}
 	a := testNode(t, m, "a", "n1", 0)
 	a.Grants[0].Prefixes = a.Grants[0].Prefixes[:1] // no IPv6
-	got, errs := Attach(m, a, nil, nil)
+	got, errs := Attach(m, a, nil, nil, nil)
 	if len(got) != 0 || len(errs) != 1 || !strings.Contains(errs[0].Error(), "does not grant") {
 		t.Errorf("attached %d, errors %v", len(got), errs)
 	}
@@ -271,7 +271,7 @@ func TestAddressesOfBackendsStay(t *testing.T) {
 	a := testNode(t, m, "a", "n1", 0)
 	first := attachOne(t, m, a, Backend{"blue", "shop", "web", "w0"})
 	moved := map[string]netip.Addr{"shop/web/w0": netip.MustParseAddr("10.190.0.77")}
-	got, errs := Attach(m, a, []Backend{{"blue", "shop", "web", "w0"}, {"blue", "shop", "gone", "x"}}, map[string]map[string]netip.Addr{"blue": moved})
+	got, errs := Attach(m, a, []Backend{{"blue", "shop", "web", "w0"}, {"blue", "shop", "gone", "x"}}, nil, map[string]map[string]netip.Addr{"blue": moved})
 	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "shop/gone") {
 		t.Errorf("errors: %v", errs)
 	}

@@ -48,21 +48,22 @@ type MemberStatus struct {
 
 // SliceStatus is a slice as one node has it.
 type SliceStatus struct {
-	Name     string            `json:"name"`
-	Subnet   netip.Prefix      `json:"subnet"`
-	Subnet6  netip.Prefix      `json:"subnet6"`
-	Block    netip.Prefix      `json:"block"`
-	Address  netip.Addr        `json:"address"`
-	Address6 netip.Addr        `json:"address6"`
-	MTU      int               `json:"mtu"`
-	Proxy    string            `json:"proxy,omitempty"`
-	DNS      string            `json:"dns,omitempty"`
-	Peers    []PeerStatus      `json:"peers"`
-	Services []ServiceStatus   `json:"services"`
-	Publish  []PublishStatus   `json:"publish"`
-	Forward  []ForwardStatus   `json:"forward"`
-	Counters CounterStatus     `json:"counters"`
-	Drops    map[string]uint64 `json:"drops"`
+	Name      string            `json:"name"`
+	Subnet    netip.Prefix      `json:"subnet"`
+	Subnet6   netip.Prefix      `json:"subnet6"`
+	Block     netip.Prefix      `json:"block"`
+	Address   netip.Addr        `json:"address"`
+	Address6  netip.Addr        `json:"address6"`
+	MTU       int               `json:"mtu"`
+	Proxy     string            `json:"proxy,omitempty"`
+	DNS       string            `json:"dns,omitempty"`
+	Peers     []PeerStatus      `json:"peers"`
+	Services  []ServiceStatus   `json:"services"`
+	Publish   []PublishStatus   `json:"publish"`
+	Forward   []ForwardStatus   `json:"forward"`
+	Workloads []WorkloadStatus  `json:"workloads"`
+	Counters  CounterStatus     `json:"counters"`
+	Drops     map[string]uint64 `json:"drops"`
 }
 
 // PeerStatus is a tunnel to another node.
@@ -148,4 +149,55 @@ type PingReply struct {
 // apiError is the body of every answer that is not a success.
 type apiError struct {
 	Error string `json:"error"`
+}
+
+// WorkloadStatus is a program or a namespace that is on a slice with addresses
+// of its own.
+type WorkloadStatus struct {
+	Name      string     `json:"name"`
+	Kind      string     `json:"kind"` // run or attach
+	Address   netip.Addr `json:"address"`
+	Address6  netip.Addr `json:"address6"`
+	UID       uint32     `json:"uid"`
+	PID       int        `json:"pid,omitempty"`     // of a run's client
+	Command   string     `json:"command,omitempty"` // of a run: the program's name
+	Netns     string     `json:"netns,omitempty"`   // of an attached namespace
+	Device    string     `json:"device"`
+	Medium    string     `json:"medium"` // tun or packet
+	Since     time.Time  `json:"since"`
+	RxPackets uint64     `json:"rxPackets"` // what the workload received
+	RxBytes   uint64     `json:"rxBytes"`
+	TxPackets uint64     `json:"txPackets"` // what the workload sent
+	TxBytes   uint64     `json:"txBytes"`
+}
+
+// WorkloadRequest asks for a place on a slice.
+type WorkloadRequest struct {
+	Kind    string `json:"kind"`              // run or attach
+	Slice   string `json:"slice"`             // empty: the only slice of the node
+	Name    string `json:"name,omitempty"`    // of a run; empty: the daemon names it
+	Command string `json:"command,omitempty"` // of a run, for status
+	Netns   string `json:"netns,omitempty"`   // of an attach, for status and detach
+	Device  string `json:"device"`
+}
+
+// WorkloadOffer is the place that a workload got.
+type WorkloadOffer struct {
+	Slice    string       `json:"slice"`
+	Name     string       `json:"name"`
+	Address  netip.Addr   `json:"address"`
+	Address6 netip.Addr   `json:"address6"`
+	Subnet   netip.Prefix `json:"subnet"`
+	Subnet6  netip.Prefix `json:"subnet6"`
+	MTU      int          `json:"mtu"`
+	DNS      []netip.Addr `json:"dns"`
+	Search   []string     `json:"search"`
+	Proxy    string       `json:"proxy,omitempty"` // the slice's proxy, another way onto it
+}
+
+// DetachRequest takes a network namespace off a slice.
+type DetachRequest struct {
+	Slice  string `json:"slice"` // empty: the only slice of the node
+	Netns  string `json:"netns"`
+	Device string `json:"device"` // empty: every device of that namespace
 }

@@ -87,6 +87,11 @@ func (c *client) do(ctx context.Context, method, verb string, body any) (io.Read
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
+	return nil, refusal(resp)
+}
+
+// refusal is an answer that is not a success, with the exit code it deserves.
+func refusal(resp *http.Response) error {
 	var e apiError
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxRequestBody)).Decode(&e); err != nil || e.Error == "" {
 		e.Error = resp.Status
@@ -98,7 +103,7 @@ func (c *client) do(ctx context.Context, method, verb string, body any) (io.Read
 	case http.StatusNotFound:
 		code = exitUnreachable
 	}
-	return nil, &exitError{code: code, err: errors.New(e.Error)}
+	return &exitError{code: code, err: errors.New(e.Error)}
 }
 
 // explain says what to do when the socket does not answer.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,12 @@ const maxRequestBody = 64 << 10
 type control struct {
 	listener *net.UnixListener
 	daemon   controlled
+	host     host
 	log      *slog.Logger
+
+	mu     sync.Mutex
+	ending bool           // no connection is held any more
+	held   sync.WaitGroup // connections that left the HTTP server
 }
 
 // maxSocketPath is how long the path of a unix socket may be: sun_path less its
@@ -97,10 +103,14 @@ func removeStale(path string) error {
 
 // run serves until ctx ends and removes the socket.
 func (c *control) run(ctx context.Context, path string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/ping", c.ping)
 	mux.HandleFunc("POST /v1/reload", c.reload)
+	mux.HandleFunc("POST /v1/workload", c.workload)
+	mux.HandleFunc("POST /v1/detach", c.detach)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -121,7 +131,9 @@ func (c *control) run(ctx context.Context, path string) error {
 			fault = err
 		}
 	case fault = <-failed:
+		cancel()
 	}
+	c.release()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fault = errors.Join(fault, err)
 	}

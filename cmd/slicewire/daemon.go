@@ -109,6 +109,11 @@ type daemon struct {
 	given  given
 	slices map[string]*sliceNode
 	faults chan error
+
+	workloads []*workload   // admitted and not ended
+	runs      int           // how many were named by number
+	work      chan func()   // called by the loop, one after another
+	looped    chan struct{} // closed when the loop has ended
 }
 
 // A daemonView is what the daemon last made real, for those who ask.
@@ -121,6 +126,7 @@ type sliceView struct {
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View
+	workloads  []WorkloadStatus // but for their counters
 }
 
 // runDaemon runs a node until ctx or a signal ends it. Errors before it runs
@@ -197,6 +203,7 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		path: path, log: log, started: time.Now(),
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
 		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
+		work: make(chan func()), looped: make(chan struct{}),
 	}
 	if d.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
@@ -239,7 +246,7 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, log: log}
+	ctl := &control{listener: l, daemon: d, host: d, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.

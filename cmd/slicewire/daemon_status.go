@@ -68,6 +68,7 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	for i, f := range n.local.forwards {
 		s.Forward = append(s.Forward, ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
 	}
+	s.Workloads = v.counted()
 	s.Counters, s.Drops = n.counters()
 	for reason, count := range t.Drops {
 		s.Drops[reason] += count
@@ -170,7 +171,7 @@ func (d *daemon) Ping(ctx context.Context, req PingRequest, reply func(PingReply
 func (d *daemon) sliceFor(name string) (*sliceView, error) {
 	view := d.view.Load()
 	if view == nil || len(view.slices) == 0 {
-		return nil, errors.New("this node has no slice")
+		return nil, fmt.Errorf("slice %q: %w, which has none", name, errNoSlice)
 	}
 	if name == "" && len(view.slices) == 1 {
 		return &view.slices[0], nil
@@ -182,7 +183,7 @@ func (d *daemon) sliceFor(name string) (*sliceView, error) {
 		}
 		known[view.slices[i].node.name] = true
 	}
-	return nil, fmt.Errorf("slice %q: this node has %s: choose one with --slice", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	return nil, fmt.Errorf("slice %q: %w, which has %s: choose one with --slice", name, errNoSlice, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 }
 
 // target finds the address that a ping's target stands for: itself, a DNS

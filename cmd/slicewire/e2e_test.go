@@ -19,6 +19,10 @@ import (
 const asProgram = "SLICEWIRE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(asProbe); what != "" {
+		probe(what)
+		return
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 		return

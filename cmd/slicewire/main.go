@@ -40,6 +40,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.PersistentFlags().StringVar(&opts.socket, "socket", defaultSocket(), "the daemon's control socket (SLICEWIRE_SOCKET)")
 	root.AddCommand(
 		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
+		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
 		newConfigCommand(), newCACommand(), newCertCommand(), newVersionCommand(),
 	)
 	root.SetArgs(args)

@@ -111,6 +111,7 @@ func sameNode(old, file *manifest.NodeFile) error {
 // loop makes real, again and again, what configuration and records say. It
 // owns the slices.
 func (d *daemon) loop(ctx context.Context) error {
+	defer close(d.looped)
 	defer d.stopSlices()
 	for {
 		select {
@@ -126,6 +127,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
+		case f := <-d.work:
+			f()
 		case req := <-d.reloads:
 			err := d.reload()
 			if err != nil {
@@ -144,7 +147,8 @@ func (d *daemon) loop(ctx context.Context) error {
 // configuration and records:
 //
 //  1. addresses: what the node is attached to, with what was given before;
-//  2. slices: those that went or changed are stopped, new ones opened;
+//  2. slices: those that went or changed are stopped, new ones opened, and
+//     workloads that have no place any more are ended;
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. tunnels.
@@ -153,7 +157,7 @@ func (d *daemon) loop(ctx context.Context) error {
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority
-	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.given.Backends)
+	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.living(), d.given.Backends)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.file, &a)) }
@@ -171,6 +175,7 @@ func (d *daemon) reconcile() error {
 		}
 		keys[a.Slice] = gateway.PublicKey(n.key)
 	}
+	d.settle(attachments)
 	errs = append(errs, d.gossip.Set(overlay.Tell(self.ID, d.endpoints(), attachments, keys)))
 
 	records := d.gossip.Records()
@@ -187,9 +192,10 @@ func (d *daemon) reconcile() error {
 			continue
 		}
 		v := overlay.Look(self.ID, s, a, records)
-		errs = append(errs, n.set(a, v, publishOf(d.file, a)))
+		workloads := d.on(a.Slice)
+		errs = append(errs, n.set(a, v, publishOf(d.file, a), workloads))
 		tunnels = append(tunnels, n.tunnel(v))
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v})
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, workloads: statusOf(workloads)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	err := errors.Join(errs...)

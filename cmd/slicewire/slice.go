@@ -204,8 +204,8 @@ func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
 }
 
 // set states what the slice should be now: the node's own addresses, its
-// peers' prefixes, what it publishes and which names there are.
-func (n *sliceNode) set(a *overlay.Attachment, v overlay.View, backends []publish.Backend) error {
+// peers' prefixes, what it publishes, its workloads and which names there are.
+func (n *sliceNode) set(a *overlay.Attachment, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	var remote []netip.Prefix
 	for _, p := range v.Peers {
 		remote = append(remote, p.Prefixes...)
@@ -220,6 +220,12 @@ func (n *sliceNode) set(a *overlay.Attachment, v overlay.View, backends []publis
 	}
 	for _, p := range hostPrefixes(own) {
 		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: localPort})
+	}
+	for _, w := range workloads {
+		state.Ports = append(state.Ports, w.port())
+		for _, p := range w.prefixes() {
+			state.Routes = append(state.Routes, router.Route{Prefix: p, Port: w.portName()})
+		}
 	}
 	entries := make([]dnsd.Entry, len(v.Names))
 	for i, e := range v.Names {

@@ -115,7 +115,22 @@ func printStatus(w io.Writer, output string, s Status) error {
 		}
 	}
 	t.flush()
+	t.row("WORKLOAD", "SLICE", "ADDRESS", "WHAT", "USER", "AGE", "RX", "TX")
+	for _, x := range s.Slices {
+		for _, v := range x.Workloads {
+			t.row(clean(v.Name), clean(x.Name), v.Address, dash(v.what()), v.UID, short(time.Since(v.Since)), size(v.RxBytes), size(v.TxBytes))
+		}
+	}
+	t.flush()
 	return t.err
+}
+
+// what says what a workload is, in a few words.
+func (w WorkloadStatus) what() string {
+	if w.Kind == workloadAttach {
+		return w.Device + " in " + w.Netns
+	}
+	return fmt.Sprintf("%s, pid %d, %s", w.Command, w.PID, w.Medium)
 }
 
 // handshakeFresh is how old a handshake may be while its session can still

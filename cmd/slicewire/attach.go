@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func attachNamespace(ctx context.Context, socket, slice, netns, device string) (
 	defer conn.Close()
 	m, _, err := conn.receive()
 	if err != nil || m.Offer == nil {
-		return none, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(or(m.Error, "none"))))
+		return none, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(cmp.Or(m.Error, "none"))))
 	}
 	var file *os.File
 	if err := port.Namespace(netns).Do(func() (err error) { file, err = port.OpenTUNFile(portConfig(*m.Offer, device)); return err }); err != nil {
@@ -104,7 +105,7 @@ func attachNamespace(ctx context.Context, socket, slice, netns, device string) (
 	}
 	ready, _, err := conn.receive()
 	if err != nil || !ready.Ready {
-		return none, fmt.Errorf("the daemon: %w", cmpErr(err, errors.New(or(ready.Error, "not ready"))))
+		return none, fmt.Errorf("the daemon: %w", cmpErr(err, errors.New(cmp.Or(ready.Error, "not ready"))))
 	}
 	return *m.Offer, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -156,7 +157,7 @@ func (c *control) plug(ctx context.Context, conn *linkConn, wl *workload, offer 
 		if file != nil {
 			file.Close()
 		}
-		return fmt.Errorf("no device: %s", or(m.Error, "none was passed"))
+		return fmt.Errorf("no device: %s", cmp.Or(m.Error, "none was passed"))
 	}
 	link, err := adopt(file, m.Medium, offer, c.log)
 	if err != nil {

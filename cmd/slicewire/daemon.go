@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,9 +104,7 @@ type daemon struct {
 	view    atomic.Pointer[daemonView]
 
 	// Owned by the reconcile loop once the daemon runs.
-	file   *manifest.NodeFile
-	mesh   overlay.Mesh
-	warned []string
+	want   desired
 	given  given
 	slices map[string]*sliceNode
 	faults chan error
@@ -114,6 +113,13 @@ type daemon struct {
 	runs      int           // how many were named by number
 	work      chan func()   // called by the loop, one after another
 	looped    chan struct{} // closed when the loop has ended
+}
+
+// desired is what the configuration says should be.
+type desired struct {
+	file   *manifest.NodeFile
+	mesh   overlay.Mesh
+	warned []string
 }
 
 // A daemonView is what the daemon last made real, for those who ask.
@@ -205,10 +211,10 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}),
 	}
-	if d.file, err = loadNodeFile(path, log); err != nil {
+	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
 	}
-	d.state = stateDir(or(d.file.State, defaultStateDir()))
+	d.state = stateDir(cmp.Or(d.want.file.State, defaultStateDir()))
 	if err := d.state.create(); err != nil {
 		return nil, nil, nil, err
 	}
@@ -217,19 +223,19 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		return nil, nil, nil, err
 	}
 	undo = append(undo, release)
-	if d.id, err = loadIdentity(d.state, d.file.Mesh, time.Now()); err != nil {
+	if d.id, err = loadIdentity(d.state, d.want.file.Mesh, time.Now()); err != nil {
 		return nil, nil, nil, err
 	}
-	if id := d.id.authority.ID; id.Site != d.file.Site || id.Node != d.file.Node {
-		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.file.Site, d.file.Node)
+	if id := d.id.authority.ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
+		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
 	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
-	if err := d.loadMesh(d.file); err != nil {
+	if err := d.loadMesh(d.want.file); err != nil {
 		return nil, nil, nil, err
 	}
-	conn, err := listenTunnels(d.file.Listen)
+	conn, err := listenTunnels(d.want.file.Listen)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -241,7 +247,7 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}
-	path = or(socket, d.file.Socket, filepath.Join(runtimeDir(), "slicewire.sock"))
+	path = cmp.Or(socket, d.want.file.Socket, filepath.Join(runtimeDir(), "slicewire.sock"))
 	l, err := listenControl(path)
 	if err != nil {
 		return nil, nil, nil, err
@@ -263,16 +269,6 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	}, undoAll, nil
 }
 
-// or returns the first string that is not empty.
-func or(choices ...string) string {
-	for _, c := range choices {
-		if c != "" {
-			return c
-		}
-	}
-	return ""
-}
-
 func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr))
 	if err != nil {
@@ -292,13 +288,13 @@ func (d *daemon) openGossip() error {
 		return err
 	}
 	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority.ID, Mesh: d.file.Mesh, Key: d.id.gossipKey, Bind: d.file.Gossip.Listen, Advertise: advertise,
+		Self: d.id.authority.ID, Mesh: d.want.file.Mesh, Key: d.id.gossipKey, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
 		Signer: d.id.signer, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
-	d.gossip.SetSeeds(d.file.Gossip.Join)
+	d.gossip.SetSeeds(d.want.file.Gossip.Join)
 	saved, err := d.state.read(fileRecords)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -316,7 +312,7 @@ func (d *daemon) openGossip() error {
 // else where it listens, else the first address of the machine that others
 // could use.
 func (d *daemon) advertised() (netip.AddrPort, error) {
-	g := d.file.Gossip
+	g := d.want.file.Gossip
 	if g.Advertise.IsValid() || !g.Listen.Addr().IsUnspecified() {
 		return g.Advertise, nil
 	}

@@ -57,7 +57,7 @@ func (d *daemon) loadMesh(file *manifest.NodeFile) error {
 	if err := sortOut(problems, d.log, &warned); err != nil {
 		return err
 	}
-	d.file, d.mesh, d.warned = file, mesh, warned
+	d.want = desired{file, mesh, warned}
 	return nil
 }
 
@@ -75,17 +75,17 @@ func (d *daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	if err := sameNode(d.file, file); err != nil {
+	if err := sameNode(d.want.file, file); err != nil {
 		return err
 	}
-	oldFile, oldMesh, oldWarned := d.file, d.mesh, d.warned
+	old := d.want
 	if err := d.loadMesh(file); err != nil {
 		return err
 	}
 	d.gossip.SetSeeds(file.Gossip.Join)
 	if err := d.reconcile(); err != nil {
-		d.file, d.mesh, d.warned = oldFile, oldMesh, oldWarned
-		d.gossip.SetSeeds(oldFile.Gossip.Join)
+		d.want = old
+		d.gossip.SetSeeds(old.file.Gossip.Join)
 		return errors.Join(err, d.reconcile())
 	}
 	return nil
@@ -157,10 +157,10 @@ func (d *daemon) loop(ctx context.Context) error {
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority
-	attachments, unattached := overlay.Attach(&d.mesh, self, backendsOf(d.file), d.living(), d.given.Backends)
+	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
-		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.file, &a)) }
+		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }
 		if !slices.ContainsFunc(attachments, same) {
 			errs = append(errs, d.stopSlice(n))
 		}
@@ -179,7 +179,7 @@ func (d *daemon) reconcile() error {
 	errs = append(errs, d.gossip.Set(overlay.Tell(self.ID, d.endpoints(), attachments, keys)))
 
 	records := d.gossip.Records()
-	view := &daemonView{warnings: slices.Clone(d.warned)}
+	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())
 	}
@@ -187,13 +187,13 @@ func (d *daemon) reconcile() error {
 	for i := range attachments {
 		a := &attachments[i]
 		n := d.slices[a.Slice]
-		s, known := d.mesh.Slice(a.Slice)
+		s, known := d.want.mesh.Slice(a.Slice)
 		if n == nil || !known {
 			continue
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(a, v, publishOf(d.file, a), workloads))
+		errs = append(errs, n.set(a, v, publishOf(d.want.file, a), workloads))
 		tunnels = append(tunnels, n.tunnel(v))
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, workloads: statusOf(workloads)})
 	}
@@ -215,7 +215,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.file, a), key, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), key, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (d *daemon) stopSlices() {
 // remember saves indexes and backend addresses when they have changed.
 func (d *daemon) remember(attachments []overlay.Attachment) error {
 	now := given{Indexes: make(map[string]map[string]int), Backends: make(map[string]map[string]netip.Addr)}
-	for _, s := range d.mesh.Slices {
+	for _, s := range d.want.mesh.Slices {
 		m := make(map[string]int)
 		for _, site := range s.Sites {
 			m[site.Name] = site.Index
@@ -273,8 +273,8 @@ func backendsOf(file *manifest.NodeFile) []overlay.Backend {
 // says, else where the socket is bound, else every address of the machine that
 // others could use.
 func (d *daemon) endpoints() []netip.AddrPort {
-	if len(d.file.Advertise) > 0 {
-		return d.file.Advertise
+	if len(d.want.file.Advertise) > 0 {
+		return d.want.file.Advertise
 	}
 	if a := d.listen.Addr().Unmap(); !a.IsUnspecified() {
 		return []netip.AddrPort{netip.AddrPortFrom(a, d.listen.Port())}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,7 +92,7 @@ func runProgram(ctx context.Context, socket string, req WorkloadRequest, args []
 	defer conn.Close()
 	offer, _, err := conn.receive()
 	if err != nil || offer.Offer == nil {
-		return 0, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(or(offer.Error, "none"))))
+		return 0, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(cmp.Or(offer.Error, "none"))))
 	}
 	terminal := inForeground()
 	signals := make(chan os.Signal, 16)
@@ -194,7 +195,7 @@ func handOver(daemon, inside *linkConn, offer linkMessage) error {
 		return fmt.Errorf("device: %w", err)
 	}
 	if file == nil {
-		return fmt.Errorf("device: %s", or(m.Error, "none was made"))
+		return fmt.Errorf("device: %s", cmp.Or(m.Error, "none was made"))
 	}
 	err = daemon.send(linkMessage{Medium: m.Medium}, file)
 	file.Close()
@@ -203,7 +204,7 @@ func handOver(daemon, inside *linkConn, offer linkMessage) error {
 	}
 	ready, _, err := daemon.receive()
 	if err != nil || !ready.Ready {
-		return fmt.Errorf("the daemon: %w", cmpErr(err, errors.New(or(ready.Error, "not ready"))))
+		return fmt.Errorf("the daemon: %w", cmpErr(err, errors.New(cmp.Or(ready.Error, "not ready"))))
 	}
 	return inside.send(linkMessage{Ready: true}, nil)
 }
@@ -226,7 +227,7 @@ func accompany(p *os.Process, ended <-chan error, lost <-chan string, signals <-
 			}
 		case text := <-lost:
 			lost = nil
-			why = &exitError{exitLost, fmt.Errorf("%w: %s", errLost, or(text, "no reason given"))}
+			why = &exitError{exitLost, fmt.Errorf("%w: %s", errLost, cmp.Or(text, "no reason given"))}
 			_ = p.Signal(syscall.SIGTERM)
 			grace := time.NewTimer(runEndGrace)
 			defer grace.Stop()

@@ -15,9 +15,9 @@ type part struct {
 	run  func(context.Context) error
 }
 
-// stopGrace bounds how long one part may take to end. SIGTERM has to end the
-// whole daemon within five seconds, and parts end one after another.
-const stopGrace = 2 * time.Second
+// stopGrace bounds how long all parts together may take to end: SIGTERM has to
+// end the whole daemon within five seconds.
+const stopGrace = 4500 * time.Millisecond
 
 // errPartStuck says that a part did not end in time; the process should.
 var errPartStuck = errors.New("did not stop in time")
@@ -49,15 +49,15 @@ func run(ctx context.Context, parts ...part) error {
 	case e := <-ends:
 		fault = fmt.Errorf("%s: %w", parts[e.i].name, cmpErr(e.err, errors.New("ended by itself")))
 	}
+	late, cancelLate := context.WithTimeout(context.Background(), stopGrace)
+	defer cancelLate()
 	for i := range slices.Backward(parts) {
 		cancels[i]()
-		grace := time.NewTimer(stopGrace)
 		select {
 		case <-done[i]:
-		case <-grace.C:
+		case <-late.Done():
 			fault = errors.Join(fault, fmt.Errorf("%s: %w", parts[i].name, errPartStuck))
 		}
-		grace.Stop()
 	}
 	for range len(ends) {
 		if e := <-ends; e.err != nil && fault == nil {

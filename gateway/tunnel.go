@@ -30,7 +30,7 @@ const (
 // only if that did not help either.
 var greetings = [2][]time.Duration{
 	{300 * time.Millisecond, 1300 * time.Millisecond, 3 * time.Second}, // the lesser key
-	{700 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
+	{560 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
 }
 
 // A tunnel is a running Tunnel. The Gateway's mutex guards conf, young and isSet.

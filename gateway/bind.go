@@ -85,12 +85,15 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 	if !ok {
 		return conn.ErrWrongEndpointType
 	}
+	if len(bufs) == 1 && messageType(bufs[0]) == typeInitiation && !b.crossing.send(e.addr, b.mux.now()) {
+		return nil // the peer's own is being answered; the next greeting sees to it if that fails
+	}
 	data := 0
 	for _, p := range bufs {
 		if carriesPacket(p) {
 			data++
 		} else {
-			b.learn(p, e)
+			b.learn(p)
 		}
 	}
 	if lost := b.mux.out.send(bufs, e); lost > 0 {
@@ -100,11 +103,14 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 	return nil
 }
 
+// answering reports whether the device is answering an initiation of the peer
+// that has these endpoints.
+func (b *bind) answering(at []netip.AddrPort) bool { return b.crossing.answering(at, b.mux.now()) }
+
 // learn notes the index under which we will be answered.
-func (b *bind) learn(p []byte, to *endpoint) {
+func (b *bind) learn(p []byte) {
 	switch messageType(p) {
 	case typeInitiation:
-		b.crossing.note(to.addr, b.mux.now())
 		b.mux.index.learn(senderIndex(p), b, b.mux.seconds(), awaitedSeconds)
 	case typeResponse:
 		b.mux.index.learn(senderIndex(p), b, b.mux.seconds(), agreedSeconds)

@@ -6,55 +6,105 @@ import (
 	"time"
 )
 
-// crossingWindow is how long after our initiation one from the same address
-// counts as sent at the same time: the longest way to another continent and
-// back, and less than the first greeting.
-const crossingWindow = 250 * time.Millisecond
+const (
+	// crossingWindow is how long after an initiation one in the other direction
+	// counts as made at the same time: the longest way to another continent and
+	// back, and less than the first greeting.
+	crossingWindow = 250 * time.Millisecond
+	// answerAgain is how soon another initiation from the same address may hold
+	// back ours once more: whoever forges them cannot silence us.
+	answerAgain = 2 * time.Second
 
-// A crossing sorts out initiations of two nodes to each other that were under
-// way in the same moment, as when both learn of each other at once. WireGuard
-// would answer both and complete neither (each side forgets its own when it
-// answers), or, its handshake workers running concurrently, agree on half a
-// session. The node with the lesser public key therefore passes over the
-// other's initiation, and its own counts.
+	// never is long before any time since the mux was made.
+	never = -time.Hour
+)
+
+// A crossing sorts out initiations of two nodes to each other that are made in
+// the same moment, as when both learn of each other at once. WireGuard would
+// answer both and complete neither (each side forgets its own when it answers),
+// or, its handshake workers running concurrently, agree on half a session, over
+// which packets go one way only until the session ages. Of two that are under
+// way, the node with the lesser public key passes over the other's, and its own
+// counts; and a node that is about to answer makes none of its own.
 //
-// Should ours have been lost, the other node is heard at its next greeting.
+// Should the one that counts be lost, the next greeting repairs it.
 type crossing struct {
-	mu      sync.Mutex
-	precede map[netip.AddrPort]bool          // configured endpoints: do we have the lesser key
-	sent    map[netip.AddrPort]time.Duration // when we sent initiations to those that we precede
+	mu    sync.Mutex
+	peers map[netip.AddrPort]*exchange // by configured endpoint, of one peer only
 }
 
-// setPeers says which endpoints belong to peers with a greater key than ours.
-// An endpoint of two peers is nobody's: one cannot tell who speaks.
+// An exchange is what was said lately with one endpoint. Times are the mux's.
+type exchange struct {
+	precede bool          // we have the lesser key
+	sent    time.Duration // our last initiation
+	came    time.Duration // the last initiation from there that went to the device
+}
+
+// setPeers says which endpoints belong to peers. An endpoint of two peers is
+// nobody's: one cannot tell who speaks. What is under way stays known.
 func (c *crossing) setPeers(own [32]byte, peers []Peer) {
-	precede := make(map[netip.AddrPort]bool)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := make(map[netip.AddrPort]*exchange)
 	for i := range peers {
-		for _, e := range peers[i].Endpoints {
-			_, twice := precede[e]
-			precede[e] = !twice && lesser(own, peers[i].PublicKey)
+		for _, at := range peers[i].Endpoints {
+			if _, twice := next[at]; twice {
+				next[at] = nil
+				continue
+			}
+			e := &exchange{sent: never, came: never}
+			if old := c.peers[at]; old != nil {
+				*e = *old
+			}
+			e.precede = lesser(own, peers[i].PublicKey)
+			next[at] = e
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.precede = precede
-	c.sent = make(map[netip.AddrPort]time.Duration)
+	c.peers = next
 }
 
-// note records an initiation of ours.
-func (c *crossing) note(to netip.AddrPort, now time.Duration) {
+// send reports whether an initiation of ours may go out, and notes it.
+func (c *crossing) send(to netip.AddrPort, now time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.precede[to] {
-		c.sent[to] = now
+	e := c.peers[to]
+	if e == nil {
+		return true
 	}
+	if now-e.came < crossingWindow {
+		return false
+	}
+	e.sent = now
+	return true
 }
 
-// ours reports whether an initiation from an address crossed one of ours that
-// takes precedence.
-func (c *crossing) ours(from netip.AddrPort, now time.Duration) bool {
+// receive reports whether an initiation from an address is to be answered, and
+// notes it.
+func (c *crossing) receive(from netip.AddrPort, now time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.sent[from]
-	return ok && now-at < crossingWindow
+	e := c.peers[from]
+	if e == nil {
+		return true
+	}
+	if e.precede && now-e.sent < crossingWindow {
+		return false
+	}
+	if now-e.came >= answerAgain {
+		e.came = now
+	}
+	return true
+}
+
+// answering reports whether an initiation from one of the addresses is being
+// answered, so that making one now would only disturb that.
+func (c *crossing) answering(at []netip.AddrPort, now time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range at {
+		if e := c.peers[a]; e != nil && now-e.came < crossingWindow {
+			return true
+		}
+	}
+	return false
 }

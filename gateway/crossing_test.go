@@ -45,34 +45,54 @@ func TestInitiationLimit(t *testing.T) {
 }
 
 func TestCrossing(t *testing.T) {
-	near, far := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
+	greater, less := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	both := netip.MustParseAddrPort("192.0.2.3:1")
 	own := [32]byte{5}
-	var c crossing
-	c.setPeers(own, []Peer{
-		{PublicKey: [32]byte{9}, Endpoints: []netip.AddrPort{near, both}},
-		{PublicKey: [32]byte{1}, Endpoints: []netip.AddrPort{far}},
+	peers := []Peer{
+		{PublicKey: [32]byte{9}, Endpoints: []netip.AddrPort{greater, both}},
+		{PublicKey: [32]byte{1}, Endpoints: []netip.AddrPort{less}},
 		{PublicKey: [32]byte{8}, Endpoints: []netip.AddrPort{both}},
-	})
-	if c.ours(near, 0) {
-		t.Error("passed over without having sent")
 	}
-	for _, a := range []netip.AddrPort{near, far, both} {
-		c.note(a, time.Second)
-	}
+	const at, in = time.Minute, crossingWindow / 2
 	for _, tt := range []struct {
 		name string
-		from netip.AddrPort
-		at   time.Duration
+		do   func(c *crossing) bool
 		want bool
 	}{
-		{"the lesser key goes first", near, time.Second + crossingWindow/2, true},
-		{"only at the same time", near, time.Second + crossingWindow, false},
-		{"the greater key does not", far, time.Second, false},
-		{"an address of two peers is nobody's", both, time.Second, false},
+		{"an initiation is answered when none was made", func(c *crossing) bool { return c.receive(greater, at) }, true},
+		{"the lesser key's own counts", func(c *crossing) bool { return c.send(greater, at) && c.receive(greater, at+in) }, false},
+		{"but only at the same time", func(c *crossing) bool { return c.send(greater, at) && c.receive(greater, at+crossingWindow) }, true},
+		{"the greater key answers", func(c *crossing) bool { return c.send(less, at) && c.receive(less, at+in) }, true},
+		{"who answers a greater key makes none", func(c *crossing) bool { return c.receive(greater, at) && c.send(greater, at+in) }, false},
+		{"who answers a lesser key makes none", func(c *crossing) bool { return c.receive(less, at) && c.send(less, at+in) }, false},
+		{"and does so later", func(c *crossing) bool { return c.receive(less, at) && c.send(less, at+crossingWindow) }, true},
+		{"what is under way outlives another set of peers", func(c *crossing) bool {
+			c.send(greater, at)
+			c.setPeers(own, peers[:1])
+			return c.receive(greater, at+in)
+		}, false},
+		{"one that was passed over holds nothing back", func(c *crossing) bool {
+			return c.send(greater, at) && !c.receive(greater, at+in) && c.send(greater, at+in)
+		}, true},
+		{"forged ones cannot silence us", func(c *crossing) bool {
+			for i := range 10 {
+				c.receive(less, at+time.Duration(i)*in)
+			}
+			return c.send(less, at+10*in)
+		}, true},
+		{"an address of two peers is nobody's", func(c *crossing) bool { return c.send(both, at) && c.receive(both, at) && c.send(both, at) }, true},
+		{"an unknown address is left alone", func(c *crossing) bool {
+			a := netip.MustParseAddrPort("192.0.2.9:1")
+			return c.receive(a, at) && c.send(a, at) && !c.answering([]netip.AddrPort{a}, at)
+		}, true},
+		{"answering is known at any of a peer's addresses", func(c *crossing) bool {
+			return c.receive(less, at) && c.answering([]netip.AddrPort{greater, less}, at+in) && !c.answering([]netip.AddrPort{less}, at+crossingWindow)
+		}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if c.ours(tt.from, tt.at) != tt.want {
+			var c crossing
+			c.setPeers(own, peers)
+			if tt.do(&c) != tt.want {
 				t.Errorf("want %v", tt.want)
 			}
 		})

@@ -173,7 +173,7 @@ func (m *mux) routeInitiation(p []byte, from netip.AddrPort, now time.Duration) 
 	}
 	for _, b := range *m.binds.Load() {
 		if b.mac1.Load().matches(p) {
-			if b.crossing.ours(from, now) {
+			if !b.crossing.receive(from, now) {
 				return nil // not lost: ours stands for both
 			}
 			return b

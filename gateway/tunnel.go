@@ -137,9 +137,12 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 	}
 	for _, k := range greet {
 		if p := t.dev.LookupPeer(k); p != nil {
-			// What goes wrong is logged by the device and repaired by its timers.
-			_ = p.SendHandshakeInitiation(false)
-			t.young[k] = greeting{since: now, after: after, to: filter(is[k].Endpoints, usable)}
+			g := greeting{since: now, after: after, to: filter(is[k].Endpoints, usable)}
+			if !t.bind.answering(g.to) {
+				// What goes wrong is logged by the device and repaired by its timers.
+				_ = p.SendHandshakeInitiation(false)
+			}
+			t.young[k] = g
 		}
 	}
 	if text != "" || rekeyed {
@@ -190,7 +193,7 @@ func (t *tunnel) greet(now time.Time) (left bool) {
 		if !lesser(own, k) {
 			at = greetings[1]
 		}
-		if now.Sub(g.since) < at[g.sent] {
+		if now.Sub(g.since) < at[g.sent] || t.bind.answering(g.to) {
 			continue
 		}
 		if state == nil {

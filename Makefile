@@ -40,7 +40,7 @@ demo: build ## three sites on this machine, no root; ONCE=1 checks itself and en
 test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
 	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PKGS)
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKGS) # one after another: many start real processes, which have time limits
 
 prerequisites: ## install what the tests use (as root; otherwise only say what is missing)
 	@tools/prerequisites

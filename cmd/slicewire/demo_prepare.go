@@ -29,7 +29,7 @@ func (d *demo) prepare() error {
 	if err := initAuthority(authority, "demo", time.Now()); err != nil {
 		return err
 	}
-	ports, err := freePorts("udp", len(demoSites)*6)
+	ports, err := freePorts(len(demoSites)*6)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (d *demo) prepare() error {
 }
 
 func oneFreePort() (string, error) {
-	p, err := freePorts("tcp", 1)
+	p, err := freePorts(1)
 	if err != nil {
 		return "", err
 	}

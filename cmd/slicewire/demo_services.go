@@ -50,7 +50,7 @@ func (s *demoServices) prepare() error {
 	}
 	s.iperf3, _ = exec.LookPath("iperf3") // absent: the echo server takes its place
 	if s.iperf3 != "" {
-		ports, err := freePorts("tcp", 1)
+		ports, err := freePorts(1)
 		if err != nil {
 			return err
 		}
@@ -133,9 +133,15 @@ func (s *demoServices) close() error {
 	return errors.Join(errs...)
 }
 
-// freePorts returns loopback addresses with ports that nothing listens on. All
-// are held until the last is found, so that they differ.
-func freePorts(network string, n int) ([]string, error) {
+// Ports that the demo serves on are chosen at random below the range from which
+// the kernel gives ports to clients (32768 and up): nobody takes one by chance
+// between now and the start of the daemon that it is for.
+const demoPortFirst, demoPorts = 10000, 22768
+
+// freePorts returns loopback addresses with ports that nothing listens on, for
+// TCP and for UDP: gossip and DNS use the same port for both. All are held until
+// the last is found, so that they differ.
+func freePorts(n int) ([]string, error) {
 	var out []string
 	var held []io.Closer
 	defer func() {
@@ -143,28 +149,24 @@ func freePorts(network string, n int) ([]string, error) {
 			h.Close()
 		}
 	}()
-	for range n {
-		// Both protocols: gossip and DNS use the same port for each.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range demoPorts {
+		if len(out) == n {
+			return out, nil
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", demoPortFirst+rand.N(demoPorts))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, err
+			continue // taken: another one, then
 		}
 		held = append(held, l)
-		addr := l.Addr().String()
-		if network == "udp" {
-			p, err := net.ListenPacket("udp", addr)
-			if err != nil {
-				continue // taken for UDP: the next one, then
-			}
-			held = append(held, p)
+		p, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
 		}
+		held = append(held, p)
 		out = append(out, addr)
 	}
-	if len(out) < n {
-		more, err := freePorts(network, n-len(out))
-		return append(out, more...), err
-	}
-	return out, nil
+	return nil, fmt.Errorf("no %d free ports on 127.0.0.1 from %d to %d", n, demoPortFirst, demoPortFirst+demoPorts-1)
 }
 
 // command runs a real client and returns what it wrote to its standard output.

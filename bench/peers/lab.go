@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -71,6 +72,29 @@ func (l *lab) space(names ...string) error {
 		}
 	}
 	return nil
+}
+
+// adopt gives a name to the network namespace that the youngest descendant of a
+// process is in, so that the probes can be started there.
+func (l *lab) adopt(name string, pid int) error {
+	for {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			return err
+		}
+		f := strings.Fields(string(children))
+		if len(f) == 0 {
+			break
+		}
+		if pid, err = strconv.Atoi(f[len(f)-1]); err != nil {
+			return err
+		}
+	}
+	if err := run("ip", "netns", "attach", name, strconv.Itoa(pid)); err != nil {
+		return err
+	}
+	l.spaces = append(l.spaces, name)
+	return l.setting(name, "net/ipv4/tcp_congestion_control", relayCongestion)
 }
 
 // link joins two namespaces by a veth pair and gives each end its address.

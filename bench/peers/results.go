@@ -93,9 +93,14 @@ func memTotalKiB(meminfo string) string {
 // headlines are the pairs that a reader looks for: ours, and the nearest peer
 // that gets an application to another site in the same way.
 var headlines = []struct{ of, to string }{
+	{"slicewire-tun", "wireguard-go"},
+	{"slicewire-tun", "nebula"},
+	{"slicewire-tun", "tailscale"},
+	{"slicewire-tun", "kubeslice-chain"},
+	{"slicewire-tun-5", "slicewire-tun"},
+	{"slicewire-run", "slicewire-tun"},
 	{"slicewire-socks", "tailscale-user"},
 	{"slicewire-forward", "tailscale-user"},
-	{"slicewire-forward", "wireguard-go"},
 	{"slicewire-forward", "kubeslice-chain"},
 	{"slicewire-forward-5", "slicewire-forward"},
 	{"kubeslice-chain", "openvpn"},

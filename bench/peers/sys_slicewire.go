@@ -34,6 +34,94 @@ func slicewireSocks(ctx context.Context, l *lab, tools toolbox) (*joined, error)
 	}, nil
 }
 
+// slicewireTUN is the same pair of daemons with a kernel TUN on each site, as
+// the other tunnels have one.
+func slicewireTUN(slices int) func(context.Context, *lab, toolbox) (*joined, error) {
+	return func(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
+		program := tools.find("slicewire")
+		daemons, err := startSlicewire(ctx, l, program, slices)
+		if err != nil {
+			return nil, err
+		}
+		var server string
+		for _, site := range []string{"a", "b"} {
+			said, err := output(exec.CommandContext(ctx, program, "attach", "--socket", l.path(site+".sock"), "--slice", "slice-1", "--netns", netnsDir+site, "--name", "sw0"))
+			if err != nil {
+				return nil, err
+			}
+			if server, err = attachedAddress(string(said)); err != nil {
+				return nil, err
+			}
+		}
+		return direct("a", "b", server, daemons...), nil
+	}
+}
+
+// attachedAddress reads the IPv4 address that `slicewire attach` tells.
+func attachedAddress(said string) (string, error) {
+	_, after, _ := strings.Cut(said, ": ")
+	addr, _, ok := strings.Cut(after, ",")
+	if !ok {
+		return "", fmt.Errorf("no address in what slicewire attach said: %q", said)
+	}
+	return addr, nil
+}
+
+// slicewireRun is the same pair of daemons with a program of an ordinary user
+// on each site, started by `slicewire run`: in its own namespaces, and where
+// /dev/net/tun is root's, by an AF_PACKET socket.
+func slicewireRun(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
+	program := tools.find("slicewire")
+	daemons, err := startSlicewire(ctx, l, program, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(l.dir, 0o711); err != nil {
+		return nil, err
+	}
+	var server string
+	for _, site := range []string{"a", "b"} {
+		socket := l.path(site + ".sock")
+		if err := os.Chown(socket, 0, nobody); err != nil {
+			return nil, err
+		}
+		r, err := l.start(site, "run-"+site, "setpriv", "--reuid", fmt.Sprint(nobody), "--regid", fmt.Sprint(nobody), "--clear-groups",
+			program, "run", "--socket", socket, "--slice", "slice-1", "--", "sh", "-c", "ip -4 -o addr show dev sw0; exec sleep 3600")
+		if err != nil {
+			return nil, err
+		}
+		if server, err = runAddress(ctx, l, r); err != nil {
+			return nil, err
+		}
+		if err := l.adopt("run-"+site, r.pid()); err != nil {
+			return nil, err
+		}
+	}
+	return direct("run-a", "run-b", server, daemons...), nil
+}
+
+// nobody is the uid and gid of an ordinary user.
+const nobody = 65534
+
+// runAddress waits until the program of a run has told its address.
+func runAddress(ctx context.Context, l *lab, r *daemon) (addr string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		said, err := os.ReadFile(r.logFile)
+		if err != nil {
+			return false, err
+		}
+		// 2: sw0    inet 10.101.0.9/32 scope global sw0 ...
+		if f := strings.Fields(string(said)); len(f) > 3 && f[2] == "inet" {
+			addr, _, _ = strings.Cut(f[3], "/")
+			return true, nil
+		}
+		return false, l.anyEnded()
+	})
+	return addr, err
+}
+
 // slicewireServices are the probes' servers, which site b publishes.
 var slicewireServices = []struct{ name, port string }{{"iperf", portIperf}, {"echo", portEcho}, {"web", portWeb}}
 

@@ -56,6 +56,9 @@ const (
 func systems() []system {
 	return []system{
 		{name: "raw", about: "the underlay itself: no VPN, one veth pair", quick: true, start: startRaw},
+		{name: "slicewire-tun", about: "slicewire, kernel TUN (attach), routing and source check on", needs: []string{"slicewire"}, quick: true, start: slicewireTUN(1)},
+		{name: "slicewire-tun-5", about: "the same with five slices joined, traffic on the first", needs: []string{"slicewire"}, start: slicewireTUN(5)},
+		{name: "slicewire-run", about: "slicewire, programs of uid 65534 started by `slicewire run`: own namespaces, AF_PACKET where /dev/net/tun is root's", needs: []string{"slicewire", "setpriv"}, start: slicewireRun},
 		{name: "slicewire-forward", about: "slicewire, iperf3 through a local port (forward) to a published service; TCP only", needs: []string{"slicewire"}, quick: true, start: slicewireForward(1)},
 		{name: "slicewire-forward-5", about: "the same with five slices joined, traffic on the first", needs: []string{"slicewire"}, start: slicewireForward(5)},
 		{name: "slicewire-socks", about: "slicewire, curl through its SOCKS5 proxy to a published web server", needs: []string{"slicewire"}, quick: true, start: slicewireSocks},

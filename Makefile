@@ -24,7 +24,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,11 @@ bench: peers ## slicewire beside its peers, into bench/results (as root; about a
 
 bench-quick: peers ## the headline ratios (three minutes, after the peers are built once)
 	@$(PEERS)/peers -quick -results "$(RESULTS)"
+
+bench-stress: prerequisites build ## slicewire overloaded, and over ways narrower than they look (as root; four minutes)
+	@mkdir -p $(PEERS)
+	@$(GO) build -o $(PEERS)/peers ./bench/peers
+	@$(PEERS)/peers -stress all -results "$(RESULTS)"
 
 peers: build
 	@bench/peers/install $(PEERS)

@@ -99,11 +99,16 @@ func (l *lab) adopt(name string, pid int) error {
 
 // link joins two namespaces by a veth pair and gives each end its address.
 func (l *lab) link(a, addrA, b, addrB string) error {
+	return l.linkMTU(a, addrA, b, addrB, underlayMTU)
+}
+
+// linkMTU is link with another MTU than the underlay's.
+func (l *lab) linkMTU(a, addrA, b, addrB string, mtu int) error {
 	devA, devB := "to-"+b, "to-"+a
 	if err := run("ip", "link", "add", devA, "netns", a, "type", "veth", "peer", "name", devB, "netns", b); err != nil {
 		return err
 	}
-	return errors.Join(l.address(a, devA, addrA, underlayMTU), l.address(b, devB, addrB, underlayMTU))
+	return errors.Join(l.address(a, devA, addrA, mtu), l.address(b, devB, addrB, mtu))
 }
 
 // address gives a device its address and MTU and sets it up.

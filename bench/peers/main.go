@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -33,7 +32,15 @@ func main() {
 	}
 	ctx, stop := untilInterrupted()
 	defer stop()
-	exitWith(1, errors.Join(enterSandbox(), benchmark(ctx, o)))
+	do := benchmark
+	if len(o.stress.scenarios) > 0 {
+		do = stress
+	}
+	err = errors.Join(enterSandbox(), do(ctx, o))
+	if errors.Is(err, errGoalsMissed) {
+		exitWith(3, err)
+	}
+	exitWith(1, err)
 }
 
 func exitWith(code int, err error) {
@@ -52,6 +59,7 @@ type options struct {
 	results string
 	budget  time.Duration
 	only    []string
+	stress  stressPlan
 }
 
 func parseOptions(args []string) (options, error) {
@@ -67,7 +75,14 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 2)")
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
+	var scenario, mtus string
+	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
+	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")
+	f.StringVar(&mtus, "stress-mtus", "576,1000,1280,1400,1420,1492,1500,9000", "MTUs of the way between the sites, separated by commas")
 	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if err := o.stress.set(scenario, mtus); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 {
@@ -82,8 +97,10 @@ func parseOptions(args []string) (options, error) {
 	if rounds > 0 {
 		o.rounds = rounds
 	}
+	o.stress.stream = mtuStream
 	if length > 0 {
 		o.length = max(length.Round(time.Second), time.Second) // iperf3 knows seconds
+		o.stress.stream = o.length
 	}
 	if o.budget == 0 {
 		o.budget = budget
@@ -120,26 +137,16 @@ func choose(o options, tools toolbox) (chosen []system, left []string, err error
 
 // benchmark measures all systems in interleaved rounds and writes the results.
 func benchmark(ctx context.Context, o options) error {
-	self, err := os.Executable()
+	tools, err := newToolbox(o.tools)
 	if err != nil {
 		return err
-	}
-	tools := toolbox{self: self}
-	for _, dir := range filepath.SplitList(o.tools) {
-		dir, err := filepath.Abs(dir)
-		if err != nil {
-			return err
-		}
-		tools.dirs = append(tools.dirs, dir)
 	}
 	chosen, left, err := choose(o, tools)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Printf("%7.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-	}
+	say := sayer(began)
 	res := &results{Mode: o.mode, Started: began.UTC(), Machine: describeMachine(), Left: left}
 	for _, s := range chosen {
 		res.Systems = append(res.Systems, described{s.name, s.about})
@@ -180,6 +187,13 @@ func benchmark(ctx context.Context, o options) error {
 		}
 	}
 	return finish(res, o, say)
+}
+
+// sayer returns what prints a line of progress with the time since began.
+func sayer(began time.Time) func(format string, args ...any) {
+	return func(format string, args ...any) {
+		fmt.Printf("%7.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
 }
 
 // finish summarizes, prints and writes the results. A run in which anything of

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"strconv"
 	"time"
 )
@@ -29,12 +30,28 @@ func (u udpRun) lossPercent() float64 {
 // udpMinBytes is the smallest datagram: the number of the run and its own.
 const udpMinBytes = 16
 
+// A udpFlow is a stream of datagrams between two namespaces. Several may run at
+// once, each with a port of its own.
+type udpFlow struct {
+	client, server string // namespaces
+	to, port       string // the receiver as the client sees it
+	size           int
+	perSecond      float64 // 0: as fast as one thread can
+	nice           int     // of sender and receiver; 0 is everybody's
+}
+
 // udpStream sends datagrams of size bytes for a time, at perSecond or, when
 // that is 0, as fast as one thread can. Sender and receiver are processes.
 func udpStream(ctx context.Context, j *joined, self string, size int, perSecond float64, length time.Duration) (udpRun, error) {
+	f := udpFlow{client: j.client, server: j.server, to: j.udp, port: portUDP, size: size, perSecond: perSecond}
+	return f.run(ctx, self, length)
+}
+
+// run starts the receiver, sends for a time and returns what arrived.
+func (f udpFlow) run(ctx context.Context, self string, length time.Duration) (udpRun, error) {
 	ctx, cancel := context.WithTimeout(ctx, length+10*time.Second)
 	defer cancel()
-	receiver := inside(ctx, j.server, self, "probe-udp-receive", ":"+portUDP)
+	receiver := f.command(ctx, f.server, self, "probe-udp-receive", ":"+f.port)
 	stdin, errIn := receiver.StdinPipe()
 	stdout, errOut := receiver.StdoutPipe()
 	if err := errors.Join(errIn, errOut); err != nil {
@@ -49,17 +66,29 @@ func udpStream(ctx context.Context, j *joined, self string, size int, perSecond 
 	var run udpRun
 	var errSend error
 	if errReady == nil {
-		var out []byte
-		out, errSend = output(inside(ctx, j.client, self, "probe-udp-send", net.JoinHostPort(j.udp, portUDP),
-			strconv.Itoa(size), strconv.FormatFloat(perSecond, 'f', 0, 64), length.String()))
-		if errSend == nil {
-			errSend = json.Unmarshal(out, &run)
-		}
+		run, errSend = f.send(ctx, self, length)
 	}
 	// The end of its input asks the receiver for its count.
 	errClose := stdin.Close()
 	errCount := answers.Decode(&run.Received)
 	return run, errors.Join(errReady, errSend, errClose, errCount, receiver.Wait())
+}
+
+// send only sends: nobody need be there.
+func (f udpFlow) send(ctx context.Context, self string, length time.Duration) (run udpRun, err error) {
+	out, err := output(f.command(ctx, f.client, self, "probe-udp-send", net.JoinHostPort(f.to, f.port),
+		strconv.Itoa(f.size), strconv.FormatFloat(f.perSecond, 'f', 0, 64), length.String()))
+	if err != nil {
+		return run, err
+	}
+	return run, json.Unmarshal(out, &run)
+}
+
+func (f udpFlow) command(ctx context.Context, space, self string, args ...string) *exec.Cmd {
+	if f.nice == 0 {
+		return inside(ctx, space, self, args...)
+	}
+	return inside(ctx, space, "nice", append([]string{"-n", strconv.Itoa(f.nice), self}, args...)...)
 }
 
 // udpSend is the program "probe-udp-send".
@@ -81,7 +110,8 @@ func udpSend(addr string, size int, perSecond float64, length time.Duration) (ud
 		}
 		due := n + 64
 		if perSecond > 0 {
-			due = int64(perSecond * elapsed.Seconds())
+			// A sender that cannot keep up still has to look at the time.
+			due = min(int64(perSecond*elapsed.Seconds()), n+udpBurst)
 		}
 		if due <= n {
 			time.Sleep(100 * time.Microsecond) // until the next datagram is due
@@ -95,6 +125,9 @@ func udpSend(addr string, size int, perSecond float64, length time.Duration) (ud
 		}
 	}
 }
+
+// udpBurst is the most that is sent without a look at the time: some 10 ms.
+const udpBurst = 4096
 
 // udpMark tells the probe's datagrams from anything else.
 const udpMark = 0x736c6963_65776972

@@ -45,16 +45,22 @@ func slicewireTUN(slices int) func(context.Context, *lab, toolbox) (*joined, err
 		}
 		var server string
 		for _, site := range []string{"a", "b"} {
-			said, err := output(exec.CommandContext(ctx, program, "attach", "--socket", l.path(site+".sock"), "--slice", "slice-1", "--netns", netnsDir+site, "--name", "sw0"))
-			if err != nil {
-				return nil, err
-			}
-			if server, err = attachedAddress(string(said)); err != nil {
+			if server, err = slicewireAttach(ctx, l, program, site, 1, site); err != nil {
 				return nil, err
 			}
 		}
 		return direct("a", "b", server, daemons...), nil
 	}
+}
+
+// slicewireAttach puts a namespace on a slice of a site and returns its address.
+func slicewireAttach(ctx context.Context, l *lab, program, site string, slice int, space string) (string, error) {
+	said, err := output(exec.CommandContext(ctx, program, "attach", "--socket", l.path(site+".sock"),
+		"--slice", fmt.Sprintf("slice-%d", slice), "--netns", netnsDir+space, "--name", "sw0"))
+	if err != nil {
+		return "", err
+	}
+	return attachedAddress(string(said))
 }
 
 // attachedAddress reads the IPv4 address that `slicewire attach` tells.
@@ -125,12 +131,17 @@ func runAddress(ctx context.Context, l *lab, r *daemon) (addr string, err error)
 // slicewireServices are the probes' servers, which site b publishes.
 var slicewireServices = []struct{ name, port string }{{"iperf", portIperf}, {"echo", portEcho}, {"web", portWeb}}
 
-// startSlicewire makes an authority, certifies a node for each site as an
-// operator would, and starts both daemons.
+// startSlicewire makes the two sites and starts slicewire on both.
 func startSlicewire(ctx context.Context, l *lab, program string, slices int) ([]*daemon, error) {
 	if err := l.sites(); err != nil {
 		return nil, err
 	}
+	return joinSlicewire(ctx, l, program, slices)
+}
+
+// joinSlicewire makes an authority, certifies a node for each of the sites that
+// are there as an operator would, and starts both daemons.
+func joinSlicewire(ctx context.Context, l *lab, program string, slices int) ([]*daemon, error) {
 	manifests := l.path("manifests")
 	if err := os.Mkdir(manifests, 0o700); err != nil {
 		return nil, err

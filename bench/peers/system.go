@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,23 @@ func systems() []system {
 type toolbox struct {
 	dirs []string // looked through before PATH
 	self string   // this program, for the probes' processes
+}
+
+// newToolbox makes a toolbox of a list of folders.
+func newToolbox(dirs string) (toolbox, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return toolbox{}, fmt.Errorf("find this program: %w", err)
+	}
+	t := toolbox{self: self}
+	for _, dir := range filepath.SplitList(dirs) {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return t, fmt.Errorf("folder of tools: %w", err)
+		}
+		t.dirs = append(t.dirs, dir)
+	}
+	return t, nil
 }
 
 // find returns the path of a program, or its name when it is nowhere.

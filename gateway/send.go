@@ -130,7 +130,8 @@ func (s *socket) send(bufs [][]byte, to *endpoint) (lost int) {
 
 // sendSome sends at most sendBatch packets. When the kernel refuses
 // UDP_SEGMENT, what is left is sent again without: for ever if no device of
-// this machine can (EIO), on this path if its MTU is too small (EINVAL).
+// this machine can (EIO), on this path if its MTU is too small: EMSGSIZE, of
+// older kernels EINVAL. What a train is refused for goes alone, in fragments.
 func (s *socket) sendSome(c *txCall, bufs [][]byte, to *endpoint) (lost int) {
 	gso := len(bufs) > 1 && s.gso.Load() && !to.noGSO.Load()
 	c.from, c.to = 0, c.pack(bufs, to, gso)
@@ -149,14 +150,14 @@ func (s *socket) sendSome(c *txCall, bufs [][]byte, to *endpoint) (lost int) {
 		}
 		train := c.count[c.from] > 1
 		switch c.errno {
-		case unix.EIO, unix.EINVAL:
+		case unix.EIO, unix.EINVAL, unix.EMSGSIZE:
 			if train {
 				s.withoutGSO(c.errno, to)
 				c.from, c.to = 0, c.pack(bufs[next:], to, false)
 				continue
 			}
 			fallthrough
-		case unix.EMSGSIZE, unix.EPERM: // this one only: too long for the path, or a firewall's
+		case unix.EPERM: // this one only: too long for the path, or a firewall's
 			lost += c.count[c.from]
 			next += c.count[c.from]
 			c.from++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,18 +74,8 @@ func TestSendWithoutSegmentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	raw, err := out.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A socket that sends no checksum cannot segment: EINVAL, as on a path
-	// whose MTU is less than a segment.
-	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) }); err != nil {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	// A socket that sends no checksum cannot segment: EINVAL.
+	setOption(t, out, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 	to := newEndpoint(in.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort(), false)
 	var bufs [][]byte
 	for i := range 40 {
@@ -111,6 +102,53 @@ func TestSendWithoutSegmentation(t *testing.T) {
 	if lost := s.send(bufs, six); lost != len(bufs) {
 		t.Error("an IPv4 socket reached IPv6")
 	}
+}
+
+func TestTrainsOfMessagesTooLongForThePathGoOneByOne(t *testing.T) {
+	out, in := listen(t, "[::1]:0"), listen(t, "[::1]:0")
+	defer in.Close()
+	s, err := newSocket(out, testLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	// As on a device with this MTU: a message is cut into fragments, but a
+	// train's is not: EMSGSIZE, of older kernels EINVAL.
+	setOption(t, out, unix.IPPROTO_IPV6, unix.IPV6_MTU, 1280)
+	to := newEndpoint(in.LocalAddr().(interface{ AddrPort() netip.AddrPort }).AddrPort(), true)
+	for _, size := range []int{1452, 100} {
+		bufs := [][]byte{bytes.Repeat([]byte{1}, size), bytes.Repeat([]byte{2}, size)}
+		if lost := s.send(bufs, to); lost != 0 {
+			t.Fatalf("%d of %d bytes lost", lost, size)
+		}
+		got := make([]byte, 2000)
+		for i := range bufs {
+			if n, err := in.Read(got); err != nil || !bytes.Equal(got[:n], bufs[i]) {
+				t.Fatalf("packet %d: %d bytes of %d, %v", i, n, got[0], err)
+			}
+		}
+	}
+	if !to.noGSO.Load() || !s.gso.Load() {
+		t.Error("this path should be without segmentation, others not")
+	}
+}
+
+// control runs do on the socket's descriptor.
+func control(t *testing.T, conn syscall.Conn, do func(fd int) error) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errDo error
+	if err := raw.Control(func(fd uintptr) { errDo = do(int(fd)) }); err != nil || errDo != nil {
+		t.Fatal(err, errDo)
+	}
+}
+
+func setOption(t *testing.T, conn syscall.Conn, level, name, value int) {
+	t.Helper()
+	control(t, conn, func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) })
 }
 
 func FuzzControlMessages(f *testing.F) {

@@ -63,6 +63,7 @@ func newSocket(conn *net.UDPConn, log *slog.Logger) (*socket, error) {
 		}
 		gotRx = setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 		gotTx = setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
+		letRoutersCut(int(fd))
 		// Both are optional: without UDP_GRO datagrams arrive one by one.
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
@@ -91,6 +92,21 @@ func setBuffer(fd, force, opt int) int {
 		return 0
 	}
 	return n / 2
+}
+
+// letRoutersCut sends IPv4 without the DF bit, as the kernel's own WireGuard
+// does. With it, which is Linux's default, a way that is narrower than the
+// links at its ends loses every full packet, and nobody learns of it where ICMP
+// is filtered: streams would stand still for ever. Cut packets are slower, but
+// arrive; what fragments are mistaken for each other, authentication finds.
+//
+// OMIT rather than DONT: without DF nobody has to tell a path's MTU, and what
+// strangers tell would let them slow a tunnel down. IPv6 keeps its default, for
+// there only the sender may cut, by what it is told.
+func letRoutersCut(fd int) {
+	// Of an IPv6 socket this concerns IPv4 that goes through it. A system that
+	// does not know it leaves the default, which serves on most ways.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
 }
 
 func (s *socket) close() error { return s.conn.Close() }

@@ -133,6 +133,27 @@ func TestTrainsOfMessagesTooLongForThePathGoOneByOne(t *testing.T) {
 	}
 }
 
+func TestRoutersMayCutOuterIPv4(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} { // IPv4 goes through sockets of both families
+		conn := listen(t, addr)
+		s, err := newSocket(conn, testLog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close()
+		if got := option(t, conn, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER); got != unix.IP_PMTUDISC_OMIT {
+			t.Errorf("%s: IP_MTU_DISCOVER is %d", addr, got)
+		}
+		if !s.inet6 {
+			continue
+		}
+		// What a router says of an IPv6 way is heeded: it cuts nothing itself.
+		if got := option(t, conn, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER); got != unix.IPV6_PMTUDISC_WANT {
+			t.Errorf("%s: IPV6_MTU_DISCOVER is %d", addr, got)
+		}
+	}
+}
+
 // control runs do on the socket's descriptor.
 func control(t *testing.T, conn syscall.Conn, do func(fd int) error) {
 	t.Helper()
@@ -149,6 +170,15 @@ func control(t *testing.T, conn syscall.Conn, do func(fd int) error) {
 func setOption(t *testing.T, conn syscall.Conn, level, name, value int) {
 	t.Helper()
 	control(t, conn, func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) })
+}
+
+func option(t *testing.T, conn syscall.Conn, level, name int) (value int) {
+	t.Helper()
+	control(t, conn, func(fd int) (err error) {
+		value, err = unix.GetsockoptInt(fd, level, name)
+		return err
+	})
+	return value
 }
 
 func FuzzControlMessages(f *testing.F) {

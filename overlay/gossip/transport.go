@@ -87,16 +87,20 @@ func listen(ctx context.Context, bind, advertise netip.AddrPort, label string) (
 }
 
 func listenOnce(ctx context.Context, bind netip.AddrPort) (*transport, error) {
-	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(bind))
+	config := net.ListenConfig{Control: fitAnyWay}
+	config.SetMultipathTCP(false) // it would not take what fitAnyWay sets
+	listener, err := config.Listen(ctx, "tcp", bind.String())
 	if err != nil {
 		return nil, err
 	}
+	tcp := listener.(*net.TCPListener)
 	port := tcp.Addr().(*net.TCPAddr).AddrPort().Port()
-	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(bind.Addr(), port)))
+	packets, err := config.ListenPacket(ctx, "udp", netip.AddrPortFrom(bind.Addr(), port).String())
 	if err != nil {
 		_ = tcp.Close()
 		return nil, err
 	}
+	udp := packets.(*net.UDPConn)
 	t := &transport{
 		udp: udp, tcp: tcp,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
@@ -263,7 +267,7 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 // DialTimeout opens a stream. Everything on it has to be done in ioTimeout,
 // unless the caller sets another deadline.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: min(timeout, dialTimeout)}
+	d := net.Dialer{Timeout: min(timeout, dialTimeout), Control: fitAnyWay}
 	inner, err := d.DialContext(t.ctx, "tcp", addr)
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func parseOptions(args []string) (options, error) {
 	var scenario, mtus string
 	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
 	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")
-	f.StringVar(&mtus, "stress-mtus", "576,1000,1280,1400,1420,1492,1500,9000", "MTUs of the way between the sites, separated by commas")
+	f.StringVar(&mtus, "stress-mtus", waysDefault, "MTUs of the way between the sites, separated by commas; MIDDLE/ENDS where the sites' links are narrow too")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

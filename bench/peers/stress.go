@@ -14,7 +14,7 @@ import (
 type stressPlan struct {
 	scenarios []string // none: this is no stress run
 	overload  time.Duration
-	mtus      []int
+	ways      []way
 	stream    time.Duration // of TCP at each MTU
 }
 
@@ -22,12 +22,44 @@ type stressPlan struct {
 // as good as it has to be.
 var errGoalsMissed = errors.New("a goal is missed")
 
-// The smallest MTU that IPv4 allows is 68; below the minimum that every host
-// takes, 576, nobody has a link. The largest is that of jumbo frames.
-const (
-	pathMTUMin = 576
-	pathMTUMax = jumboMTU
-)
+// A way between two sites is as wide as its narrowest link.
+type way struct {
+	between int // MTU of the link between the routers
+	ends    int // MTU of the sites' own links
+}
+
+func (w way) String() string {
+	if w.ends == jumboMTU {
+		return strconv.Itoa(w.between)
+	}
+	return fmt.Sprintf("%d/%d", w.between, w.ends)
+}
+
+// parseWay reads the MTU of the middle, and that of the ends if it follows.
+func parseWay(text string) (way, error) {
+	between, ends, two := strings.Cut(text, "/")
+	if !two {
+		ends = strconv.Itoa(jumboMTU)
+	}
+	var w way
+	var errBetween, errEnds error
+	w.between, errBetween = strconv.Atoi(between)
+	w.ends, errEnds = strconv.Atoi(ends)
+	if err := errors.Join(errBetween, errEnds); err != nil {
+		return w, fmt.Errorf("MTU %q: %w", text, err)
+	}
+	if min(w.between, w.ends) < pathMTUMin || max(w.between, w.ends) > jumboMTU {
+		return w, fmt.Errorf("MTU %q: not between %d and %d", text, pathMTUMin, jumboMTU)
+	}
+	return w, nil
+}
+
+// pathMTUMin is what every host takes over IPv4; nobody has a narrower link.
+const pathMTUMin = 576
+
+// waysDefault are the minima of IPv4 and IPv6, of PPPoE, of clouds and tunnels,
+// and a site whose own link is narrow, as that of a pod is.
+const waysDefault = "576,1000,1280,1400,1420,1492,1500,9000,1400/1400"
 
 // set reads the scenarios and the MTUs of the command line.
 func (p *stressPlan) set(scenario, mtus string) error {
@@ -42,15 +74,15 @@ func (p *stressPlan) set(scenario, mtus string) error {
 	default:
 		return fmt.Errorf("no scenario %q", scenario)
 	}
-	if p.overload < time.Second {
+	if p.overload < overloadMin {
 		return fmt.Errorf("an overload of %v is too short", p.overload)
 	}
 	for text := range strings.SplitSeq(mtus, ",") {
-		mtu, err := strconv.Atoi(text)
-		if err != nil || mtu < pathMTUMin || mtu > pathMTUMax {
-			return fmt.Errorf("MTU %q is not between %d and %d", text, pathMTUMin, pathMTUMax)
+		w, err := parseWay(text)
+		if err != nil {
+			return err
 		}
-		p.mtus = append(p.mtus, mtu)
+		p.ways = append(p.ways, w)
 	}
 	return nil
 }
@@ -86,7 +118,7 @@ func stress(ctx context.Context, o options) error {
 			report.Overload = found
 		case "mtu":
 			var found *mtuReport
-			found, err = climbMTUs(ctx, tools, o.stress.mtus, o.stress.stream, say)
+			found, err = climbMTUs(ctx, tools, o.stress.ways, o.stress.stream, say)
 			report.MTU = found
 		}
 		if ctx.Err() != nil {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// jumboMTU is that of both sites' own links: nothing at a site says that the
-	// way between them is narrower.
+	// jumboMTU is that of both sites' own links, unless a way says otherwise:
+	// nothing at a site tells that the way between them is narrower.
 	jumboMTU = 9000
 	// mtuStream is how long the stream lasts unless the command line says: the
 	// 2 s of the goal and as much again for the slow start after a stall.
@@ -34,7 +34,7 @@ type mtuReport struct {
 
 // An mtuRung is one TCP stream through a slice over one way.
 type mtuRung struct {
-	MTU     int     `json:"mtu"`
+	Way     string  `json:"mtu"` // of the link in the middle; /ends if those are narrow too
 	Mbps    float64 `json:"mbps"`
 	Bytes   int64   `json:"bytes"`
 	Stall   float64 `json:"longest_stall_s"`
@@ -46,23 +46,23 @@ type mtuRung struct {
 
 // climbMTUs sends a TCP stream through a slice over ways of different MTUs,
 // whose routers never say that a packet is too long.
-func climbMTUs(ctx context.Context, tools toolbox, mtus []int, length time.Duration, say func(string, ...any)) (*mtuReport, error) {
+func climbMTUs(ctx context.Context, tools toolbox, ways []way, length time.Duration, say func(string, ...any)) (*mtuReport, error) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return nil, fmt.Errorf("the routers cannot be silenced: %w", err)
 	}
 	say("mtu: one TCP stream of %v through a slice; both sites' links have %d, the routers say nothing", length, jumboMTU)
 	r := new(mtuReport)
-	for _, mtu := range mtus {
-		g, err := climbMTU(ctx, tools, mtu, length, say)
+	for _, w := range ways {
+		g, err := climbMTU(ctx, tools, w, length, say)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		if err != nil {
 			g.Error = err.Error()
-			say("  %d: %v", mtu, err)
+			say("  %v: %v", w, err)
 		}
 		r.Rungs = append(r.Rungs, g)
-		name := fmt.Sprintf("MTU %d: longest stall", mtu)
+		name := fmt.Sprintf("MTU %v: longest stall", w)
 		b := newGoal("mtu", name, g.Stall, mtuStallMax.Seconds(), "s")
 		b.Met = b.Met && g.Error == ""
 		r.Goals = append(r.Goals, b)
@@ -71,20 +71,20 @@ func climbMTUs(ctx context.Context, tools toolbox, mtus []int, length time.Durat
 }
 
 // climbMTU makes new sites, so that nobody remembers another way, and measures.
-func climbMTU(ctx context.Context, tools toolbox, mtu int, length time.Duration, say func(string, ...any)) (g mtuRung, err error) {
-	g.MTU = mtu
+func climbMTU(ctx context.Context, tools toolbox, w way, length time.Duration, say func(string, ...any)) (g mtuRung, err error) {
+	g.Way = w.String()
 	l, err := newLab()
 	if err != nil {
 		return g, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	if err := l.routedSites(mtu); err != nil {
+	if err := l.routedSites(w); err != nil {
 		return g, err
 	}
 	defer func() {
 		n, errCount := l.unheard()
 		g.Unheard, err = n, errors.Join(err, errCount)
-		say("  %-5d %8.0f Mbit/s, longest stall %.1f s, %d packets too long for the way%s", mtu, g.Mbps, g.Stall, g.Unheard, noisy(g.foreign))
+		say("  %-9v %8.0f Mbit/s, longest stall %.1f s, %d packets too long for the way%s", w, g.Mbps, g.Stall, g.Unheard, noisy(g.foreign))
 	}()
 	program := tools.find("slicewire")
 	daemons, err := joinSlicewire(ctx, l, program, 1)
@@ -120,18 +120,18 @@ var mtuRouters = []struct{ name, site, addr, toSite, toOther string }{
 	{"rb", "b", underlayB, "10.99.1.2", "10.99.1.1"},
 }
 
-// routedSites makes the two sites and two routers between them, whose link to
-// each other has the given MTU, and which send no ICMP.
-func (l *lab) routedSites(mtu int) error {
+// routedSites makes the two sites and two routers between them, which send no
+// ICMP.
+func (l *lab) routedSites(w way) error {
 	if err := l.space("a", "b", "ra", "rb"); err != nil {
 		return err
 	}
-	if err := l.linkMTU("ra", mtuRouters[0].toSite+"/32", "rb", mtuRouters[1].toSite+"/32", mtu); err != nil {
+	if err := l.linkMTU("ra", mtuRouters[0].toSite+"/32", "rb", mtuRouters[1].toSite+"/32", w.between); err != nil {
 		return err
 	}
 	for i, r := range mtuRouters {
 		other := mtuRouters[1-i]
-		if err := l.linkMTU(r.site, r.addr+"/32", r.name, r.toSite+"/32", jumboMTU); err != nil {
+		if err := l.linkMTU(r.site, r.addr+"/32", r.name, r.toSite+"/32", w.ends); err != nil {
 			return err
 		}
 		if err := errors.Join(

@@ -24,6 +24,8 @@ const (
 	overloadNice = 10
 	// overloadSenders at most: more only take turns.
 	overloadSenders = 8
+	// overloadMin is the shortest overload in which round trips can be taken.
+	overloadMin = 500 * time.Millisecond
 	// overloadPort is that of the first sender's receiver; the others follow.
 	overloadPort = 5300
 
@@ -165,7 +167,7 @@ func (o *overload) makeDeadEnd() error {
 // play takes the three phases: nobody sends, somebody sends elsewhere, somebody
 // sends on slice 1.
 func (o *overload) play(ctx context.Context, length time.Duration) error {
-	r, calm := o.report, max(length/3, time.Second)
+	r, calm := o.report, max(length/3, overloadMin)
 	trial := min(length/10, time.Second)
 	idle, err := o.phase(ctx, "idle", calm)
 	if err != nil {
@@ -245,14 +247,14 @@ func (o *overload) loaded(ctx context.Context, name string, length time.Duration
 		run udpRun
 		err error
 	}
-	results := make(chan result, len(flows))
+	results, settles := make(chan result, len(flows)), min(loadSettles, length)
 	for i, f := range flows {
 		go func() {
-			run, err := send(f, ctx, o.self, loadSettles+length+time.Second)
+			run, err := send(f, ctx, o.self, settles+length+time.Second)
 			results <- result{i, run, err}
 		}()
 	}
-	settled := time.NewTimer(loadSettles)
+	settled := time.NewTimer(settles)
 	defer settled.Stop()
 	select {
 	case r := <-results:

@@ -119,10 +119,10 @@ func (r *overloadReport) markdown(b *strings.Builder) {
 
 func (r *mtuReport) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## TCP over ways that are narrower than their ends\n\n"+
-		"Both sites' links have MTU %d, the link between the two routers the MTU of the row. The routers send no ICMP; the last column\n"+
+		"Both sites' links have MTU %d unless the row tells theirs too, the link between the two routers the MTU of the row. The routers send no ICMP; the last column\n"+
 		"counts the packets that were too long for that link and forbade to be cut (gossip's among them).\n\n| MTU | Mbit/s | longest stall, s | too long | |\n|---|---|---|---|---|\n", jumboMTU)
 	for _, g := range r.Rungs {
 		line, _, _ := strings.Cut(g.Error, "\n")
-		fmt.Fprintf(b, "| %d | %s | %s | %d | %s |\n", g.MTU, number(g.Mbps), number(g.Stall), g.Unheard, line)
+		fmt.Fprintf(b, "| %s | %s | %s | %d | %s |\n", g.Way, number(g.Mbps), number(g.Stall), g.Unheard, line)
 	}
 }

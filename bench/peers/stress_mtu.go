@@ -24,6 +24,9 @@ const (
 	mtuInterval = 100 * time.Millisecond
 	// mtuStallMax is the longest that a stream may stand still.
 	mtuStallMax = 2 * time.Second
+	// mtuSlowerMax is how many times slower than over the best way a stream may
+	// be. One that moves a packet with every retransmission does not stand still.
+	mtuSlowerMax = 10
 )
 
 // An mtuReport is what the mtu scenario found.
@@ -52,6 +55,7 @@ func climbMTUs(ctx context.Context, tools toolbox, ways []way, length time.Durat
 	}
 	say("mtu: one TCP stream of %v through a slice; both sites' links have %d, the routers say nothing", length, jumboMTU)
 	r := new(mtuReport)
+	best := 0.0
 	for _, w := range ways {
 		g, err := climbMTU(ctx, tools, w, length, say)
 		if ctx.Err() != nil {
@@ -62,10 +66,14 @@ func climbMTUs(ctx context.Context, tools toolbox, ways []way, length time.Durat
 			say("  %v: %v", w, err)
 		}
 		r.Rungs = append(r.Rungs, g)
-		name := fmt.Sprintf("MTU %v: longest stall", w)
-		b := newGoal("mtu", name, g.Stall, mtuStallMax.Seconds(), "s")
-		b.Met = b.Met && g.Error == ""
-		r.Goals = append(r.Goals, b)
+		stall := newGoal("mtu", fmt.Sprintf("MTU %v: longest stall", w), g.Stall, mtuStallMax.Seconds(), "s")
+		stall.Met = stall.Met && g.Error == ""
+		r.Goals = append(r.Goals, stall)
+		best = max(best, g.Mbps)
+	}
+	for _, g := range r.Rungs {
+		// No less than 1 bit/s: JSON knows no infinity.
+		r.Goals = append(r.Goals, newGoal("mtu", fmt.Sprintf("MTU %s: times slower than the best", g.Way), best/max(g.Mbps, 1e-6), mtuSlowerMax, "times"))
 	}
 	return r, nil
 }

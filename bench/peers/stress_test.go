@@ -47,7 +47,7 @@ func TestStressFindsItsFigures(t *testing.T) {
 	if g := r.MTU.Rungs[0]; g.Error != "" || g.Way != "1280" || g.Mbps <= 0 || g.Bytes <= 0 {
 		t.Errorf("mtu: %+v", g)
 	}
-	if n := len(r.goals()); n != 4 {
+	if n := len(r.goals()); n != 5 {
 		t.Errorf("%d goals", n)
 	}
 }

@@ -24,7 +24,7 @@ type plan struct {
 
 var (
 	fullPlan  = plan{rounds: 5, length: 3 * time.Second, streams: []int{1, 4, 16}, down: true, udp: []int{64, 1200}, udpTime: time.Second, ndrSteps: 7, pings: 200}
-	quickPlan = plan{rounds: 2, length: 3 * time.Second, streams: []int{1}, pings: 100}
+	quickPlan = plan{rounds: 2, length: 2 * time.Second, streams: []int{1}, pings: 100}
 )
 
 // estimate is what a round of one system takes, roughly, with start and stop.

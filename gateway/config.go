@@ -17,7 +17,8 @@ type Config struct {
 	// Log is required.
 	Log *slog.Logger
 	// OutsideLimit and InsideLimit are how many packets may be between a
-	// slice's Link and the socket, each way. 0 means 256 and 512.
+	// slice's Link and the socket, each way. 0 means a batch for
+	// every processor.
 	OutsideLimit, InsideLimit int
 }
 
@@ -31,10 +32,10 @@ func (c *Config) validate() error {
 		return errors.New("gateway config: negative limit of packets in flight")
 	}
 	if c.OutsideLimit == 0 {
-		c.OutsideLimit = outsideLimit
+		c.OutsideLimit = defaultLimit()
 	}
 	if c.InsideLimit == 0 {
-		c.InsideLimit = insideLimit
+		c.InsideLimit = defaultLimit()
 	}
 	return nil
 }

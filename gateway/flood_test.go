@@ -64,8 +64,8 @@ func TestLostCreditsComeBack(t *testing.T) {
 	defer p.a.stop()
 	tun := p.a.running["red"]
 	for range 20 { // as if the device had swallowed them
-		tun.outside.take(outsideLimit)
-		p.b.running["red"].inside.take(insideLimit)
+		tun.outside.take(defaultLimit())
+		p.b.running["red"].inside.take(defaultLimit())
 		p.la.send(t, packet("10.1.1.1", "10.1.2.9", 1, 100))
 		p.lb.receive(t)
 	}

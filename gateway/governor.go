@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"runtime"
 	"sync"
 	"time"
+
+	"slicewire/overlay"
 )
 
 // WireGuard's own queues are unbounded in packets: without a bound from
@@ -18,19 +21,18 @@ import (
 //   - age: packets leave in the order in which they entered, more or less, so
 //     what entered lostAfter ago will not leave any more.
 const (
-	// outsideLimit: 512 buffers with short queues measured best in CPU per byte
-	// (cache) and peak memory; 256 each way is the same sum, and still several
-	// batches for every worker.
-	outsideLimit = 256
-	// insideLimit is larger, as packets arrive in trains of 44 that were already
-	// paid for: refusing them early saves little.
-	insideLimit = 512
-
 	quietPoll  = time.Millisecond
 	quietAfter = 4 * time.Millisecond
 	lostAfter  = time.Second
 	markEvery  = lostAfter / 4
 )
+
+// defaultLimit is how many packets may be in flight each way: a batch for every
+// processor that can encrypt it, and two at least, so that one is made ready
+// while the other is worked on. Each packet has a buffer of 64 KiB of which the
+// first page is used: with more, what is touched next is never in the cache, and
+// CPU per byte rises (docs/performance.md).
+func defaultLimit() int { return overlay.BatchSize * max(2, runtime.GOMAXPROCS(0)) }
 
 // credits is the decision: who may enter, and what is lost. Time is an
 // argument, monotonic since any fixed point.

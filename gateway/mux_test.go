@@ -130,7 +130,7 @@ func testMux(t testing.TB) (*mux, [2]*bind) {
 	var all [2]*bind
 	for i := range all {
 		b := &bind{mux: m, drops: new(overlay.Drops), ready: make(chan struct{}, 1), fresh: func() {},
-			inside: newGovernor(insideLimit), outside: newGovernor(outsideLimit)}
+			inside: newGovernor(defaultLimit()), outside: newGovernor(defaultLimit())}
 		b.mac1.Store(newMAC1(PublicKey(newKey(t))))
 		if _, _, err := b.Open(0); err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ export GOMODCACHE := $(CURDIR)/.cache/mod
 export GOFLAGS := $(GOFLAGS) -modcacherw
 endif
 
-SOURCES := $(shell find cmd overlay netstack gateway router dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
 .PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress peers clean
@@ -47,7 +47,7 @@ prerequisites: ## install what the tests use (as root; otherwise only say what i
 
 lint: ## static checks
 	$(GO) run $(GOLANGCI) run
-	@test -z "$$(gofmt -l cmd overlay netstack gateway router dnsd bench)" || { gofmt -l cmd overlay netstack gateway router dnsd bench; exit 1; }
+	@test -z "$$(gofmt -l cmd overlay netstack gateway router shaper dnsd bench)" || { gofmt -l cmd overlay netstack gateway router shaper dnsd bench; exit 1; }
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)

@@ -9,8 +9,8 @@
 //
 // The life of a packet inward: verify lengths and checksums, join segments of
 // one flow into one (package segment), copy into the stack's memory. Outward: the
-// stack hands over segments of up to 64 KiB, which Link.Read cuts to the MTU,
-// with their checksums, into the reader's buffers (cut.go).
+// stack hands over segments of up to 64 KiB, which Link.Read copies as they are
+// (flatten.go); they are cut to the MTU where they leave the node.
 //
 // All methods may be called concurrently. Link.Write copies and keeps no
 // buffer; Link.Read copies into the caller's. Connections are the caller's to

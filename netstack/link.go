@@ -23,7 +23,8 @@ type Link interface {
 }
 
 // Link returns the stack's side of the slice. Read yields what the stack sends,
-// cut to the MTU and with complete checksums; Write takes packets for the
+// with complete checksums unless a packet stands for several (overlay.Meta), and
+// needs room for any packet in each buffer; Write takes packets for the
 // stack, as the router's check let them pass; others are dropped. Close closes
 // the Stack.
 func (st *Stack) Link() Link { return (*link)(st) }
@@ -55,8 +56,9 @@ type inlet struct {
 
 // intake is the scratch space of one batch.
 type intake struct {
-	pkts [overlay.BatchSize][]byte
-	runs segment.Runs
+	pkts  [overlay.BatchSize][]byte
+	runs  segment.Runs
+	check segment.Cutter
 }
 
 func newInlet(st *Stack, trusted, checking *endpoint) *inlet {
@@ -72,6 +74,17 @@ func (in *inlet) put(bufs [][]byte) {
 	rejected := 0
 	for i, b := range bufs {
 		w.pkts[i] = b[overlay.Headroom:]
+		if m := overlay.MetaOf(b); m.Piece != 0 {
+			// Of a workload on this node. Its kernel vouches for the data as a
+			// network card does; whether it can be cut, and is what it says, is ours.
+			if w.check.Start(w.pkts[i], segment.IsTCP(w.pkts[i]), int(m.Piece)) {
+				in.deliverRuns(w) // none of its flow may come after it that was before
+				in.deliver(in.trusted, w.pkts[i], nil, w.pkts[:])
+			} else {
+				rejected++
+			}
+			continue
+		}
 		s, v := segment.Verify(w.pkts[i])
 		switch v {
 		case segment.Reject:
@@ -85,12 +98,19 @@ func (in *inlet) put(bufs [][]byte) {
 	if rejected > 0 {
 		in.st.out.drops.Add(overlay.DropMalformed, rejected)
 	}
+	in.deliverRuns(w)
+	w.check.Stop()
+	clear(w.pkts[:len(bufs)])
+	in.pool.Put(w)
+}
+
+// deliverRuns hands over what was gathered so far.
+func (in *inlet) deliverRuns(w *intake) {
 	for i := range w.runs.All() {
 		r := &w.runs.All()[i]
 		in.deliver(in.trusted, w.pkts[r.First], r, w.pkts[:])
 	}
-	clear(w.pkts[:len(bufs)])
-	in.pool.Put(w)
+	w.runs.Reset()
 }
 
 // deliver copies a packet, or the run that starts with it, into the stack's

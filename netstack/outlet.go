@@ -31,6 +31,7 @@ const patience = 100 * time.Millisecond
 // sends data waits, as a sender waits for a busy network card; nobody who is
 // handling an inbound packet ever does.
 type outlet struct {
+	mtu   int
 	drops overlay.Drops
 
 	mu     sync.Mutex
@@ -45,15 +46,14 @@ type outlet struct {
 
 	rmu   sync.Mutex // one reader at a time; held while it waits
 	took  [overlay.BatchSize]*stack.PacketBuffer
-	first int // of took that is not yet cut
+	first int // of took that is not yet read
 	end   int
-	cut   cutter
 }
 
 func newOutlet(mtu int) *outlet {
 	o := new(outlet)
 	o.ready.L = &o.mu
-	o.cut.mtu = mtu
+	o.mtu = mtu
 	return o
 }
 
@@ -117,39 +117,36 @@ func carriesData(pkt *stack.PacketBuffer) bool {
 	return false
 }
 
-// read fills bufs with packets; it waits for the first.
+// read fills bufs with packets; it waits for the first. One that stands for
+// several stays whole; its Meta says so.
 func (o *outlet) read(bufs [][]byte, sizes []int) (int, error) {
 	o.rmu.Lock()
 	defer o.rmu.Unlock()
 	limit := min(len(bufs), len(sizes))
 	n := 0
 	for n < limit {
-		if !o.cut.busy() {
-			if o.first == o.end {
-				if err := o.take(n == 0); err != nil {
-					return 0, err
-				}
-				if o.first == o.end {
-					break
-				}
+		if o.first == o.end {
+			if err := o.take(n == 0); err != nil {
+				return 0, err
 			}
-			pkt := o.took[o.first]
-			o.took[o.first] = nil
-			o.first++
-			if !o.cut.start(pkt) {
-				pkt.DecRef()
-				o.drops.Add(overlay.DropMalformed, 1)
-				continue
+			if o.first == o.end {
+				break
 			}
 		}
-		for n < limit && o.cut.busy() {
-			size := o.cut.next(bufs[n][overlay.Headroom:])
-			if size == 0 {
-				o.drops.Add(overlay.DropTooBig, 1)
-				continue
-			}
-			sizes[n] = size
-			n++
+		pkt := o.took[o.first]
+		o.took[o.first] = nil
+		o.first++
+		size, meta, ok := flatten(bufs[n][overlay.Headroom:], pkt, o.mtu)
+		pkt.DecRef()
+		if !ok {
+			o.drops.Add(overlay.DropMalformed, 1)
+			continue
+		}
+		overlay.PutMeta(bufs[n], meta)
+		sizes[n] = size
+		n++
+		if size > outBytes/4 {
+			break // what is handed on together is still in the cache
 		}
 	}
 	return n, nil
@@ -210,6 +207,5 @@ func (o *outlet) shut() {
 		o.took[o.first].DecRef()
 		o.took[o.first] = nil
 	}
-	o.cut.stop()
 	o.rmu.Unlock()
 }

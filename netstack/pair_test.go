@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/netstack/segment"
 	"slicewire/overlay"
 
 	"go.uber.org/goleak"
@@ -67,26 +68,49 @@ func pair(t testing.TB, filter func(pkt []byte) bool) (one, two *Stack) {
 	return one, two
 }
 
-// cable carries packets one way until the reader is closed.
+// cable carries packets one way until the reader is closed. What stands for
+// several is cut, as on the way through a tunnel.
 func cable(from, to Link, filter func([]byte) bool) {
-	whole, bufs, sizes := make([][]byte, overlay.BatchSize), make([][]byte, overlay.BatchSize), make([]int, overlay.BatchSize)
+	whole, sizes := make([][]byte, overlay.BatchSize), make([]int, overlay.BatchSize)
 	for i := range whole {
-		whole[i] = make([]byte, overlay.Headroom+2048)
+		whole[i] = make([]byte, overlay.Headroom+overlay.MaxPacket)
+	}
+	var cut segment.Cutter
+	pieces := make([][]byte, overlay.MaxPacket/500)
+	for i := range pieces {
+		pieces[i] = make([]byte, overlay.Headroom+2048)
 	}
 	for {
 		n, err := from.Read(whole, sizes)
 		if err != nil {
 			return
 		}
-		k := 0
-		for i := range n {
-			b := whole[i][:overlay.Headroom+sizes[i]]
+		var bufs [][]byte
+		pass := func(b []byte) {
 			if filter == nil || filter(b[overlay.Headroom:]) {
-				bufs[k] = b
-				k++
+				bufs = append(bufs, b)
 			}
 		}
-		_ = to.Write(bufs[:k])
+		for i := range n {
+			b := whole[i][:overlay.Headroom+sizes[i]]
+			m := overlay.MetaOf(b)
+			if m.Piece == 0 {
+				pass(b)
+				continue
+			}
+			cut.Start(b[overlay.Headroom:], true, int(m.Piece))
+			for k := 0; cut.Busy(); k++ {
+				size := cut.Next(pieces[k][overlay.Headroom:])
+				pass(pieces[k][:overlay.Headroom+size])
+			}
+			if to.Write(bufs) != nil { // before pieces are used again
+				return
+			}
+			bufs = bufs[:0]
+		}
+		if to.Write(bufs) != nil {
+			return
+		}
 	}
 }
 

@@ -23,12 +23,13 @@ const (
 	DropRateLimited              // outer packet over the limit for unknown sources
 	DropSendError                // the kernel refused the outer packet
 	DropProtocol                 // protocol that the way out does not take, or control that stays on a link
+	DropDelay                    // waited too long in a queue that does not get shorter (CoDel)
 	NumDrops
 )
 
 var dropNames = [NumDrops]string{
 	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
-	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol",
+	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay",
 }
 
 // String returns the reason's name as it appears in status and metrics.

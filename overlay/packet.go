@@ -1,5 +1,7 @@
 package overlay
 
+import "encoding/binary"
+
 // Headroom is how many bytes stand free before every packet in every buffer
 // that crosses a Link: packet i of a batch is bufs[i][Headroom:Headroom+n].
 //
@@ -9,10 +11,51 @@ package overlay
 // vnet_hdr writes into the same place.
 const Headroom = 16
 
-// BatchSize is how many packets at most one Link.Read or Link.Write moves.
-// Larger batches buy little once system calls are shared by 32 packets, and
-// wireguard-go keeps BatchSize buffers of 64 KiB per reader for life.
-const BatchSize = 32
+// A Meta is what the headroom says of the packet behind it, on its way from a
+// port to the tunnel or to another port.
+type Meta struct {
+	// Piece is 0 for an ordinary packet. Otherwise the packet stands for several
+	// TCP segments or UDP datagrams with Piece bytes of data each, the last with
+	// what is left: as a kernel with segmentation offload hands it over, its
+	// transport checksum being only begun. Whoever passes it on to what does not
+	// understand that cuts it; every header but lengths, sequence and
+	// identification holds for all, so that one routing decision does, too.
+	Piece uint16
+	// Paced says that its writer waits for room and need not lose it.
+	Paced bool
+}
+
+// PutMeta writes m into the headroom of buf.
+func PutMeta(buf []byte, m Meta) {
+	_ = buf[3]
+	binary.NativeEndian.PutUint16(buf, m.Piece)
+	buf[2], buf[3] = 0, 0
+	if m.Paced {
+		buf[2] = 1
+	}
+}
+
+// MetaOf reads the headroom of buf.
+func MetaOf(buf []byte) Meta {
+	_ = buf[3]
+	return Meta{Piece: binary.NativeEndian.Uint16(buf), Paced: buf[2] == 1}
+}
+
+// Packets returns how many packets one of size bytes stands for, of which head
+// are headers.
+func (m Meta) Packets(size, head int) int {
+	if m.Piece == 0 || size <= head {
+		return 1
+	}
+	return (size - head + int(m.Piece) - 1) / int(m.Piece)
+}
+
+// BatchSize is how many packets at most one Link.Read or Link.Write moves. A
+// packet of 64 KiB that stands for several, and a train that UDP_GRO joined, are
+// some 46 packets at the usual MTU: one of either is one batch, and is handed
+// from goroutine to goroutine as one. wireguard-go keeps two times BatchSize
+// buffers of 64 KiB for a slice's life, of which it touches what is used.
+const BatchSize = 64
 
 // MaxPacket is the largest packet, without headroom, that any Link carries:
 // an IP datagram's length field has 16 bits.

@@ -17,7 +17,7 @@ func BenchmarkForward(b *testing.B) {
 		routes := c.routes
 		b.Run(fmt.Sprintf("routes=%d/hosts=%d", routes, c.hosts), func(b *testing.B) {
 			rng := rand.New(rand.NewPCG(1, 2))
-			r, err := New(Config{Slice: "bench", MTU: testMTU})
+			r, err := New(Config{Slice: "bench", MTU: testMTU, Outlet: newQueue(testMTU)})
 			if err != nil {
 				b.Fatal(err)
 			}

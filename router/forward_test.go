@@ -83,16 +83,19 @@ type rig struct {
 	*Router
 	state     State
 	a, b, own *wire
+	queue     *queue
 }
 
 const testMTU = 1420
 
 func newRig(t testing.TB) *rig {
-	r, err := New(Config{Slice: "red", MTU: testMTU})
+	q := newQueue(testMTU)
+	r, err := New(Config{Slice: "red", MTU: testMTU, Outlet: q})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &rig{Router: r, a: newWire(), b: newWire(), own: newWire()}
+	q.drops = &r.drops
+	g := &rig{Router: r, queue: q, a: newWire(), b: newWire(), own: newWire()}
 	g.state = State{
 		Ports: []Port{
 			{Name: "a", Link: g.a, Role: Inside, Sources: prefixes("10.1.0.2/32", "fd00:1::2/128", "10.1.0.128/25")},

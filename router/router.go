@@ -21,15 +21,23 @@ import (
 // that it does not silence the node toward its workloads.
 const maxWait = 100 * time.Millisecond
 
-// readSlack is how much longer than the MTU a packet from a port may be and
-// still be seen whole, to be counted as too big.
-const readSlack = 512
-
 // Config says what a Router is for. Its zero values are refused, but for Log.
 type Config struct {
 	Slice string       // names the slice in logs
 	MTU   int          // bytes of the longest packet on the slice; 1280 (IPv6's least) to overlay.MaxPacket
 	Log   *slog.Logger // nil means slog.Default
+
+	// Outlet is the way outside. The Router closes it when it ends.
+	Outlet Outlet
+}
+
+// An Outlet takes what is routed outside and yields it to the tunnel.
+type Outlet interface {
+	Link
+	// WaitRoom waits until there is room for more from a writer that can be held
+	// back, but no longer than d, and reports whether there is. timer is the
+	// caller's, stopped on entry and on return.
+	WaitRoom(timer *time.Timer, d time.Duration) bool
 }
 
 func (c *Config) validate() error {
@@ -38,6 +46,9 @@ func (c *Config) validate() error {
 	}
 	if c.MTU < 1280 || c.MTU > overlay.MaxPacket {
 		return fmt.Errorf("router: slice %s: mtu %d: want 1280 to %d", c.Slice, c.MTU, overlay.MaxPacket)
+	}
+	if c.Outlet == nil {
+		return fmt.Errorf("router: slice %s: no outlet", c.Slice)
 	}
 	return nil
 }
@@ -48,8 +59,9 @@ type Router struct {
 	mtu        int
 	mss4, mss6 uint16
 	drops      overlay.Drops
-	queue      *queue
-	outside    *port // there is one, and it stays, whatever State says
+	outlet     Outlet
+	closed     atomic.Bool // the outlet was closed
+	outside    *port       // there is one, and it stays, whatever State says
 	table      atomic.Pointer[table]
 	batches    sync.Pool // *batch, for the tunnel's goroutines
 
@@ -70,14 +82,14 @@ func New(cfg Config) (*Router, error) {
 		log = slog.Default()
 	}
 	r := &Router{
-		log:   log.With("slice", cfg.Slice),
-		mtu:   cfg.MTU,
-		mss4:  uint16(cfg.MTU - ipv4Header - tcpHeader),
-		mss6:  uint16(cfg.MTU - ipv6Header - tcpHeader),
-		ports: make(map[string]*port),
+		log:    log.With("slice", cfg.Slice),
+		mtu:    cfg.MTU,
+		mss4:   uint16(cfg.MTU - ipv4Header - tcpHeader),
+		mss6:   uint16(cfg.MTU - ipv6Header - tcpHeader),
+		ports:  make(map[string]*port),
+		outlet: cfg.Outlet,
 	}
-	r.queue = newQueue(cfg.MTU, &r.drops)
-	r.outside = &port{name: OutsideName, role: Outside, link: r.queue, n: new(counts)}
+	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}
 	r.batches.New = func() any { return new(batch) }
 	r.table.Store(new(table))
 	return r, nil
@@ -188,7 +200,7 @@ func (r *Router) Run(ctx context.Context) error {
 		r.closeLink(p)
 	}
 	r.mu.Unlock()
-	err := r.queue.Close()
+	err := r.Outside().Close()
 	r.readers.Wait()
 	return err
 }
@@ -196,7 +208,7 @@ func (r *Router) Run(ctx context.Context) error {
 // read takes batches from a port until its Link is closed.
 func (r *Router) read(p *port) {
 	defer r.readers.Done()
-	size := overlay.Headroom + r.mtu + readSlack
+	size := overlay.Headroom + overlay.MaxPacket
 	slab := make([]byte, overlay.BatchSize*size)
 	whole := make([][]byte, overlay.BatchSize)
 	for i := range whole {
@@ -214,7 +226,7 @@ func (r *Router) read(p *port) {
 			if stalled {
 				wait = 0
 			}
-			stalled = !r.queue.waitRoom(timer, wait)
+			stalled = !r.outlet.WaitRoom(timer, wait)
 		}
 		n, err := p.link.Read(whole, sizes)
 		if err != nil {
@@ -225,24 +237,29 @@ func (r *Router) read(p *port) {
 		}
 		for i := range n {
 			bufs[i] = whole[i][:overlay.Headroom+sizes[i]]
+			if p.role == Local {
+				overlay.PutMeta(bufs[i], overlay.Meta{Piece: overlay.MetaOf(bufs[i]).Piece, Paced: true})
+			}
 		}
 		r.forward(p, bufs[:n], b)
 	}
 }
 
-// Outside returns the tunnel's side of the slice. Its Read yields packets
-// routed outside, its Write takes packets that came from outside; both may be
-// called by several goroutines. Close ends it for good: Read and Write then
-// return net.ErrClosed, and what is routed outside is counted as closed.
+// Outside returns the tunnel's side of the slice. Its Read is the Outlet's; its
+// Write takes packets that came from outside and may be called by several
+// goroutines. Close ends it for good: Read and Write then return net.ErrClosed,
+// and what is routed outside is counted as closed.
 func (r *Router) Outside() Link { return (*outsideLink)(r) }
 
 type outsideLink Router
 
-func (o *outsideLink) Read(bufs [][]byte, sizes []int) (int, error) { return o.queue.Read(bufs, sizes) }
+func (o *outsideLink) Read(bufs [][]byte, sizes []int) (int, error) {
+	return o.outlet.Read(bufs, sizes)
+}
 
 func (o *outsideLink) Write(bufs [][]byte) error {
 	r := (*Router)(o)
-	if r.queue.closed.Load() {
+	if r.closed.Load() {
 		r.drops.Add(overlay.DropClosed, len(bufs))
 		return net.ErrClosed
 	}
@@ -252,7 +269,10 @@ func (o *outsideLink) Write(bufs [][]byte) error {
 	return nil
 }
 
-func (o *outsideLink) Close() error { return o.queue.Close() }
+func (o *outsideLink) Close() error {
+	o.closed.Store(true)
+	return o.outlet.Close()
+}
 
 // Counters returns what was counted so far.
 func (r *Router) Counters() Counters {

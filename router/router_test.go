@@ -183,7 +183,7 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 			Routes: []Route{{p("10.0.0.0/8"), "a"}, {p("10.1.0.0/8"), "a"}}}, "given twice"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := New(Config{Slice: "red", MTU: testMTU})
+			r, err := New(Config{Slice: "red", MTU: testMTU, Outlet: newQueue(testMTU)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +192,7 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 			}
 		})
 	}
-	r, _ := New(Config{Slice: "red", MTU: testMTU})
+	r, _ := New(Config{Slice: "red", MTU: testMTU, Outlet: newQueue(testMTU)})
 	if err := r.Set(State{Ports: []Port{{Name: "a", Link: w, Role: Inside}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -203,33 +203,6 @@ func TestSetRefusesWhatMakesNoSense(t *testing.T) {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v accepted", cfg)
 		}
-	}
-}
-
-func TestOutsideQueueIsBoundedAndInOrder(t *testing.T) {
-	for _, c := range []struct {
-		name         string
-		size, expect int
-	}{
-		{"small packets fill it by number", 40, queuePackets},
-		{"large packets fill it by bytes", testMTU, queueBytes / testMTU},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			g := newRig(t)
-			for i := range 2 * queuePackets {
-				p := overlaytest.UDP(ap(netip.MustParseAddr("10.1.0.2"), uint16(i)), ap(netip.MustParseAddr("10.1.16.3"), 1), make([]byte, c.size-28))
-				g.put("a", p)
-			}
-			got := g.takeOutside()
-			if len(got) != c.expect || g.drops.Get(overlay.DropQueueFull) != uint64(2*queuePackets-c.expect) {
-				t.Fatalf("%d came out, %v dropped, want %d", len(got), g.drops.Snapshot(), c.expect)
-			}
-			for i, p := range got {
-				if port := int(p[20])<<8 | int(p[21]); port != i {
-					t.Fatalf("packet %d came out as number %d", port, i)
-				}
-			}
-		})
 	}
 }
 

@@ -14,10 +14,12 @@ const OutsideName = "outside"
 // bufs[i][overlay.Headroom : overlay.Headroom+sizes[i]]. Buffers belong to the
 // caller: a Link keeps none after it returns.
 type Link interface {
-	// Read blocks until it has a packet; net.ErrClosed after Close.
+	// Read blocks until it has a packet; net.ErrClosed after Close. It says in
+	// each headroom what the packet is (overlay.Meta), or leaves it zero.
 	Read(bufs [][]byte, sizes []int) (n int, err error)
 	// Write takes packets in order, bufs[i] being headroom and then exactly
-	// the packet. When full it drops; it never waits. May be called concurrently.
+	// the packet; the headroom has its Meta. When full it drops; it never waits.
+	// May be called concurrently.
 	Write(bufs [][]byte) error
 	// Close unblocks Read; again does nothing.
 	Close() error

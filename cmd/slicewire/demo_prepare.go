@@ -29,7 +29,7 @@ func (d *demo) prepare() error {
 	if err := initAuthority(authority, "demo", time.Now()); err != nil {
 		return err
 	}
-	ports, err := freePorts(len(demoSites)*6)
+	ports, err := freePorts(len(demoSites) * 6)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"overlay/pki":         {"slicewire/overlay"},
 	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
 	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
+	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment"}, // it cuts what stands for several packets
 	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
 	"netstack":            {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
 	"netstack/segment":    {"slicewire/overlay"},

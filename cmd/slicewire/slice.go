@@ -23,6 +23,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/router"
+	"slicewire/shaper"
 )
 
 // localPort names the port of the node's own stack in the router.
@@ -37,6 +38,7 @@ type sliceNode struct {
 	name     string
 	local    localSlice
 	router   *router.Router
+	shaper   *shaper.Queue
 	stack    *netstack.Stack
 	names    *dnsd.Server
 	publish  *publish.Publisher
@@ -81,7 +83,8 @@ func openSlice(a *overlay.Attachment, local localSlice, key [32]byte, log *slog.
 	n := &sliceNode{name: a.Slice, local: local, key: key, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
-	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
+	n.shaper = shaper.New()
+	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper}); err != nil {
 		return nil, err
 	}
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
@@ -260,6 +263,9 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 		if p.Role == router.Outside {
 			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
 		}
+	}
+	for reason, packets := range n.shaper.Drops().Snapshot() {
+		c.Drops[reason] += packets
 	}
 	return out, c.Drops
 }

@@ -19,6 +19,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/overlaytest"
 	"slicewire/router"
+	"slicewire/shaper"
 )
 
 const slicePathMTU = 1420
@@ -86,7 +87,7 @@ func sites(t testing.TB) [2]*site {
 		if err = s.stack.Set(at); err != nil {
 			t.Fatal(err)
 		}
-		if s.router, err = router.New(router.Config{Slice: "red", MTU: slicePathMTU}); err != nil {
+		if s.router, err = router.New(router.Config{Slice: "red", MTU: slicePathMTU, Outlet: shaper.New()}); err != nil {
 			t.Fatal(err)
 		}
 		if err = s.router.Set(router.State{

@@ -155,12 +155,13 @@ func join(t testing.TB, one, two opener, cfg Config) (a, b *site, most *int) {
 	return a, b, most
 }
 
-// carry moves packets until from is closed and returns the size of the largest.
+// carry moves packets until from is closed and returns the size of the largest,
+// or of the data in those that it stands for.
 func carry(from, to *Port) (largest int) {
 	bufs := make([][]byte, overlay.BatchSize)
 	whole := make([][]byte, overlay.BatchSize)
 	for i := range whole {
-		whole[i] = make([]byte, overlay.Headroom+from.mtu+64)
+		whole[i] = make([]byte, overlay.Headroom+overlay.MaxPacket)
 	}
 	sizes := make([]int, overlay.BatchSize)
 	for {
@@ -170,7 +171,11 @@ func carry(from, to *Port) (largest int) {
 		}
 		for i := range n {
 			bufs[i] = whole[i][:overlay.Headroom+sizes[i]]
-			largest = max(largest, sizes[i])
+			if piece := int(overlay.MetaOf(whole[i]).Piece); piece == 0 {
+				largest = max(largest, sizes[i])
+			} else {
+				largest = max(largest, piece)
+			}
 		}
 		if to.Write(bufs[:n]) != nil {
 			return largest

@@ -41,9 +41,9 @@ func pipePort(tb testing.TB, fr frame) (*Port, int) {
 	return p, fds[1]
 }
 
-// segments returns a batch of segments of one flow, with headroom.
+// segments returns segments of one flow that may be joined, with headroom.
 func segments(size int) [][]byte {
-	bufs := make([][]byte, overlay.BatchSize)
+	bufs := make([][]byte, overlay.MaxPacket/(size+40))
 	src, dst := netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.2:2")
 	for i := range bufs {
 		pkt := overlaytest.TCP(src, dst, uint32(i*size), 1, segment.ACK, nil, make([]byte, size))
@@ -55,14 +55,14 @@ func segments(size int) [][]byte {
 func room(n int) (bufs [][]byte, sizes []int) {
 	bufs = make([][]byte, n)
 	for i := range bufs {
-		bufs[i] = make([]byte, overlay.Headroom+1500)
+		bufs[i] = make([]byte, overlay.Headroom+overlay.MaxPacket)
 	}
 	return bufs, make([]int, n)
 }
 
-// A packet that has more pieces than one Read has room for comes in several,
-// and what Write made of a batch, Read takes apart again.
-func TestWhatDoesNotFitComesNext(t *testing.T) {
+// What Write makes of a batch, Read hands over as the one packet that it is; cut,
+// it is the batch again, and written, the device gets the same bytes.
+func TestWhatWriteJoinsStaysWhole(t *testing.T) {
 	for _, fr := range []frame{{vnet: true}, {vnet: true, eth: true}} {
 		p, far := pipePort(t, fr)
 		sent := segments(1300)
@@ -71,7 +71,7 @@ func TestWhatDoesNotFitComesNext(t *testing.T) {
 		}
 		b := make([]byte, 1<<17)
 		n, err := unix.Read(far, b)
-		if want := fr.len() + 40 + 1300*overlay.BatchSize; err != nil || n != want {
+		if want := fr.len() + 40 + 1300*len(sent); err != nil || n != want {
 			t.Fatalf("one packet of %d bytes, want %d: %v", n, want, err)
 		}
 		if n := p.Drops().Snapshot(); len(n) != 0 {
@@ -81,19 +81,57 @@ func TestWhatDoesNotFitComesNext(t *testing.T) {
 			t.Fatal(err)
 		}
 		bufs, sizes := room(7)
-		for got := 0; got < len(sent); {
-			n, err := p.Read(bufs, sizes)
-			if err != nil || n == 0 || n < len(bufs) && got+n < len(sent) {
-				t.Fatalf("%d packets after %d: %v", n, got, err)
+		if n, err := p.Read(bufs, sizes); n != 1 || err != nil {
+			t.Fatalf("%d packets: %v", n, err)
+		}
+		joined := bufs[0][:overlay.Headroom+sizes[0]]
+		meta := overlay.MetaOf(joined)
+		if got := meta.Packets(sizes[0], 40); meta.Piece != 1300 || got != len(sent) {
+			t.Fatalf("%+v, stands for %d", meta, got)
+		}
+		var cut segment.Cutter
+		if !cut.Start(joined[overlay.Headroom:], true, int(meta.Piece)) {
+			t.Fatal("cannot be cut")
+		}
+		piece := make([]byte, 1500)
+		for i := range sent {
+			got, want := piece[:cut.Next(piece)], sent[i][overlay.Headroom:]
+			if !overlaytest.ChecksumsOK(got) || string(got[20:36]) != string(want[20:36]) || len(got) != len(want) {
+				t.Fatalf("packet %d: got %x want %x", i, got[:40], want[:40])
 			}
-			for i := range n {
-				pkt := bufs[i][overlay.Headroom:][:sizes[i]]
-				want := sent[got+i][overlay.Headroom:]
-				if !overlaytest.ChecksumsOK(pkt) || string(pkt[20:36]) != string(want[20:36]) || len(pkt) != len(want) {
-					t.Fatalf("packet %d: got %x want %x", got+i, pkt[:40], want[:40])
-				}
-			}
-			got += n
+		}
+		if err := p.Write([][]byte{joined}); err != nil {
+			t.Fatal(err)
+		}
+		again := make([]byte, 1<<17)
+		if m, err := unix.Read(far, again); err != nil || !bytes.Equal(b[:n], again[:m]) {
+			t.Fatalf("%v: wrote %x, read %x", err, again[:64], b[:64])
+		}
+	}
+}
+
+// A device that takes no joined packets gets the pieces.
+func TestWhatStandsForSeveralIsCutForAPlainDevice(t *testing.T) {
+	whole, far := pipePort(t, frame{vnet: true})
+	sent := segments(1300)
+	if err := whole.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1<<17)
+	n, err := unix.Read(far, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := append(make([]byte, overlay.Headroom), b[vnetLen:n]...)
+	overlay.PutMeta(joined, overlay.Meta{Piece: 1300})
+	plain, end := pipePort(t, frame{})
+	if err := plain.Write([][]byte{joined}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range sent {
+		n, err := unix.Read(end, b)
+		if want := sent[i][overlay.Headroom:]; err != nil || n != len(want) || !overlaytest.ChecksumsOK(b[:n]) || string(b[20:36]) != string(want[20:36]) {
+			t.Fatalf("piece %d: %d bytes: %v", i, n, err)
 		}
 	}
 }
@@ -121,7 +159,7 @@ func TestThePathAllocatesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for got := 0; got < len(out); {
+			for got := 0; got < messages; {
 				n, err := p.Read(bufs, sizes)
 				if err != nil {
 					t.Fatal(err)
@@ -161,7 +199,7 @@ func TestRefusedJoinsGoAlone(t *testing.T) {
 	if tcp, udp := p.Offloads(); tcp || !udp {
 		t.Errorf("offloads: TCP %v, UDP %v", tcp, udp)
 	}
-	if n := p.Drops().Get(overlay.DropSendError); n != 3*overlay.BatchSize {
+	if n := p.Drops().Get(overlay.DropSendError); n != uint64(3*len(segments(100))) {
 		t.Errorf("%d packets counted", n)
 	}
 	if n := bytes.Count(log.Bytes(), []byte("\n")); n != 1 || !bytes.Contains(log.Bytes(), []byte("refuses")) {
@@ -182,8 +220,8 @@ func TestRefusedJoinsGoAlone(t *testing.T) {
 	}
 }
 
-// BenchmarkRoundTrip writes a batch of 32 segments as one packet to a socket
-// and reads and cuts it again; ns and bytes are of both.
+// BenchmarkRoundTrip writes segments as one packet to a socket and reads it
+// again; ns and bytes are of both.
 func BenchmarkRoundTrip(b *testing.B) {
 	p, far := pipePort(b, frame{vnet: true})
 	out := segments(1300)
@@ -202,7 +240,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		if _, err := unix.Write(far, whole[:n]); err != nil {
 			b.Fatal(err)
 		}
-		if n, err := p.Read(bufs, sizes); err != nil || n != len(out) || sizes[n-1] != 1340 {
+		if n, err := p.Read(bufs, sizes); err != nil || n != 1 || sizes[0] != 40+1300*len(out) {
 			b.Fatal(n, err)
 		}
 	}

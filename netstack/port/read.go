@@ -15,17 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reader takes packets from the device. Stages of one packet:
-//  1. one readv into the scratch header, the caller's buffer, and big behind it;
-//  2. a packet of at most the MTU is then where it belongs;
-//  3. a larger one is made contiguous in big, and cut into the buffers.
+// readBytes ends a batch: what is read together is handed on together, and more
+// would no longer be in the processor's cache when it is.
+const readBytes = 128 << 10
+
+// reader takes packets from the device, each with one readv: its headers into
+// head, the packet into the caller's buffer. A packet that stands for several
+// stays what it is; the buffer's Meta says so.
 type reader struct {
-	p   *Port
-	mu  sync.Mutex
-	cut segment.Cutter
-	big []byte // a packet of any size
+	p     *Port
+	mu    sync.Mutex
+	check segment.Cutter // only begins: to know that whoever cuts will succeed
 
 	head [vnetLen + ethLen]byte
+	over [1]byte // of a packet that is longer than the buffer
 	iov  [3]unix.Iovec
 	wait bool // for a packet, when there is none
 	n    int
@@ -35,7 +38,6 @@ type reader struct {
 
 func (r *reader) init(p *Port) {
 	r.p = p
-	r.big = make([]byte, overlay.MaxPacket+1) // one more, to notice a longer one
 	r.fn = r.readv
 }
 
@@ -58,18 +60,9 @@ func (r *reader) readv(fd uintptr) bool {
 func (r *reader) read(bufs [][]byte, sizes []int) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	most := min(len(bufs), len(sizes))
+	most, bytes := min(len(bufs), len(sizes)), 0
 	for n := 0; ; {
-		for n < most && r.cut.Busy() {
-			size := r.cut.Next(bufs[n][overlay.Headroom:])
-			if size == 0 {
-				r.p.drops.Add(overlay.DropTooBig, 1)
-				break
-			}
-			sizes[n] = size
-			n++
-		}
-		if n == most {
+		if n == most || bytes >= readBytes {
 			return n, nil
 		}
 		size, more, err := r.receive(bufs[n], n == 0)
@@ -80,24 +73,25 @@ func (r *reader) read(bufs [][]byte, sizes []int) (int, error) {
 			return n, nil
 		case size > 0:
 			sizes[n] = size
+			bytes += size
 			n++
 		}
 	}
 }
 
 // receive takes one packet from the device. The size is that of a packet now
-// in buf, or 0 when there is something to cut or nothing of use; more is false
-// if there was nothing to take and wait is false, too.
+// in buf, or 0 when it is of no use; more is false if there was nothing to take
+// and wait is false, too.
 func (r *reader) receive(buf []byte, wait bool) (size int, more bool, err error) {
 	p := r.p
 	head, dst := r.head[:p.frame.len()], buf[overlay.Headroom:]
-	dst = dst[:min(len(dst), p.mtu)]
+	dst = dst[:min(len(dst), overlay.MaxPacket)]
 	r.iov[0].Base = &r.head[0]
 	r.iov[0].SetLen(len(head))
 	r.iov[1].Base = &dst[0]
 	r.iov[1].SetLen(len(dst))
-	r.iov[2].Base = &r.big[len(dst)]
-	r.iov[2].SetLen(len(r.big) - len(dst))
+	r.iov[2].Base = &r.over[0]
+	r.iov[2].SetLen(len(r.over))
 	r.wait = wait
 	err = p.raw.Read(r.fn)
 	r.iov[1].Base = nil // the caller's
@@ -122,19 +116,24 @@ func (r *reader) receive(buf []byte, wait bool) (size int, more bool, err error)
 		p.drops.Add(overlay.DropMalformed, 1)
 		return 0, true, nil
 	}
-	size, drop := r.sort(head, dst, n)
+	if n > len(dst) {
+		p.drops.Add(overlay.DropTooBig, 1)
+		return 0, true, nil
+	}
+	meta, drop := r.sort(head, dst[:n])
 	if drop != overlay.NumDrops {
 		p.drops.Add(drop, 1)
+		return 0, true, nil
 	}
-	return size, true, nil
+	overlay.PutMeta(buf, meta)
+	return n, true, nil
 }
 
-// sort decides about a packet of n bytes that begins in dst and goes on in big:
-// its size when it stays in dst, 0 when the cutter has it, or why it is lost.
-func (r *reader) sort(head, dst []byte, n int) (int, overlay.Drop) {
-	p, inPlace := r.p, dst[:min(n, len(dst))]
-	if p.frame.eth && !carriesIP(head[len(head)-ethLen:], inPlace) {
-		return 0, overlay.DropProtocol
+// sort decides about a packet: what it is, or why it is lost.
+func (r *reader) sort(head, pkt []byte) (meta overlay.Meta, drop overlay.Drop) {
+	p := r.p
+	if p.frame.eth && !carriesIP(head[len(head)-ethLen:], pkt) {
+		return meta, overlay.DropProtocol
 	}
 	var v vnet
 	if p.frame.vnet {
@@ -142,23 +141,20 @@ func (r *reader) sort(head, dst []byte, n int) (int, overlay.Drop) {
 	}
 	if v.whole() {
 		switch {
-		case n > len(dst):
-			return 0, overlay.DropTooBig
-		case !v.finish(inPlace, p.frame.link()):
-			return 0, overlay.DropMalformed
+		case len(pkt) > p.mtu:
+			return meta, overlay.DropTooBig
+		case !v.finish(pkt, p.frame.link()):
+			return meta, overlay.DropMalformed
 		}
-		return n, overlay.NumDrops
+		return meta, overlay.NumDrops
 	}
-	if n > overlay.MaxPacket {
-		return 0, overlay.DropTooBig
+	if !v.cut(&r.check, pkt) {
+		return meta, overlay.DropMalformed
 	}
-	copy(r.big, inPlace)
-	if !v.cut(&r.cut, r.big[:n]) {
-		return 0, overlay.DropMalformed
+	size := r.check.PieceSize()
+	r.check.Stop()
+	if size > p.mtu {
+		return meta, overlay.DropTooBig
 	}
-	if r.cut.PieceSize() > p.mtu {
-		r.cut.Stop()
-		return 0, overlay.DropTooBig
-	}
-	return 0, overlay.NumDrops
+	return overlay.Meta{Piece: v.gsoSize}, overlay.NumDrops
 }

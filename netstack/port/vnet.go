@@ -46,12 +46,12 @@ func (v vnet) put(b []byte) {
 	binary.NativeEndian.PutUint16(b[8:], v.csumOffset)
 }
 
-// vnetFor describes a run, behind link bytes of link header.
-func vnetFor(r *segment.Run, v6 bool, link int) vnet {
-	s := r.Shape()
+// vnetOf describes a packet of shape s that stands for several with size bytes of
+// data each, behind link bytes of link header.
+func vnetOf(s segment.Shape, v6 bool, size, link int) vnet {
 	v := vnet{
 		flags: vnetNeedsCsum, gso: gsoUDP,
-		headLen: uint16(link + s.Head), gsoSize: uint16(r.Size()),
+		headLen: uint16(link + s.Head), gsoSize: uint16(size),
 		csumStart: uint16(link + s.IP), csumOffset: 6,
 	}
 	if s.TCP {

@@ -61,23 +61,15 @@ func TestHeadersFromTheDeviceAreNotBelieved(t *testing.T) {
 			if got := parseVnet(head); got != c.v {
 				t.Fatalf("parsed %+v", got)
 			}
-			size, drop := inject(r, head, c.pkt)
+			meta, drop := r.sort(head, c.pkt)
 			if drop != c.want {
 				t.Fatalf("%v, want %v", drop, c.want)
 			}
-			if drop == overlay.NumDrops && (size > 0) == r.cut.Busy() {
-				t.Errorf("%d bytes in place, cutter busy %v", size, r.cut.Busy())
+			if drop == overlay.NumDrops && meta.Piece != c.v.gsoSize {
+				t.Errorf("pieces of %d bytes, want %d", meta.Piece, c.v.gsoSize)
 			}
 		})
 	}
-}
-
-// inject puts a packet where readv would have put it.
-func inject(r *reader, head, pkt []byte) (int, overlay.Drop) {
-	dst := make([]byte, r.p.mtu)
-	k := copy(dst, pkt)
-	copy(r.big[k:], pkt[k:])
-	return r.sort(head, dst, len(pkt))
 }
 
 func FuzzDevice(f *testing.F) {
@@ -90,6 +82,7 @@ func FuzzDevice(f *testing.F) {
 		f.Add(append(frame, tcpPacket(3000)...), true)
 	}
 	r, re := testReader(true, false), testReader(true, true)
+	var cut segment.Cutter
 	buf := make([]byte, 1400)
 	f.Fuzz(func(t *testing.T, b []byte, eth bool) {
 		r := r
@@ -100,12 +93,19 @@ func FuzzDevice(f *testing.F) {
 		if len(b) <= k || len(b) > k+overlay.MaxPacket {
 			return
 		}
-		size, drop := inject(r, b[:k], b[k:])
-		if size > r.p.mtu || size > 0 && drop != overlay.NumDrops || r.cut.Busy() && (size > 0 || drop != overlay.NumDrops) {
-			t.Fatalf("%d bytes, %v, busy %v", size, drop, r.cut.Busy())
+		pkt := b[k:]
+		meta, drop := r.sort(b[:k], pkt)
+		if drop != overlay.NumDrops || meta.Piece == 0 {
+			if drop == overlay.NumDrops && len(pkt) > r.p.mtu {
+				t.Fatalf("%d bytes pass", len(pkt))
+			}
+			return
 		}
-		for n := 0; r.cut.Busy(); n++ {
-			if k := r.cut.Next(buf); k == 0 || n > overlay.MaxPacket {
+		if !cut.Start(pkt, segment.IsTCP(pkt), int(meta.Piece)) {
+			t.Fatal("what was accepted cannot be cut")
+		}
+		for n := 0; cut.Busy(); n++ {
+			if k := cut.Next(buf); k == 0 || n > overlay.MaxPacket {
 				t.Fatal("a piece does not fit the MTU")
 			}
 		}

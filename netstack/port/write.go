@@ -4,6 +4,7 @@ package port
 
 import (
 	"net"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -24,6 +25,9 @@ type writer struct {
 	pkts [overlay.BatchSize][]byte
 	runs segment.Runs
 	lost [overlay.NumDrops]int
+
+	cut   segment.Cutter
+	piece []byte // a packet that was cut off; nil until there is one
 
 	head [vnetLen + ethLen + maxHeaders]byte
 	iov  [overlay.BatchSize + 1]unix.Iovec
@@ -64,28 +68,75 @@ func (w *writer) send(fd uintptr) {
 	noTCP, noUDP := w.p.noTCP.Load(), w.p.noUDP.Load()
 	if n == 1 || !w.p.frame.vnet || noTCP && noUDP {
 		for i := range n {
-			w.one(fd, i)
+			if m := overlay.MetaOf(w.bufs[i]); m.Piece != 0 {
+				w.whole(fd, i, m)
+				continue
+			}
+			w.one(fd, w.pkts[i])
 		}
 		return
 	}
 	w.runs.Reset()
 	w.runs.UDP = !noUDP
 	for i := range n {
+		if m := overlay.MetaOf(w.bufs[i]); m.Piece != 0 {
+			w.flush(fd) // no packet of its flow may come after it that was before
+			w.whole(fd, i, m)
+			continue
+		}
 		s, v := segment.Verify(w.pkts[i])
 		if v != segment.Trusted || s.TCP && noTCP {
 			s = segment.Shape{} // as it is, and alone: its receiver judges
 		}
 		w.runs.Add(i, w.pkts[:], s)
 	}
+	w.flush(fd)
+}
+
+// flush sends the runs that were gathered.
+func (w *writer) flush(fd uintptr) {
 	all := w.runs.All()
 	for i := range all {
 		w.run(fd, &all[i])
 	}
+	w.runs.Reset()
 }
 
-// one sends packet i alone.
-func (w *writer) one(fd uintptr, i int) {
-	pkt := w.pkts[i]
+// whole sends packet i, which stands for several: as it is to a device that
+// takes that, else piece by piece.
+func (w *writer) whole(fd uintptr, i int, m overlay.Meta) {
+	p, pkt := w.p, w.pkts[i]
+	tcp := segment.IsTCP(pkt)
+	if !w.cut.Start(pkt, tcp, int(m.Piece)) {
+		w.lost[overlay.DropMalformed]++
+		return
+	}
+	pieces := w.cut.Pieces()
+	if off := p.offSwitch(tcp); p.frame.vnet && !off.Load() {
+		k := p.frame.len()
+		vnetOf(segment.Shape{IP: w.cut.IPHeader(), Head: w.cut.Header(), TCP: tcp}, pkt[0]>>4 == 6, int(m.Piece), p.frame.link()).put(w.head[:])
+		if p.frame.eth {
+			putEthernet(w.head[k-ethLen:], &p.frame.dst, &p.frame.src, pkt)
+		}
+		err := writev(fd, appendIov(appendIov(w.iov[:0], w.head[:k]), pkt))
+		if err != unix.EINVAL {
+			w.count(err, pieces)
+			w.cut.Stop()
+			return
+		}
+		w.refused(off, tcp, err)
+	}
+	if w.piece == nil {
+		w.piece = make([]byte, overlay.MaxPacket)
+	}
+	for w.cut.Busy() {
+		size := w.cut.Next(w.piece)
+		w.one(fd, w.piece[:size])
+	}
+}
+
+// one sends a packet alone.
+func (w *writer) one(fd uintptr, pkt []byte) {
 	if len(pkt) == 0 {
 		w.lost[overlay.DropMalformed]++
 		return
@@ -105,12 +156,12 @@ func (w *writer) one(fd uintptr, i int) {
 // run sends a run as one packet, or one by one when the kernel does not take it.
 func (w *writer) run(fd uintptr, r *segment.Run) {
 	if r.Len() == 1 {
-		w.one(fd, r.First)
+		w.one(fd, w.pkts[r.First])
 		return
 	}
 	p := w.p
 	first, k := w.pkts[r.First], p.frame.len()
-	vnetFor(r, first[0]>>4 == 6, p.frame.link()).put(w.head[:])
+	vnetOf(r.Shape(), first[0]>>4 == 6, r.Size(), p.frame.link()).put(w.head[:])
 	if p.frame.eth {
 		putEthernet(w.head[k-ethLen:], &p.frame.dst, &p.frame.src, first)
 	}
@@ -125,15 +176,28 @@ func (w *writer) run(fd uintptr, r *segment.Run) {
 		w.count(err, r.Len())
 		return
 	}
-	off, kind := &p.noUDP, "udp"
-	if r.Shape().TCP {
-		off, kind = &p.noTCP, "tcp"
+	w.refused(p.offSwitch(r.Shape().TCP), r.Shape().TCP, err)
+	for m := range r.Len() {
+		w.one(fd, w.pkts[r.Member(m)])
+	}
+}
+
+// offSwitch is true once the device has refused joined packets of a kind.
+func (p *Port) offSwitch(tcp bool) *atomic.Bool {
+	if tcp {
+		return &p.noTCP
+	}
+	return &p.noUDP
+}
+
+// refused turns joined packets of a kind off and says so once.
+func (w *writer) refused(off *atomic.Bool, tcp bool, err error) {
+	kind := "udp"
+	if tcp {
+		kind = "tcp"
 	}
 	if !off.Swap(true) {
-		p.log.Warn("kernel refuses joined packets, going on without", "port", p.name, "class", kind, "err", err)
-	}
-	for m := range r.Len() {
-		w.one(fd, r.Member(m))
+		w.p.log.Warn("kernel refuses joined packets, going on without", "port", w.p.name, "class", kind, "err", err)
 	}
 }
 

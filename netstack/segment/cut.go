@@ -34,6 +34,13 @@ func (c *Cutter) Pieces() int {
 	return (len(c.pkt) - c.off + c.mss - 1) / c.mss
 }
 
+// IPHeader and Header return the bytes of the IP header and of all headers of a
+// packet that was started.
+func (c *Cutter) IPHeader() int { return c.ip }
+
+// Header is documented with IPHeader.
+func (c *Cutter) Header() int { return c.head }
+
 // Start begins with pkt, of whose data every piece gets mss bytes. It believes
 // nothing: a packet whose lengths contradict each other, that is no TCP or UDP
 // as tcp says, or that has no data is refused. pkt stays the caller's, and

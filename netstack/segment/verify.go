@@ -88,3 +88,14 @@ func Verify(pkt []byte) (Shape, Verdict) {
 	}
 	return s, Trusted
 }
+
+// IsTCP reports whether a packet without extension headers is TCP.
+func IsTCP(pkt []byte) bool {
+	switch {
+	case len(pkt) >= ipv4Header && pkt[0]>>4 == 4:
+		return pkt[9] == protoTCP
+	case len(pkt) >= ipv6Header && pkt[0]>>4 == 6:
+		return pkt[6] == protoTCP
+	}
+	return false
+}

@@ -9,16 +9,13 @@ import (
 	"slicewire/overlay"
 )
 
-// The bounds of the queue toward the tunnel. At 1 Gbit/s it holds 4 ms: enough
-// for the largest window update to arrive as one burst, short enough that a
-// packet behind it is not late. The number of packets bounds the memory that
-// small ones pin, since each has a whole buffer.
+// The bounds of the tests' way outside.
 const (
 	queueBytes   = 512 << 10
 	queuePackets = 1024
 )
 
-// queue is the first-in first-out queue of packets on their way outside. Its
+// queue is the Outlet of the tests: first in, first out, without fairness. Its
 // overflow rule is: the newest packet is dropped. Writers copy into pooled
 // buffers before they take the lock and Read copies out after it gave it back,
 // so that the lock is held for a few pointers only, once a batch.
@@ -37,8 +34,8 @@ type queue struct {
 	closed  atomic.Bool   // set under mu
 }
 
-func newQueue(mtu int, drops *overlay.Drops) *queue {
-	q := &queue{drops: drops}
+func newQueue(mtu int) *queue {
+	q := &queue{drops: new(overlay.Drops)}
 	q.ready.L = &q.mu
 	q.pool.New = func() any {
 		b := make([]byte, 0, mtu)
@@ -134,10 +131,10 @@ func (q *queue) roomy() bool {
 	return q.n <= queuePackets/2 && q.bytes <= queueBytes/2
 }
 
-// waitRoom waits until the queue is at most half full or was closed, but no
+// WaitRoom waits until the queue is at most half full or was closed, but no
 // longer than d, and reports whether it is so. timer is the caller's, stopped,
 // and is stopped again on return.
-func (q *queue) waitRoom(timer *time.Timer, d time.Duration) bool {
+func (q *queue) WaitRoom(timer *time.Timer, d time.Duration) bool {
 	q.mu.Lock()
 	if q.closed.Load() || q.roomy() {
 		q.mu.Unlock()

@@ -1,0 +1,76 @@
+package shaper
+
+import (
+	"math"
+	"time"
+)
+
+// CoDel's two parameters as RFC 8289 section 4.2 and 4.3 recommend them: the
+// interval is the longest round trip of the Internet that is common, the target
+// 5 % of it.
+const (
+	codelTarget   = 5 * time.Millisecond
+	codelInterval = 100 * time.Millisecond
+)
+
+// codel is the state of one queue's controlled delay. Times are the caller's
+// clock; the zero value is a queue without delay.
+type codel struct {
+	firstAbove time.Duration // when the delay will have been too long for an interval; 0: it is not
+	dropNext   time.Duration
+	count      int // drops since dropping began
+	lastCount  int // count when dropping began last
+	dropping   bool
+}
+
+// tooLong judges the packet at the head of the queue, which came at came; more
+// says that the queue holds more than one packet of the largest size.
+func (c *codel) tooLong(now, came time.Duration, more bool) bool {
+	if now-came < codelTarget || !more {
+		c.firstAbove = 0
+		return false
+	}
+	if c.firstAbove == 0 {
+		c.firstAbove = now + codelInterval
+		return false
+	}
+	return now >= c.firstAbove
+}
+
+// next is called with each packet that is about to leave, and says whether to
+// drop it (or mark it) instead. When it was dropped, next is called with the one
+// after it: RFC 8289 section 5.5.
+func (c *codel) next(now, came time.Duration, more bool) (drop bool) {
+	long := c.tooLong(now, came, more)
+	if c.dropping {
+		if !long {
+			c.dropping = false
+			return false
+		}
+		if now < c.dropNext {
+			return false
+		}
+		c.count++
+		c.dropNext = c.after(c.dropNext)
+		return true
+	}
+	if !long {
+		return false
+	}
+	c.dropping = true
+	// Soon after the last time, the rate that helped then is a better start.
+	if fell := c.count - c.lastCount; fell > 1 && now-c.dropNext < 16*codelInterval {
+		c.count = fell
+	} else {
+		c.count = 1
+	}
+	c.lastCount = c.count
+	c.dropNext = c.after(now)
+	return true
+}
+
+// after is the control law: the rate of drops rises with the square root of
+// their number, which makes TCP's rate fall linearly.
+func (c *codel) after(t time.Duration) time.Duration {
+	return t + time.Duration(float64(codelInterval)/math.Sqrt(float64(c.count)))
+}

@@ -29,7 +29,7 @@ const (
 	maxChain     = 8 // extension headers walked; more is an attack or a mistake
 )
 
-// info is what check learnt of a well-formed packet.
+// info is what its check learnt of a well-formed packet.
 type info struct {
 	length   int   // of the datagram; what follows it in the buffer is padding
 	l4       int   // where the transport header starts
@@ -43,67 +43,69 @@ type info struct {
 // check decides whether pkt is a well-formed unicast datagram that a slice
 // carries, before anything else looks at it: every later stage, gVisor's stack
 // above all, may rely on lengths and header walks that passed here. It is pure,
-// bounded by maxChain and allocates nothing. When ok is false, drop says why.
+// bounded by maxChain and allocates nothing. It fills in, which is empty before,
+// with what it learnt; when ok is false, drop says why. It fills instead of
+// returning because info is too large for registers, and a copy made right
+// after single bytes were stored waits for all of them.
 //
 // Of transport protocols it knows TCP, UDP, ICMP and ICMPv6; others are opaque
 // and pass.
-func check(pkt []byte) (in info, drop overlay.Drop, ok bool) {
+func (in *info) check(pkt []byte) (drop overlay.Drop, ok bool) {
 	if len(pkt) < ipv4Header {
-		return in, overlay.DropMalformed, false
+		return overlay.DropMalformed, false
 	}
 	switch pkt[0] >> 4 {
 	case 4:
-		return check4(pkt)
+		return in.check4(pkt)
 	case 6:
-		return check6(pkt)
+		return in.check6(pkt)
 	}
-	return in, overlay.DropMalformed, false
+	return overlay.DropMalformed, false
 }
 
-func check4(pkt []byte) (in info, drop overlay.Drop, ok bool) {
+func (in *info) check4(pkt []byte) (drop overlay.Drop, ok bool) {
 	_ = pkt[ipv4Header-1]
 	if pkt[0] != 0x45 {
 		if ihl := int(pkt[0]&15) * 4; ihl < ipv4Header || ihl > len(pkt) {
-			return in, overlay.DropMalformed, false
+			return overlay.DropMalformed, false
 		}
-		return in, overlay.DropOptions, false // source routes, record route, timestamps: nothing a slice wants
+		return overlay.DropOptions, false // source routes, record route, timestamps: nothing a slice wants
 	}
 	in.length = int(binary.BigEndian.Uint16(pkt[2:]))
 	if in.length < ipv4Header || in.length > len(pkt) || !headerSumOK(pkt) {
-		return in, overlay.DropMalformed, false
+		return overlay.DropMalformed, false
 	}
 	if drop, ok = unicast4(binary.BigEndian.Uint32(pkt[12:]), binary.BigEndian.Uint32(pkt[16:])); !ok {
-		return in, drop, false
+		return drop, false
 	}
 	in.l4, in.proto = ipv4Header, pkt[9]
 	segment := pkt[ipv4Header:in.length]
 
 	frag := binary.BigEndian.Uint16(pkt[6:])
 	if frag&0x8000 != 0 {
-		return in, overlay.DropMalformed, false // the reserved bit
+		return overlay.DropMalformed, false // the reserved bit
 	}
 	if frag&0x3fff != 0 {
 		more, offset := frag&0x2000 != 0, int(frag&0x1fff)*8
 		in.fragment, in.later = true, offset != 0
 		if !fragmentOK(in.proto, more, offset, len(segment), maxTransport-ipv4Header) {
-			return in, overlay.DropFragment, false
+			return overlay.DropFragment, false
 		}
 	}
-	drop, ok = in.checkTransport(segment)
-	return in, drop, ok
+	return in.checkTransport(segment)
 }
 
-func check6(pkt []byte) (in info, drop overlay.Drop, ok bool) {
+func (in *info) check6(pkt []byte) (drop overlay.Drop, ok bool) {
 	in.v6 = true
 	if len(pkt) < ipv6Header {
-		return in, overlay.DropMalformed, false
+		return overlay.DropMalformed, false
 	}
 	in.length = ipv6Header + int(binary.BigEndian.Uint16(pkt[4:]))
 	if in.length > len(pkt) {
-		return in, overlay.DropMalformed, false
+		return overlay.DropMalformed, false
 	}
 	if drop, ok = unicast6(pkt); !ok {
-		return in, drop, false
+		return drop, false
 	}
 	pkt = pkt[:in.length]
 	in.l4, in.proto = ipv6Header, pkt[6]
@@ -114,30 +116,30 @@ func check6(pkt []byte) (in info, drop overlay.Drop, ok bool) {
 		switch in.proto {
 		case protoHopByHop, protoDestOpts:
 			if in.proto == protoHopByHop && n != 0 {
-				return in, overlay.DropOptions, false // RFC 8200 4.1: first or not at all
+				return overlay.DropOptions, false // RFC 8200 4.1: first or not at all
 			}
 			if len(rest) < 8 {
-				return in, overlay.DropMalformed, false
+				return overlay.DropMalformed, false
 			}
 			size := (int(rest[1]) + 1) * 8
 			if size > len(rest) {
 				if in.fragment {
-					return in, overlay.DropFragment, false // RFC 7112: the first fragment holds all headers
+					return overlay.DropFragment, false // RFC 7112: the first fragment holds all headers
 				}
-				return in, overlay.DropMalformed, false
+				return overlay.DropMalformed, false
 			}
 			in.options = true
 			in.proto, in.l4 = rest[0], in.l4+size
 		case protoRouting:
 			// A source route would carry a packet past the source check and
 			// the policy of its first destination; type 0 is RFC 5095's.
-			return in, overlay.DropOptions, false
+			return overlay.DropOptions, false
 		case protoFragment:
 			if len(rest) < 8 {
-				return in, overlay.DropMalformed, false
+				return overlay.DropMalformed, false
 			}
 			if fragmentHeader {
-				return in, overlay.DropFragment, false
+				return overlay.DropFragment, false
 			}
 			fragmentHeader = true
 			frag := binary.BigEndian.Uint16(rest[2:])
@@ -148,17 +150,16 @@ func check6(pkt []byte) (in info, drop overlay.Drop, ok bool) {
 			}
 			in.fragment, in.later = true, offset != 0
 			if !fragmentOK(in.proto, more, offset, len(rest)-8, maxTransport) {
-				return in, overlay.DropFragment, false
+				return overlay.DropFragment, false
 			}
 			if in.later {
-				return in, 0, true // what follows is payload, whatever it looks like
+				return 0, true // what follows is payload, whatever it looks like
 			}
 		default:
-			drop, ok = in.checkTransport(rest)
-			return in, drop, ok
+			return in.checkTransport(rest)
 		}
 		if n == maxChain {
-			return in, overlay.DropOptions, false
+			return overlay.DropOptions, false
 		}
 	}
 }

@@ -15,6 +15,12 @@ var (
 
 func ap(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
 
+// check is what a packet's check says, of an empty info.
+func check(pkt []byte) (in info, drop overlay.Drop, ok bool) {
+	drop, ok = in.check(pkt)
+	return in, drop, ok
+}
+
 // edit returns pkt after f, with its checksums made right.
 func edit(pkt []byte, f func(p []byte)) []byte {
 	f(pkt)

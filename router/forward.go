@@ -99,7 +99,8 @@ func (r *Router) send(out *port, group [][]byte, packets int, bytes uint64) {
 // route decides about one packet: its way out and its length, or, with no way
 // out, the reason. It makes the edits of a forwarded packet.
 func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, meta overlay.Meta) (*port, int, overlay.Drop) {
-	p, drop, ok := check(pkt)
+	var p info
+	drop, ok := p.check(pkt)
 	if !ok {
 		return nil, 0, drop
 	}

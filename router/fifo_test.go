@@ -134,7 +134,10 @@ func (q *queue) roomy() bool {
 // WaitRoom waits until the queue is at most half full or was closed, but no
 // longer than d, and reports whether it is so. timer is the caller's, stopped,
 // and is stopped again on return.
-func (q *queue) WaitRoom(timer *time.Timer, d time.Duration) bool {
+func (q *queue) WaitRoom(timer *time.Timer, d time.Duration, paced bool) bool {
+	if !paced {
+		return true
+	}
 	q.mu.Lock()
 	if q.closed.Load() || q.roomy() {
 		q.mu.Unlock()

@@ -9,20 +9,16 @@ import (
 // batch is the scratch space of one call of forward. One that is reused
 // allocates nothing.
 type batch struct {
-	out   [overlay.BatchSize]*port // way out of packet i; nil when it is lost
+	kept  [overlay.BatchSize][]byte // the packets that have a way out and are not yet written
+	out   [overlay.BatchSize]*port  // that of kept[i]
+	count [overlay.BatchSize]int    // of the packets that kept[i] stands for
 	group [overlay.BatchSize][]byte
-	count [overlay.BatchSize]int // of the packets that packet i stands for
 	lost  [overlay.NumDrops]int
-
-	// The pair of addresses that was looked up last in this batch, and its way
-	// out: packets of one flow come in a row.
-	src, dst netip.Addr
-	to       *port
+	flows flows // outlives the batch
 }
 
-// forward takes the packets of one batch from in to their ways out. It may
-// reorder and shorten bufs' elements and changes the packets in place. Packets
-// with the same way out keep their order.
+// forward takes the packets of one batch from in to their ways out. It changes
+// the packets in place. Packets with the same way out keep their order.
 func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	for len(bufs) > overlay.BatchSize {
 		r.forward(in, bufs[:overlay.BatchSize], b)
@@ -30,29 +26,25 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	}
 	t := r.table.Load()
 	from := t.sources[in]
-	b.to = nil
+	b.flows.renew(t.version, in)
 	var bytes uint64
-	left, packets := 0, 0 // left have a way out and are not yet written
-	for i, buf := range bufs {
+	left, packets := 0, 0
+	for _, buf := range bufs {
 		bytes += uint64(len(buf) - overlay.Headroom)
 		var meta overlay.Meta
+		n := 1
 		if in.role == Outside {
 			overlay.PutMeta(buf, meta) // there is a message's header
-		} else {
-			meta = overlay.MetaOf(buf)
-		}
-		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:], meta)
-		n := 1
-		if meta.Piece != 0 {
+		} else if meta = overlay.MetaOf(buf); meta.Piece != 0 {
 			n = meta.Packets(len(buf)-overlay.Headroom, ipv4Header)
 		}
 		packets += n
-		b.out[i], b.count[i] = out, n
+		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:], meta)
 		if out == nil {
 			b.lost[drop] += n
 			continue
 		}
-		bufs[i] = buf[:overlay.Headroom+size]
+		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
 	}
 	in.n.inPackets.Add(uint64(packets))
@@ -65,29 +57,40 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 			}
 		}
 	}
-	for first := 0; left > 0; first++ {
-		out := b.out[first]
-		if out == nil {
-			continue
-		}
-		n, packets, sent := 0, 0, uint64(0)
-		for i := first; i < len(bufs); i++ {
-			if b.out[i] == out {
-				b.out[i] = nil
-				b.group[n] = bufs[i]
-				packets += b.count[i]
-				sent += uint64(len(bufs[i]) - overlay.Headroom)
-				n++
-			}
-		}
-		left -= n
-		r.send(out, b.group[:n], packets, sent)
-		clear(b.group[:n])
+	for rest := left; rest > 0; {
+		out, n, packets := b.split(rest)
+		rest -= n
+		r.send(out, b.group[:n], packets)
+		clear(b.group[:n]) // buffers that are not ours to keep
 	}
+	clear(b.kept[:left])
+}
+
+// split moves those of the first buffers kept that go where the very first
+// goes into group, and those that do not to the front. It stores everything
+// twice instead of asking where to: which way the next packet goes is what a
+// processor cannot guess. packets is how many those in group stand for.
+func (b *batch) split(kept int) (out *port, n, packets int) {
+	out = b.out[0]
+	for i := range kept {
+		buf, o, count := b.kept[i], b.out[i], b.count[i]
+		b.group[n], b.kept[i-n], b.out[i-n], b.count[i-n] = buf, buf, o, count
+		one := 0
+		if o == out {
+			one = 1
+		}
+		packets += one * count
+		n += one
+	}
+	return out, n, packets
 }
 
 // send writes one group, which stands for a number of packets, and accounts for it.
-func (r *Router) send(out *port, group [][]byte, packets int, bytes uint64) {
+func (r *Router) send(out *port, group [][]byte, packets int) {
+	bytes := uint64(0)
+	for _, buf := range group {
+		bytes += uint64(len(buf) - overlay.Headroom)
+	}
 	if err := out.link.Write(group); err != nil {
 		r.drops.Add(overlay.DropClosed, packets)
 		return
@@ -104,21 +107,14 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	if !ok {
 		return nil, 0, drop
 	}
-	var src, dst netip.Addr
-	if p.v6 {
-		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
-	} else {
-		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
-	}
-	out := b.to
-	if out == nil || dst != b.dst || src != b.src {
-		if from == nil || !from.Contains(src) {
-			return nil, 0, overlay.DropSource
+	addrs := pairOf(pkt, p.v6)
+	known := b.flows.slot(addrs)
+	out := known.out
+	if out == nil || known.pair != addrs {
+		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+			return nil, 0, drop
 		}
-		if out, ok = t.routes.Lookup(dst); !ok || out == in {
-			return nil, 0, overlay.DropNoRoute
-		}
-		b.src, b.dst, b.to = src, dst, out
+		*known = flow{addrs, out}
 	}
 	if out.role == Local {
 		if drop, ok := p.deliverable(); !ok {
@@ -144,6 +140,25 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 		clampMSS(pkt[p.l4:p.length], most)
 	}
 	return out, p.length, 0
+}
+
+// wayOut asks the table about the addresses of a checked packet: where it goes
+// or, with no way out, why not.
+func (t *table) wayOut(from *sources, in *port, pkt []byte, v6 bool) (*port, overlay.Drop) {
+	var src, dst netip.Addr
+	if v6 {
+		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
+	} else {
+		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
+	}
+	if from == nil || !from.Contains(src) {
+		return nil, overlay.DropSource
+	}
+	out, ok := t.routes.Lookup(dst)
+	if !ok || out == in {
+		return nil, overlay.DropNoRoute
+	}
+	return out, 0
 }
 
 // pieceSize returns the size of the packets that a checked one stands for. It

@@ -21,6 +21,12 @@ import (
 // that it does not silence the node toward its workloads.
 const maxWait = 100 * time.Millisecond
 
+// fullWait is how long the reader of a workload's port waits when the way
+// outside is full. Reading only to drop would take the processor from the tunnel
+// and from other slices; what the workload sends meanwhile is lost in its own
+// kernel. It is short, as the port may have packets for others, too.
+const fullWait = time.Millisecond
+
 // Config says what a Router is for. Its zero values are refused, but for Log.
 type Config struct {
 	Slice string       // names the slice in logs
@@ -34,10 +40,11 @@ type Config struct {
 // An Outlet takes what is routed outside and yields it to the tunnel.
 type Outlet interface {
 	Link
-	// WaitRoom waits until there is room for more from a writer that can be held
-	// back, but no longer than d, and reports whether there is. timer is the
+	// WaitRoom waits until there is room for more, but no longer than d, and
+	// reports whether there is. A paced writer is one that holds back who sends;
+	// for others there is room until the Outlet would have to drop. timer is the
 	// caller's, stopped on entry and on return.
-	WaitRoom(timer *time.Timer, d time.Duration) bool
+	WaitRoom(timer *time.Timer, d time.Duration, paced bool) bool
 }
 
 func (c *Config) validate() error {
@@ -119,7 +126,7 @@ func (r *Router) Set(s State) error {
 			return fmt.Errorf("router: port %q: its link serves port %q, %v", want.Name, p.name, p.role)
 		}
 	}
-	t := &table{sources: make(map[*port]*sources, len(s.Ports))}
+	t := &table{version: r.table.Load().version + 1, sources: make(map[*port]*sources, len(s.Ports))}
 	ports := make(map[string]*port, len(s.Ports))
 	var fresh []*port
 	for _, want := range s.Ports {
@@ -221,12 +228,13 @@ func (r *Router) read(p *port) {
 	timer.Stop()
 	stalled := false // the last wait for room was in vain
 	for {
-		if p.role == Local {
-			wait := maxWait
-			if stalled {
-				wait = 0
-			}
-			stalled = !r.outlet.WaitRoom(timer, wait)
+		switch {
+		case p.role != Local:
+			r.outlet.WaitRoom(timer, fullWait, false)
+		case stalled:
+			stalled = !r.outlet.WaitRoom(timer, 0, true)
+		default:
+			stalled = !r.outlet.WaitRoom(timer, maxWait, true)
 		}
 		n, err := p.link.Read(whole, sizes)
 		if err != nil {

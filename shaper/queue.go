@@ -17,6 +17,10 @@ const (
 	// pacedMax is how many bytes may wait of those whose writer can be held
 	// back: enough to keep the tunnel busy while the writer is woken.
 	pacedMax = 256 << 10
+	// drainedTo is how much memory may be in use while more is read from writers
+	// that cannot be held back: what they send beyond that is lost where it costs
+	// least, in their own kernel.
+	drainedTo = memoryMax / 4 * 3
 	// outerBytes is what a packet costs on the underlay beside its own bytes: 32
 	// of WireGuard, 8 of UDP, 20 of IPv4. Without them small packets would be
 	// cheaper than they are.
@@ -35,7 +39,8 @@ type Queue struct {
 	flows   flows
 	pool    pool
 	paced   int           // bytes of paced packets
-	room    chan struct{} // nil unless somebody waits for room; closed when there is
+	room    chan struct{} // nil unless somebody waits for paced to fall; closed when it has
+	drained chan struct{} // nil unless somebody waits for memory; closed when there is
 	waiting bool          // Read waits on ready
 	closed  bool
 
@@ -128,6 +133,10 @@ func (q *Queue) put(own []*packet, hash []uint32) {
 
 // leftLocked accounts for a packet that is no longer queued.
 func (q *Queue) leftLocked(p *packet) {
+	if q.drained != nil && q.flows.mem <= drainedTo {
+		close(q.drained)
+		q.drained = nil
+	}
 	if !p.meta.Paced {
 		return
 	}
@@ -235,28 +244,30 @@ func (q *Queue) spend(p *packet) {
 	q.spent = p
 }
 
-// WaitRoom waits until little waits of what is paced, or the queue is closed,
-// but no longer than d, and reports whether it is so. timer is the caller's,
-// stopped, and is stopped again on return.
-func (q *Queue) WaitRoom(timer *time.Timer, d time.Duration) bool {
+// WaitRoom waits until there is room for more, or the queue is closed, but no
+// longer than d, and reports whether it is so. For a paced writer there is room
+// while little of what is paced waits; for another, while a quarter of the memory
+// is free. timer is the caller's, stopped on entry and on return.
+func (q *Queue) WaitRoom(timer *time.Timer, d time.Duration, paced bool) bool {
 	q.mu.Lock()
-	if q.closed || q.paced <= pacedMax {
+	room, c := q.flows.mem <= drainedTo, &q.drained
+	if paced {
+		room, c = q.paced <= pacedMax, &q.room
+	}
+	if q.closed || room || d == 0 {
+		closed := q.closed
 		q.mu.Unlock()
-		return true
+		return closed || room
 	}
-	if d == 0 {
-		q.mu.Unlock()
-		return false
+	if *c == nil {
+		*c = make(chan struct{})
 	}
-	if q.room == nil {
-		q.room = make(chan struct{})
-	}
-	room := q.room
+	there := *c
 	q.mu.Unlock()
 	timer.Reset(d)
 	defer timer.Stop()
 	select {
-	case <-room:
+	case <-there:
 		return true
 	case <-timer.C:
 		return false
@@ -279,9 +290,11 @@ func (q *Queue) Close() error {
 		}
 	}
 	q.paced, q.pool = 0, pool{}
-	if q.room != nil {
-		close(q.room)
-		q.room = nil
+	for _, c := range []*chan struct{}{&q.room, &q.drained} {
+		if *c != nil {
+			close(*c)
+			*c = nil
+		}
 	}
 	q.ready.Broadcast()
 	return nil

@@ -167,18 +167,18 @@ func TestPacedWritersWait(t *testing.T) {
 		q := New()
 		timer := time.NewTimer(time.Hour)
 		timer.Stop()
-		if !q.WaitRoom(timer, time.Second) {
+		if !q.WaitRoom(timer, time.Second, true) {
 			t.Fatal("no room in an empty queue")
 		}
 		b := buffer(udp(1, 1420), overlay.Meta{Paced: true})
 		for range pacedMax/1420 + 1 {
 			_ = q.Write([][]byte{b})
 		}
-		if q.WaitRoom(timer, 0) {
+		if q.WaitRoom(timer, 0, true) {
 			t.Fatal("room in a full queue")
 		}
 		begin := time.Now()
-		if q.WaitRoom(timer, 50*time.Millisecond) || time.Since(begin) != 50*time.Millisecond {
+		if q.WaitRoom(timer, 50*time.Millisecond, true) || time.Since(begin) != 50*time.Millisecond {
 			t.Fatalf("after %v", time.Since(begin))
 		}
 		go func() {
@@ -189,12 +189,43 @@ func TestPacedWritersWait(t *testing.T) {
 				}
 			}
 		}()
-		if !q.WaitRoom(timer, time.Minute) || time.Since(begin) > time.Second {
+		if !q.WaitRoom(timer, time.Minute, true) || time.Since(begin) > time.Second {
 			t.Error("no room after it was read")
 		}
 		synctest.Wait()
 		if q.paced != 0 {
 			t.Errorf("%d bytes counted in an empty queue", q.paced)
+		}
+		_ = q.Close()
+	})
+}
+
+func TestOthersWaitOnlyWhenMemoryIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		timer := time.NewTimer(time.Hour)
+		timer.Stop()
+		b := buffer(udp(1, 1420), overlay.Meta{})
+		for q.flows.mem <= drainedTo {
+			if !q.WaitRoom(timer, time.Minute, false) {
+				t.Fatalf("no room at %d bytes", q.flows.mem)
+			}
+			_ = q.Write([][]byte{b})
+		}
+		begin := time.Now()
+		if q.WaitRoom(timer, time.Millisecond, false) || time.Since(begin) != time.Millisecond {
+			t.Fatalf("after %v", time.Since(begin))
+		}
+		go func() { // one batch leaves
+			time.Sleep(time.Second)
+			bufs, sizes := room()
+			_, _ = q.Read(bufs, sizes)
+		}()
+		if !q.WaitRoom(timer, time.Minute, false) || time.Since(begin) > 2*time.Second {
+			t.Errorf("no room after a batch left, %v", time.Since(begin))
+		}
+		if !q.WaitRoom(timer, 0, true) {
+			t.Error("a paced writer waits for what is not paced")
 		}
 		_ = q.Close()
 	})

@@ -9,19 +9,15 @@ import (
 // batch is the scratch space of one call of forward. One that is reused
 // allocates nothing.
 type batch struct {
-	out   [overlay.BatchSize]*port // way out of packet i; nil when it is lost
+	kept  [overlay.BatchSize][]byte // the packets that have a way out and are not yet written
+	out   [overlay.BatchSize]*port  // that of kept[i]
 	group [overlay.BatchSize][]byte
 	lost  [overlay.NumDrops]uint16
-
-	// The pair of addresses that was looked up last in this batch, and its way
-	// out: packets of one flow come in a row.
-	src, dst netip.Addr
-	to       *port
+	flows flows // outlives the batch
 }
 
-// forward takes the packets of one batch from in to their ways out. It may
-// reorder and shorten bufs' elements and changes the packets in place. Packets
-// with the same way out keep their order.
+// forward takes the packets of one batch from in to their ways out. It changes
+// the packets in place. Packets with the same way out keep their order.
 func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	for len(bufs) > overlay.BatchSize {
 		r.forward(in, bufs[:overlay.BatchSize], b)
@@ -29,18 +25,17 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	}
 	t := r.table.Load()
 	from := t.sources[in]
-	b.to = nil
+	b.flows.renew(t.version, in)
 	var bytes uint64
-	left := 0 // packets that have a way out and are not yet written
-	for i, buf := range bufs {
+	left := 0
+	for _, buf := range bufs {
 		bytes += uint64(len(buf) - overlay.Headroom)
 		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:])
-		b.out[i] = out
 		if out == nil {
 			b.lost[drop]++
 			continue
 		}
-		bufs[i] = buf[:overlay.Headroom+size]
+		b.kept[left], b.out[left] = buf[:overlay.Headroom+size], out
 		left++
 	}
 	in.n.inPackets.Add(uint64(len(bufs)))
@@ -53,29 +48,40 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 			}
 		}
 	}
-	for first := 0; left > 0; first++ {
-		out := b.out[first]
-		if out == nil {
-			continue
-		}
-		n, sent := 0, uint64(0)
-		for i := first; i < len(bufs); i++ {
-			if b.out[i] == out {
-				b.out[i] = nil
-				b.group[n] = bufs[i]
-				sent += uint64(len(bufs[i]) - overlay.Headroom)
-				n++
-			}
-		}
-		left -= n
-		r.send(out, b.group[:n], sent)
-		clear(b.group[:n])
+	for rest := left; rest > 0; {
+		out, n := b.split(rest)
+		rest -= n
+		r.send(out, b.group[:n])
+		clear(b.group[:n]) // buffers that are not ours to keep
 	}
+	clear(b.kept[:left])
+}
+
+// split moves those of the first packets kept that go where the very first
+// goes into group, and those that do not to the front. It stores everything
+// twice instead of asking where to: which way the next packet goes is what a
+// processor cannot guess.
+func (b *batch) split(packets int) (out *port, n int) {
+	out = b.out[0]
+	for i := range packets {
+		buf, o := b.kept[i], b.out[i]
+		b.group[n], b.kept[i-n], b.out[i-n] = buf, buf, o
+		one := 0
+		if o == out {
+			one = 1
+		}
+		n += one
+	}
+	return out, n
 }
 
 // send writes one group and accounts for it.
-func (r *Router) send(out *port, group [][]byte, bytes uint64) {
+func (r *Router) send(out *port, group [][]byte) {
 	n := len(group) // the Link may do with the slice what it likes
+	bytes := uint64(0)
+	for _, buf := range group {
+		bytes += uint64(len(buf) - overlay.Headroom)
+	}
 	if err := out.link.Write(group); err != nil {
 		r.drops.Add(overlay.DropClosed, n)
 		return
@@ -92,21 +98,14 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte) 
 	if !ok {
 		return nil, 0, drop
 	}
-	var src, dst netip.Addr
-	if p.v6 {
-		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
-	} else {
-		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
-	}
-	out := b.to
-	if out == nil || dst != b.dst || src != b.src {
-		if from == nil || !from.Contains(src) {
-			return nil, 0, overlay.DropSource
+	addrs := pairOf(pkt, p.v6)
+	known := b.flows.slot(addrs)
+	out := known.out
+	if out == nil || known.pair != addrs {
+		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+			return nil, 0, drop
 		}
-		if out, ok = t.routes.Lookup(dst); !ok || out == in {
-			return nil, 0, overlay.DropNoRoute
-		}
-		b.src, b.dst, b.to = src, dst, out
+		*known = flow{addrs, out}
 	}
 	if out.role == Local {
 		if drop, ok := p.deliverable(); !ok {
@@ -126,6 +125,25 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte) 
 		clampMSS(pkt[p.l4:p.length], most)
 	}
 	return out, p.length, 0
+}
+
+// wayOut asks the table about the addresses of a checked packet: where it goes
+// or, with no way out, why not.
+func (t *table) wayOut(from *sources, in *port, pkt []byte, v6 bool) (*port, overlay.Drop) {
+	var src, dst netip.Addr
+	if v6 {
+		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
+	} else {
+		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
+	}
+	if from == nil || !from.Contains(src) {
+		return nil, overlay.DropSource
+	}
+	out, ok := t.routes.Lookup(dst)
+	if !ok || out == in {
+		return nil, overlay.DropNoRoute
+	}
+	return out, 0
 }
 
 // deliverable reports whether the node's own stack takes the packet. It fails

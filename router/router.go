@@ -107,7 +107,7 @@ func (r *Router) Set(s State) error {
 			return fmt.Errorf("router: port %q: its link serves port %q, %v", want.Name, p.name, p.role)
 		}
 	}
-	t := &table{sources: make(map[*port]*sources, len(s.Ports))}
+	t := &table{version: r.table.Load().version + 1, sources: make(map[*port]*sources, len(s.Ports))}
 	ports := make(map[string]*port, len(s.Ports))
 	var fresh []*port
 	for _, want := range s.Ports {

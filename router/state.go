@@ -74,6 +74,7 @@ type State struct {
 
 // table is what the packet path reads: one immutable view of a State.
 type table struct {
+	version uint64 // one more than the State before
 	routes  bart.Fast[*port]
 	sources map[*port]*sources
 }

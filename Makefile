@@ -10,6 +10,11 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PEERS    := .cache/peers/bin
 RESULTS  ?= .cache/peers/results
 
+# What bench-micro runs: the packages on a packet's way.
+MICRO     := ./router ./gateway ./netstack ./netstack/segment ./dnsd
+BENCH     ?= .
+BENCHTIME ?= 0.5s
+
 # A user without a home directory (nobody, a CI container) still builds: the
 # caches then live inside the checkout.
 writable = $(shell d="$$($(GO) env $(1) 2>/dev/null)"; [ -n "$$d" ] && mkdir -p "$$d" 2>/dev/null && [ -w "$$d" ] && echo yes)
@@ -24,7 +29,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -62,6 +67,9 @@ bench-stress: prerequisites build ## slicewire overloaded, and over ways narrowe
 	@mkdir -p $(PEERS)
 	@$(GO) build -o $(PEERS)/peers ./bench/peers
 	@$(PEERS)/peers -stress all -results "$(RESULTS)"
+
+bench-micro: ## ns, bytes and allocations of each step of a packet's way (a minute; BENCH=regexp, BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) $(MICRO)
 
 peers: build
 	@bench/peers/install $(PEERS)

@@ -52,3 +52,10 @@ func BenchmarkSum(b *testing.B) {
 		}
 	}
 }
+
+func TestSumAllocatesNothing(t *testing.T) {
+	p := make([]byte, 1420)
+	if n := testing.AllocsPerRun(100, func() { Sum(p, 0) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -11,7 +11,7 @@ PEERS    := .cache/peers/bin
 RESULTS  ?= .cache/peers/results
 
 # What bench-micro runs: the packages on a packet's way.
-MICRO     := ./router ./gateway ./netstack ./netstack/segment ./dnsd
+MICRO     := ./router ./shaper ./gateway ./netstack ./netstack/segment ./dnsd
 BENCH     ?= .
 BENCHTIME ?= 0.5s
 

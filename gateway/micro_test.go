@@ -121,12 +121,12 @@ type fullGovernor struct {
 }
 
 func newFullGovernor(t testing.TB) *fullGovernor {
-	g := &fullGovernor{newGovernor(outsideLimit), make(chan struct{})}
+	g := &fullGovernor{newGovernor(defaultLimit()), make(chan struct{})}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for range g.give {
-			g.governor.give(outsideLimit)
+			g.governor.give(defaultLimit())
 		}
 	}()
 	t.Cleanup(func() { close(g.give); <-ended })
@@ -134,7 +134,7 @@ func newFullGovernor(t testing.TB) *fullGovernor {
 }
 
 func (g *fullGovernor) pass(t testing.TB) {
-	g.take(outsideLimit)
+	g.take(defaultLimit())
 	g.give <- struct{}{}
 	if !g.wait(nil) {
 		t.Fatal("stopped")
@@ -152,7 +152,7 @@ func (g *governor) empty(t testing.TB) {
 
 func BenchmarkGovernor(b *testing.B) {
 	b.Run("with room", func(b *testing.B) {
-		g := newGovernor(outsideLimit)
+		g := newGovernor(defaultLimit())
 		b.ReportAllocs()
 		for b.Loop() {
 			pass(b, g)
@@ -167,12 +167,12 @@ func BenchmarkGovernor(b *testing.B) {
 			g.pass(b)
 		}
 		g.empty(b)
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*outsideLimit), "ns/packet")
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*defaultLimit()), "ns/packet")
 	})
 }
 
 func TestTheGovernorDoesNotAllocate(t *testing.T) {
-	g, full := newGovernor(outsideLimit), newFullGovernor(t)
+	g, full := newGovernor(defaultLimit()), newFullGovernor(t)
 	if n := testing.AllocsPerRun(1000, func() { pass(t, g) }); n != 0 {
 		t.Errorf("with room: %v allocations", n)
 	}

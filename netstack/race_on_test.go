@@ -1,6 +1,0 @@
-//go:build race
-
-package netstack
-
-// raceEnabled: the detector makes sync.Pool forget at random, so it allocates.
-const raceEnabled = true

@@ -1,8 +1,10 @@
 package gossip
 
 import (
+	"bytes"
 	"io"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -37,11 +39,20 @@ func TestStreamsFitAnyWay(t *testing.T) {
 		if got := socketOption(t, tr.udp, syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER); got != syscall.IP_PMTUDISC_DONT {
 			t.Errorf("%s, packets: IP_MTU_DISCOVER is %d", addr, got)
 		}
-		message := make([]byte, 100<<10)
-		go func() { _, _ = out.Write(message) }() // its end is what is read
-		if _, err := io.ReadFull(in, message); err != nil {
+		message := bytes.Repeat([]byte("gossip"), 20_000)
+		var written sync.WaitGroup
+		written.Go(func() {
+			if _, err := out.Write(message); err != nil {
+				t.Errorf("%s: %v", addr, err)
+			}
+		})
+		got := make([]byte, len(message))
+		if _, err := io.ReadFull(in, got); err != nil {
 			t.Errorf("%s: %v", addr, err)
+		} else if !bytes.Equal(got, message) {
+			t.Errorf("%s: other bytes arrived than were sent", addr)
 		}
+		written.Wait()
 	}
 }
 

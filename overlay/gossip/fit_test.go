@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -12,7 +13,7 @@ import (
 func TestStreamsFitAnyWay(t *testing.T) {
 	leakCheck(t)
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
-		tr, err := listen(t.Context(), netip.MustParseAddrPort(addr), netip.AddrPort{}, "mesh")
+		tr, err := listen(t.Context(), system{}, netip.MustParseAddrPort(addr), netip.AddrPort{}, "mesh")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -22,7 +23,7 @@ func TestStreamsFitAnyWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer out.Close()
-		in, err := tr.tcp.AcceptTCP()
+		in, err := tr.tcp.(*net.TCPListener).AcceptTCP()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +37,7 @@ func TestStreamsFitAnyWay(t *testing.T) {
 				t.Errorf("%s, %s: IP_MTU_DISCOVER is %d", addr, name, got)
 			}
 		}
-		if got := socketOption(t, tr.udp, syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER); got != syscall.IP_PMTUDISC_DONT {
+		if got := socketOption(t, tr.udp.(*net.UDPConn), syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER); got != syscall.IP_PMTUDISC_DONT {
 			t.Errorf("%s, packets: IP_MTU_DISCOVER is %d", addr, got)
 		}
 		message := bytes.Repeat([]byte("gossip"), 20_000)

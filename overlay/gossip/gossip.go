@@ -55,6 +55,7 @@ type Config struct {
 	Life      time.Duration    // of records; zero: DefaultLife
 	Log       *slog.Logger     // zero: no log
 	Now       func() time.Time // wall clock; zero: time.Now
+	Network   Network          // zero: this machine's
 }
 
 func (c *Config) validate() error {
@@ -111,6 +112,9 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Network == nil {
+		cfg.Network = system{}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -52,7 +52,7 @@ type network struct {
 // Run joins the mesh and serves until ctx ends; then it tells the others that it
 // leaves, for a second at most, and returns nil. It is called once.
 func (g *Gossip) Run(ctx context.Context) error {
-	t, err := listen(ctx, g.cfg.Bind, g.cfg.Advertise, g.cfg.Mesh)
+	t, err := listen(ctx, g.cfg.Network, g.cfg.Bind, g.cfg.Advertise, g.cfg.Mesh)
 	if err != nil {
 		return err
 	}

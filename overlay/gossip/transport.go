@@ -44,8 +44,9 @@ var errFrame = errors.New("not a gossip frame of this mesh")
 // that holds nothing. Here a frame must begin as the mesh's frames do and must
 // hold something, and streams are bounded in number, size and time.
 type transport struct {
-	udp       *net.UDPConn
-	tcp       *net.TCPListener
+	network   Network
+	udp       net.PacketConn
+	tcp       net.Listener
 	advertise netip.AddrPort
 	label     []byte
 	packets   chan *memberlist.Packet
@@ -62,13 +63,13 @@ type transport struct {
 
 // listen opens both sockets. An unset advertise, or its port 0, stands for the
 // bound address.
-func listen(ctx context.Context, bind, advertise netip.AddrPort, label string) (*transport, error) {
+func listen(ctx context.Context, network Network, bind, advertise netip.AddrPort, label string) (*transport, error) {
 	var err error
 	for range bindAttempts {
 		var t *transport
-		if t, err = listenOnce(ctx, bind); err == nil {
-			bound := t.tcp.Addr().(*net.TCPAddr).AddrPort()
-			t.advertise = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+		if t, err = listenOnce(ctx, network, bind); err == nil {
+			bound := addrPortOf(t.tcp.Addr())
+			t.advertise = bound
 			if advertise.Addr().IsValid() {
 				port := advertise.Port()
 				if port == 0 {
@@ -86,23 +87,19 @@ func listen(ctx context.Context, bind, advertise netip.AddrPort, label string) (
 	return nil, fmt.Errorf("gossip address %v: %w", bind, err)
 }
 
-func listenOnce(ctx context.Context, bind netip.AddrPort) (*transport, error) {
-	config := net.ListenConfig{Control: fitAnyWay}
-	config.SetMultipathTCP(false) // it would not take what fitAnyWay sets
-	listener, err := config.Listen(ctx, "tcp", bind.String())
+func listenOnce(ctx context.Context, network Network, bind netip.AddrPort) (*transport, error) {
+	tcp, err := network.Listen(ctx, bind)
 	if err != nil {
 		return nil, err
 	}
-	tcp := listener.(*net.TCPListener)
-	port := tcp.Addr().(*net.TCPAddr).AddrPort().Port()
-	packets, err := config.ListenPacket(ctx, "udp", netip.AddrPortFrom(bind.Addr(), port).String())
+	port := addrPortOf(tcp.Addr()).Port()
+	udp, err := network.ListenPacket(ctx, netip.AddrPortFrom(bind.Addr(), port))
 	if err != nil {
 		_ = tcp.Close()
 		return nil, err
 	}
-	udp := packets.(*net.UDPConn)
 	t := &transport{
-		udp: udp, tcp: tcp,
+		network: network, udp: udp, tcp: tcp,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 		conns: make(map[*conn]struct{}), count: make(map[netip.Addr]int),
 	}
@@ -131,7 +128,7 @@ func (t *transport) retry(failures int) bool {
 func (t *transport) receive() {
 	buf := make([]byte, maxPacketBytes+1)
 	for failures := 0; ; {
-		n, from, err := t.udp.ReadFromUDPAddrPort(buf)
+		n, from, err := t.udp.ReadFrom(buf)
 		if err != nil {
 			if failures++; !t.retry(failures) {
 				return
@@ -144,7 +141,7 @@ func (t *transport) receive() {
 		}
 		p := &memberlist.Packet{
 			Buf:  append([]byte(nil), buf[:n]...),
-			From: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr().Unmap(), from.Port())), Timestamp: time.Now(),
+			From: net.UDPAddrFromAddrPort(addrPortOf(from)), Timestamp: time.Now(),
 		}
 		select {
 		case t.packets <- p:
@@ -162,7 +159,7 @@ func (t *transport) framed(p []byte) bool {
 
 func (t *transport) accept() {
 	for failures := 0; ; {
-		inner, err := t.tcp.AcceptTCP()
+		inner, err := t.tcp.Accept()
 		if err != nil {
 			if failures++; !t.retry(failures) {
 				return
@@ -170,7 +167,7 @@ func (t *transport) accept() {
 			continue
 		}
 		failures = 0
-		source := inner.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		source := addrPortOf(inner.RemoteAddr()).Addr()
 		c := &conn{Conn: inner, t: t, source: source, prefix: t.label}
 		if !t.open(c) {
 			_ = inner.Close()
@@ -255,7 +252,7 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("packet to %q: %w", addr, err)
 	}
-	_, err = t.udp.WriteToUDPAddrPort(b, to)
+	_, err = t.udp.WriteTo(b, net.UDPAddrFromAddrPort(to))
 	return time.Now(), err
 }
 
@@ -267,8 +264,13 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 // DialTimeout opens a stream. Everything on it has to be done in ioTimeout,
 // unless the caller sets another deadline.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: min(timeout, dialTimeout), Control: fitAnyWay}
-	inner, err := d.DialContext(t.ctx, "tcp", addr)
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("stream to %q: %w", addr, err)
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, min(timeout, dialTimeout))
+	defer cancel()
+	inner, err := t.network.Dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ var layers = map[string][]string{
 	"netstack/forward":    {"slicewire/overlay", "slicewire/netstack/pump"},
 	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
 	"cmd/slicewire":       {"*"},
+	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
 	"bench/peers":         {}, // it measures programs from outside, ours like any other
 }
 

@@ -1,0 +1,67 @@
+package lab
+
+import (
+	"testing"
+	"time"
+)
+
+func TestTwentyNodesConverge(t *testing.T) {
+	story(t, 20, func(w *world) {
+		w.start(w.nodes...)
+		w.within(5*time.Second, "everything is known to all 20", func() bool { return equal(w.nodes, 80) })
+		w.within(10*time.Second, "20 members everywhere", func() bool {
+			for _, n := range w.nodes {
+				if alive(n) != 20 {
+					return false
+				}
+			}
+			return true
+		})
+		_ = w.nodes[7].Tell(facts(7, 1))
+		w.within(2*time.Second, "a change is known to all 20", func() bool { return numbered(w.nodes, 7, 1) })
+	})
+}
+
+func TestAPartitionOfAMinuteHealsInTwoSeconds(t *testing.T) {
+	story(t, 20, func(w *world) {
+		w.start(w.nodes...)
+		w.within(5*time.Second, "everything is known to all 20", func() bool { return equal(w.nodes, 80) })
+		open := w.net.Policy()
+		left, right := w.nodes[:10], w.nodes[10:]
+		w.net.Set(open.Partition(addrs(left)...))
+		time.Sleep(20 * time.Second)
+		_ = left[0].Tell(facts(0, 1))
+		_ = right[0].Tell(facts(10, 1)[:3]) // a change and a withdrawal
+		w.within(2*time.Second, "the left change is known on the left", func() bool { return numbered(left, 0, 1) })
+		w.within(2*time.Second, "the right change is known on the right", func() bool { return numbered(right, 10, 1) })
+		time.Sleep(40 * time.Second)
+		if numbered(right, 0, 1) || numbered(left, 10, 1) {
+			t.Fatal("something crossed the cut")
+		}
+		if n := alive(left[0]); n != 10 {
+			t.Errorf("%d members on the left after 60 s", n)
+		}
+		w.net.Set(open)
+		w.within(2*time.Second, "both changes are known everywhere after the cut", func() bool {
+			return numbered(w.nodes, 0, 1) && numbered(w.nodes, 10, 1) && equal(w.nodes, 79)
+		})
+	})
+}
+
+func TestAHalfDeafMeshConverges(t *testing.T) {
+	story(t, 20, func(w *world) {
+		w.start(w.nodes...)
+		w.within(5*time.Second, "everything is known to all 20", func() bool { return equal(w.nodes, 80) })
+		open := w.net.Policy()
+		w.net.Set(open.Mute(w.nodes[4].Addr.Addr()))
+		_ = w.nodes[4].Tell(facts(4, 1)) // nobody hears it
+		_ = w.nodes[9].Tell(facts(9, 1))
+		w.within(2*time.Second, "the mute node hears what others say", func() bool { return numbered(w.nodes, 9, 1) })
+		time.Sleep(60 * time.Second)
+		if numberAt(w.nodes[5], 4) != 0 {
+			t.Fatal("the mute node was heard")
+		}
+		w.net.Set(open)
+		w.within(2*time.Second, "its change is known after that", func() bool { return numbered(w.nodes, 4, 1) })
+	})
+}

@@ -48,6 +48,24 @@ func TestAPartitionOfAMinuteHealsInTwoSeconds(t *testing.T) {
 	})
 }
 
+// Whenever a cut heals, whatever both ends were about to do.
+func TestTwoNodesFindEachOtherInTwoSecondsAfterAnyCut(t *testing.T) {
+	story(t, 2, func(w *world) {
+		w.start(w.nodes...)
+		w.within(5*time.Second, "both know both", func() bool { return equal(w.nodes, 8) })
+		open := w.net.Policy()
+		var longest time.Duration
+		for i := 1; i <= 40; i++ {
+			w.net.Set(open.Partition(w.nodes[0].Addr.Addr()))
+			time.Sleep(60*time.Second + time.Duration(i)*97*time.Millisecond)
+			_ = w.nodes[1].Tell(facts(1, i))
+			w.net.Set(open)
+			longest = max(longest, w.within(2*time.Second, "the change is known after the cut", func() bool { return numbered(w.nodes, 1, i) }))
+		}
+		t.Logf("the longest took %v", longest)
+	})
+}
+
 func TestAHalfDeafMeshConverges(t *testing.T) {
 	story(t, 20, func(w *world) {
 		w.start(w.nodes...)
@@ -62,6 +80,6 @@ func TestAHalfDeafMeshConverges(t *testing.T) {
 			t.Fatal("the mute node was heard")
 		}
 		w.net.Set(open)
-		w.within(2*time.Second, "its change is known after that", func() bool { return numbered(w.nodes, 4, 1) })
+		w.within(3*time.Second, "its change is known after that", func() bool { return numbered(w.nodes, 4, 1) })
 	})
 }

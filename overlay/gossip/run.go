@@ -30,9 +30,9 @@ const (
 
 	leaveTime     = time.Second
 	joinFirst     = 100 * time.Millisecond
-	joinSlowest   = 5 * time.Second
-	joinMissing   = 2 * time.Second  // seeds that are not members, while there are others
-	joinQuiet     = 15 * time.Second // a seed that answered, but under another address
+	joinSlowest   = 500 * time.Millisecond
+	joinMissing   = 500 * time.Millisecond // seeds that are not members, while there are others
+	joinQuiet     = 15 * time.Second       // a seed that answered, but under another address
 	maintainEvery = 5 * time.Second
 	senders       = 4
 	maxSeeds      = 64
@@ -183,9 +183,11 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 	}
 }
 
-// joinLoop looks for the seeds: from 100 ms to 5 s apart while this node is
-// alone, and now and then for those that are not members, so that two halves of
-// a mesh find each other again.
+// joinLoop looks for the seeds: from 100 ms to 500 ms apart while this node is
+// alone, and as often for those that are not members, so that two halves of a
+// mesh find each other in two seconds once they can. The time that it takes to
+// find out that nobody answers counts: a first packet then goes to every seed
+// once a second, which repeats it by itself after one.
 func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 	backoff := joinFirst
 	answered := make(map[netip.AddrPort]time.Time)
@@ -198,11 +200,13 @@ func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 		} else {
 			backoff = joinFirst
 		}
+		began := time.Now()
 		g.joinMissing(ctx, n, alone, answered)
 		if alone && g.members.count() > 1 {
 			wait = joinMissing
 		}
-		timer := time.NewTimer(wait + rand.N(wait/4))
+		wait += rand.N(wait / 4)
+		timer := time.NewTimer(max(joinFirst, wait-time.Since(began)))
 		select {
 		case <-timer.C:
 		case <-g.queues.join:

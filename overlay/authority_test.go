@@ -78,7 +78,7 @@ func TestPermits(t *testing.T) {
 		{"expired", KindKey, func(r *Record) { r.NotAfter = testNow }, RefusedExpired},
 		{"living beyond the certificate", KindKey, func(r *Record) { r.NotAfter = testNow.Add(25 * time.Hour) }, RefusedLifetime},
 		{"no kind", KindKey, func(r *Record) { r.Key.Kind = 0 }, RefusedKind},
-		{"an unknown kind", KindKey, func(r *Record) { r.Key.Kind = 5 }, RefusedKind},
+		{"an unknown kind", KindKey, func(r *Record) { r.Key.Kind = LastKind + 1 }, RefusedKind},
 		{"a node on a slice", KindNode, func(r *Record) { r.Key.Slice = "water" }, RefusedKind},
 		{"a key with a name", KindKey, func(r *Record) { r.Key.Name = "x" }, RefusedKind},
 		{"a key on no slice", KindKey, func(r *Record) { r.Key.Slice = "" }, RefusedSlice},

@@ -18,7 +18,7 @@ func (r Refusal) Error() string { return "refused: " + string(r) }
 // The reasons for which a certificate's authority does not cover a record.
 const (
 	RefusedOrigin   Refusal = "origin"    // speaks for a node that the certificate does not name
-	RefusedCertTime Refusal = "cert-time" // the certificate is not valid at this time
+	RefusedCertTime Refusal = "cert-time" // the certificate's time is over
 	RefusedExpired  Refusal = "expired"   // the record's own lifetime is over
 	RefusedLifetime Refusal = "lifetime"  // the record would outlive the certificate
 	RefusedKind     Refusal = "kind"      // unknown kind, or a key that the kind does not have
@@ -49,13 +49,14 @@ const (
 // the Refused reasons. What the lists hold must be within the limits above,
 // well-formed and without repetition; an empty list says nothing and is fine.
 //
-// The signature is not its business: a must come from the certificate whose
-// key signed r.
+// The signature is not its business, nor whether the certificate's time has come
+// already: a must come from the certificate whose key signed r, and from a
+// verifier, which knows how far the clock can be trusted.
 func (a Authority) Permits(r Record, now time.Time) error {
 	switch {
 	case r.Origin != a.ID:
 		return fmt.Errorf("record of %v signed by %v: %w", r.Origin, a.ID, RefusedOrigin)
-	case now.Before(a.NotBefore) || !now.Before(a.NotAfter):
+	case !now.Before(a.NotAfter):
 		return fmt.Errorf("certificate of %v at %v: %w", a.ID, now.UTC(), RefusedCertTime)
 	case !now.Before(r.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedExpired)

@@ -85,18 +85,14 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 // clock is behind, and is held to that from now on.
 func judgeNode(v *pki.Verifier, c *pki.Clock, chain [][]byte) (overlay.Authority, error) {
 	a, err := v.Authority(chain, c.Now())
-	if errors.Is(err, pki.ErrNotValid) && c.Now().Before(a.NotBefore) && a.Issuer == nil {
+	if (err == nil || errors.Is(err, pki.ErrNotValid)) && a.Issuer == nil {
 		c.Raise(a.NotBefore)
 		a, err = v.Authority(chain, c.Now())
 	}
-	if err != nil {
-		return a, err
+	if err == nil && a.Issuer != nil {
+		err = errors.New("it is an issuer's certificate, not a node's")
 	}
-	if a.Issuer != nil {
-		return a, errors.New("it is an issuer's certificate, not a node's")
-	}
-	c.Raise(a.NotBefore)
-	return a, nil
+	return a, err
 }
 
 func decodeGossipKey(text string) ([]byte, error) {

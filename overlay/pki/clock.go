@@ -11,7 +11,9 @@ import (
 //
 // While the wall clock is behind the proof, nobody knows by how much, so the
 // beginnings of certificates are not held against them (see Verifier.Follow);
-// their ends count from the proof on. It may be used concurrently.
+// their ends count from the proof on. Else they may lie maxAhead in the future:
+// a clock that stood still while its machine was off goes on where it was, which
+// may well be after that proof. It may be used concurrently.
 type Clock struct {
 	wall func() time.Time
 
@@ -64,7 +66,17 @@ func (c *Clock) Behind() bool {
 	return now.Before(c.floorAt(now))
 }
 
-// Follow has the verifier ask c, while judging a time, whether the clock is
-// known to be behind. Certificates that begin later are then valid all the same:
-// they exist, so their time has come.
+// maxAhead is how much later than a clock that is not known to be behind a
+// certificate may begin: a machine that was off for a month.
+const maxAhead = 31 * 24 * time.Hour
+
+// excuses reports whether a certificate may begin so much later than the clock.
+// A nil Clock excuses nothing.
+func (c *Clock) excuses(ahead time.Duration) bool {
+	return c != nil && (ahead <= maxAhead || c.Behind())
+}
+
+// Follow has the verifier excuse beginnings that c excuses. A certificate that
+// begins later than the clock says exists all the same: its time has come, and
+// the clock is wrong.
 func (v *Verifier) Follow(c *Clock) { v.clock.Store(c) }

@@ -236,13 +236,26 @@ func TestAClockThatWentBackIsHeldToTheProof(t *testing.T) {
 	}
 	later, _ := decodeChain(text)
 	a, err := v.Authority(later, c.Now())
-	if err != nil || a.NotBefore.After(c.Now()) {
+	if err != nil || !a.NotBefore.Equal(start.Add(50*time.Hour-backdate)) {
 		t.Errorf("a peer's certificate, renewed since: %v, from %v", err, a.NotBefore)
 	}
 	text, _ = ca.issue(pub, subject(), start.Add(-2*time.Hour), time.Hour)
 	earlier, _ := decodeChain(text)
 	if _, err := v.Authority(earlier, c.Now()); !errors.Is(err, ErrNotValid) {
 		t.Errorf("a peer's certificate that is over: %v", err)
+	}
+	// A clock that stood still for a while is not known to be behind.
+	wall = start
+	still := NewClock(func() time.Time { return wall })
+	still.Raise(start.Add(-time.Hour))
+	v.Follow(still)
+	if _, err := v.Authority(later, still.Now()); err != nil || still.Behind() {
+		t.Errorf("two days ahead: %v", err)
+	}
+	wall = start.Add(-maxAhead)
+	v.Follow(NewClock(func() time.Time { return wall }))
+	if _, err := v.Authority(later, wall); !errors.Is(err, ErrNotValid) {
+		t.Errorf("more than a month ahead: %v", err)
 	}
 }
 

@@ -87,10 +87,7 @@ func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, 
 		return c.authority, err
 	}
 	a := c.authority
-	if clock := v.clock.Load(); clock != nil && clock.Behind() && now.Before(a.NotBefore) {
-		a.NotBefore = now
-	}
-	if now.Before(a.NotBefore) || !now.Before(a.NotAfter) {
+	if clock := v.clock.Load(); now.Before(a.NotBefore) && !clock.excuses(a.NotBefore.Sub(now)) || !now.Before(a.NotAfter) {
 		return a, fmt.Errorf("%v, valid %v to %v: %w", a.ID, a.NotBefore, a.NotAfter, ErrNotValid)
 	}
 	return a, nil

@@ -169,7 +169,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, from netip.AddrPort) e
 			s.cfg.Log.Error("certificate not issued", "peer", from.String(), "err", err)
 			refusal = Refusal{RefusedIssuer, "the issuer cannot do it now: its log says why"}
 		} else {
-			s.cfg.Log.Warn("certificate refused", "peer", from.String(), "reason", refusal.Reason, "err", refusal.Text)
+			s.cfg.Log.Log(ctx, refusal.level(), "certificate refused", "peer", from.String(), "reason", refusal.Reason, "err", refusal.Text)
 		}
 		out = answer{Reason: refusal.Reason, Text: refusal.Text}
 	}
@@ -177,6 +177,16 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, from netip.AddrPort) e
 		return err
 	}
 	return conn.Close()
+}
+
+// level is how loud a refusal is said: what any stranger can bring about must
+// not fill the log, what takes a token or a key of the mesh is worth a look.
+func (r Refusal) level() slog.Level {
+	switch r.Reason {
+	case RefusedToken, RefusedRequest, RefusedCert:
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (s *Server) answer(r request, session tls.ConnectionState, from netip.AddrPort) (answer, error) {

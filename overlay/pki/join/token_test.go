@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -81,10 +82,12 @@ func TestTheBookIsBoundedAndForgets(t *testing.T) {
 		}
 		return b.Add(c, Terms{Node: edge}, now)
 	}
-	for range maxEntries {
-		if err := add(begin); err != nil {
-			t.Fatal(err)
-		}
+	for i := range maxEntries - 1 {
+		id := strconv.Itoa(i)
+		b.entries[id] = &entry{ID: id, Expires: begin.Add(time.Hour)}
+	}
+	if err := add(begin); err != nil {
+		t.Fatal(err)
 	}
 	if err := add(begin.Add(2 * time.Hour)); err == nil {
 		t.Error("one more than it holds")

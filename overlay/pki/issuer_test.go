@@ -3,6 +3,8 @@ package pki
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"strings"
 	"testing"
@@ -118,6 +120,25 @@ func TestAnIssuerMakesNoIssuers(t *testing.T) {
 		t.Error("an issuer made by an issuer is believed")
 	}
 	if _, err := v.Authority(second.unlimited(t, subject()), start); err == nil {
+		t.Error("what it issues is believed")
+	}
+	// Its limits forbid it by themselves, whatever length of path it has.
+	value, err := encodeScope(scopeTest().sorted().Sites, scopeTest().sorted().Grants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := *first.ca.cert
+	long.MaxPathLen, long.MaxPathLenZero, long.ExtraExtensions = 2, false, []pkix.Extension{{Id: oidScope, Critical: true, Value: value}}
+	der, err := x509.CreateCertificate(rand.Reader, &long, ca.cert, first.ca.cert.PublicKey, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.ca.cert = mustParse(t, der)
+	third := newIssuerTest(t, &first.ca, scopeTest(), 100*time.Hour)
+	if _, err := v.Authority(append(third.chain, der), start); err == nil || !strings.Contains(err.Error(), "limited") {
+		t.Errorf("an issuer made by one with a longer path: %v", err)
+	}
+	if _, err := v.Authority(append(append(third.unlimited(t, subject()), der), first.chain[1:]...), start); err == nil {
 		t.Error("what it issues is believed")
 	}
 	key, _ := NewKey()

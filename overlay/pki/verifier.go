@@ -149,8 +149,9 @@ func chainFingerprint(chain [][]byte) (sum [32]byte, err error) {
 }
 
 // verify follows the chain from the leaf to a root. Each certificate must be
-// signed by the next, the last by a root, and be within what every issuer may
-// issue; there is no search for other ways.
+// signed by the next, the last by a root, and a node's be within the limits of
+// every issuer; who is limited makes no other issuers. There is no search for
+// other ways.
 func (v *Verifier) verify(chain [][]byte) (verified, error) {
 	leaf, authority, err := parseHolder(chain[0])
 	if err != nil {
@@ -180,8 +181,13 @@ func (v *Verifier) verify(chain [][]byte) (verified, error) {
 		if err := issued(issuer, below, intermediates); err != nil {
 			return verified{}, err
 		}
-		if err := within(limits, authority); err != nil {
-			return verified{}, err
+		if below.IsCA && len(limits.Issuer.Sites) != 0 {
+			return verified{}, fmt.Errorf("certificate of %v: an issuer made by %v, which is limited", authority.ID, limits.ID)
+		}
+		if authority.Issuer == nil {
+			if err := limits.Covers(authority); err != nil {
+				return verified{}, err
+			}
 		}
 		narrow(&c.authority, issuer)
 		c.keys = append(c.keys, KeySum(issuer))
@@ -202,18 +208,6 @@ func (v *Verifier) verify(chain [][]byte) (verified, error) {
 // isRoot reports whether a chain is one of the roots, alone.
 func (v *Verifier) isRoot(chain [][]byte) bool {
 	return len(chain) == 1 && slices.ContainsFunc(v.roots, func(r *x509.Certificate) bool { return bytes.Equal(r.Raw, chain[0]) })
-}
-
-// within checks a holder against the limits of one that issued it. Who is
-// limited makes no other issuers.
-func within(limits, holder overlay.Authority) error {
-	if holder.Issuer == nil {
-		return limits.Covers(holder)
-	}
-	if len(limits.Issuer.Sites) != 0 {
-		return fmt.Errorf("certificate of %v: an issuer made by %v, which is limited", holder.ID, limits.ID)
-	}
-	return nil
 }
 
 // issued checks that issuer signed below, with the given number of

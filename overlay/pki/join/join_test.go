@@ -236,6 +236,20 @@ func TestARenewalIsForTheSameKeyAndContents(t *testing.T) {
 	if err != nil || after.ID != before.ID || !after.Enrolled.Equal(before.Enrolled) || !after.NotAfter.Equal(x.clock().Add(DefaultLife)) || !slices.EqualFunc(after.Grants, before.Grants, func(a, b overlay.Grant) bool { return a.Slice == b.Slice && slices.Equal(a.Prefixes, b.Prefixes) }) {
 		t.Errorf("renewed %+v, %v; before %+v", after, err, before)
 	}
+	conf := clientConfig(func([][]byte) error { return nil })
+	conf.Certificates = []tls.Certificate{id.Certificate()}
+	_, stranger := newRequest(t)
+	if _, err := ask(t.Context(), x.addr, conf, func(tls.ConnectionState) (request, error) {
+		return request{Verb: verbRenew, Request: string(stranger)}, nil
+	}); reason(err) != RefusedRequest {
+		t.Errorf("for another key: %v", err)
+	}
+	conf.Certificates = []tls.Certificate{x.issuer.Certificate()}
+	if _, err := ask(t.Context(), x.addr, conf, func(tls.ConnectionState) (request, error) {
+		return request{Verb: verbRenew, Request: string(stranger)}, nil
+	}); reason(err) != RefusedCert {
+		t.Errorf("shown an issuer's certificate: %v", err)
+	}
 	x.verifier.Revoke([]overlay.Revocation{{Node: edge, Until: x.clock()}})
 	if _, err := renew(); reason(err) != RefusedCert || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("revoked: %v", err)
@@ -253,8 +267,8 @@ func TestARenewalIsForTheSameKeyAndContents(t *testing.T) {
 	if _, err := renew(); reason(err) != RefusedCert {
 		t.Errorf("over: %v", err)
 	}
-	stranger := newTestIssuer(t)
-	if _, err := Renew(t.Context(), stranger.addr, id, x.verifier, edge, begin); err == nil || reason(err) != "" {
+	others := newTestIssuer(t)
+	if _, err := Renew(t.Context(), others.addr, id, x.verifier, edge, begin); err == nil || reason(err) != "" {
 		t.Errorf("asked a stranger's issuer: %v", err)
 	}
 	if _, err := Renew(t.Context(), x.addr, id, x.verifier, overlay.NodeID{Site: "site-b", Node: "gw"}, begin); err == nil || !strings.Contains(err.Error(), "site-b") {

@@ -35,7 +35,10 @@ type control struct {
 	listener *net.UnixListener
 	daemon   controlled
 	host     host
+	trust    trust
 	log      *slog.Logger
+
+	certificates func() CertificateList
 
 	mu     sync.Mutex
 	ending bool           // no connection is held any more
@@ -111,6 +114,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/reload", c.reload)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
+	c.handleTrust(mux)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -58,12 +58,25 @@ func (m *Mesh) Key() []byte { return slices.Clone(m.key) }
 // Name returns the mesh's name.
 func (m *Mesh) Name() string { return m.name }
 
-// Verifier returns a verifier of the mesh's certificates.
-func (m *Mesh) Verifier() (gossip.Verifier, error) {
+// trust returns how a node with that identity and wall clock judges others, and
+// the time that it goes by: as a daemon, it knows that its own certificate is
+// not of the future.
+func (m *Mesh) trust(id *pki.Identity, wall func() time.Time) (gossip.Verifier, func() time.Time, error) {
 	if m.shared != nil {
-		return m.shared, nil
+		return m.shared, wall, nil
 	}
-	return pki.NewVerifier(m.name, m.ca.CertPEM())
+	v, err := pki.NewVerifier(m.name, m.ca.CertPEM())
+	if err != nil {
+		return nil, nil, err
+	}
+	clock := pki.NewClock(wall)
+	v.Follow(clock)
+	a, err := v.Authority(id.Chain(), clock.Now())
+	if err != nil && !errors.Is(err, pki.ErrNotValid) {
+		return nil, nil, err
+	}
+	clock.Raise(a.NotBefore)
+	return v, clock.Now, nil
 }
 
 // Certify returns an identity that the mesh's authority vouches for.
@@ -152,7 +165,7 @@ func (n *Node) Start(seeds ...netip.AddrPort) error {
 	if n.life != nil {
 		return errUp
 	}
-	verifier, err := n.mesh.Verifier()
+	verifier, now, err := n.mesh.trust(n.signer, n.Clock.Now)
 	if err != nil {
 		return err
 	}
@@ -163,7 +176,7 @@ func (n *Node) Start(seeds ...netip.AddrPort) error {
 	n.epoch++
 	cfg := gossip.Config{
 		Self: n.ID, Mesh: n.mesh.name, Key: n.mesh.key, Bind: n.Addr, Signer: n.signer, Verifier: verifier,
-		Epoch: n.epoch, Now: n.Clock.Now, Network: host, Log: slog.New(slog.DiscardHandler),
+		Epoch: n.epoch, Now: now, Network: host, Log: slog.New(slog.DiscardHandler),
 	}
 	if n.Tune != nil {
 		n.Tune(&cfg)

@@ -50,9 +50,14 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) { d.NotifyMsg(b) }
 func (d delegate) NotifyAlive(n *memberlist.Node) error { return d.g.admit(n) }
 
 // NotifyConflict hears that a live member's name is claimed at another address.
-// With a proof, whoever is there holds the member's key as well.
+// With a proof, whoever is there holds the member's key as well; without one he
+// holds the gossip key at most.
 func (d delegate) NotifyConflict(_, other *memberlist.Node) {
-	if d.g.proves(other.Name, addrOf(other), other.Meta) != proven || !d.g.members.twin(other.Name, time.Now()) {
+	if d.g.proves(other.Name, addrOf(other), other.Meta) != proven {
+		d.g.refused.add(RefusedMember, 1)
+		return
+	}
+	if !d.g.members.twin(other.Name, time.Now()) {
 		return
 	}
 	d.g.refused.add(RefusedClone, 1)

@@ -82,17 +82,14 @@ func (d delegate) NotifyMerge(peers []*memberlist.Node) error {
 	return errMerge
 }
 
-// NotifyJoin tells a new member what is known here, so that both find out what
-// they lack.
+// NotifyJoin greets a new member, so that both find out what they lack.
 func (d delegate) NotifyJoin(n *memberlist.Node) {
 	d.g.members.set(n)
 	if n.Name == d.g.cfg.Self.String() {
 		return
 	}
 	d.g.log.Info("member joined", "node", n.Name)
-	if !d.g.queues.send(job{to: n.Name, make: func() [][]byte { return [][]byte{d.g.summary()} }}) {
-		d.g.refused.add(RefusedQueue, 1)
-	}
+	d.g.greet(n.Name)
 }
 
 // NotifyUpdate takes note of new metadata.

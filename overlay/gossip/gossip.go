@@ -104,6 +104,8 @@ type Gossip struct {
 	pace   map[overlay.NodeID]*bucket
 	asked  map[overlay.NodeID]question // the last one about an origin
 	seeds  []string
+
+	newcomers map[overlay.NodeID]newcomer
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -131,6 +133,8 @@ func New(cfg Config) (*Gossip, error) {
 		own:     own{epoch: cfg.Epoch},
 		pace:    make(map[overlay.NodeID]*bucket),
 		asked:   make(map[overlay.NodeID]question),
+
+		newcomers: make(map[overlay.NodeID]newcomer),
 	}
 	g.refused.by = make(map[string]uint64)
 	g.members.init()

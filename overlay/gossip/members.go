@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -140,14 +139,13 @@ func (m *members) names(self string) []string {
 	return slices.DeleteFunc(out, func(n string) bool { return n == self })
 }
 
-func (m *members) addresses() map[netip.AddrPort]bool {
+// withoutMembers takes the addresses of live members out of a set.
+func (m *members) withoutMembers(set map[netip.AddrPort]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make(map[netip.AddrPort]bool, len(m.live))
 	for _, n := range m.live {
-		out[addrOf(n)] = true
+		delete(set, addrOf(n))
 	}
-	return out
 }
 
 // count returns how many members are live, this node included.
@@ -216,9 +214,8 @@ const (
 // proves judges a member's metadata. Good proofs are remembered, but the
 // certificate's validity is asked each time.
 func (g *Gossip) proves(name string, addr netip.AddrPort, meta []byte) proof {
-	site, node, _ := strings.Cut(name, "/")
-	id := overlay.NodeID{Site: site, Node: node}
-	if len(meta) != metaSize || meta[0] != wireVersion || !overlay.ValidLabel(site) || !overlay.ValidLabel(node) ||
+	id := memberID(name)
+	if len(meta) != metaSize || meta[0] != wireVersion || !overlay.ValidLabel(id.Site) || !overlay.ValidLabel(id.Node) ||
 		!addr.Addr().IsValid() || addr.Addr().IsUnspecified() || addr.Addr().IsMulticast() || addr.Port() == 0 {
 		return disproved
 	}

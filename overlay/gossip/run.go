@@ -17,9 +17,12 @@ import (
 // Timing. A mesh has few gateways, each of which matters: memberlist's WAN
 // defaults, made to notice sooner.
 const (
-	probeInterval    = time.Second
-	probeTimeout     = 500 * time.Millisecond
-	suspicionMult    = 4
+	probeInterval = time.Second
+	probeTimeout  = 500 * time.Millisecond
+	// Two members that do not get to run for five seconds, one after the other,
+	// are not to take each other for dead. In no mesh does anything wait for a
+	// member to be dead: paths have probes of their own.
+	suspicionMult    = 6
 	gossipInterval   = 200 * time.Millisecond
 	gossipNodes      = 4
 	pushPullInterval = 15 * time.Second
@@ -169,6 +172,7 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 	for {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
+		g.askNewcomers()
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {
@@ -221,15 +225,16 @@ func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 
 // joinMissing tries every seed that is not a member, all at once.
 func (g *Gossip) joinMissing(ctx context.Context, n *network, alone bool, answered map[netip.AddrPort]time.Time) {
-	present := g.members.addresses()
-	present[n.transport.advertise] = true
+	missing := g.resolveSeeds(ctx)
+	delete(missing, n.transport.advertise)
+	g.members.withoutMembers(missing)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	for addr := range g.resolveSeeds(ctx) {
+	for addr := range missing {
 		mu.Lock()
 		quiet := !alone && time.Since(answered[addr]) < joinQuiet
 		mu.Unlock()
-		if present[addr] || quiet {
+		if quiet {
 			continue
 		}
 		wg.Go(func() {

@@ -1,0 +1,212 @@
+package lab
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"slicewire/overlay/gossip"
+)
+
+// The size of the meshes below. What go test runs by itself takes seconds; a
+// thousand members take minutes and gigabytes.
+var (
+	members     = flag.Int("members", 50, "members of the mesh in the tests of scale")
+	stallFor    = flag.Duration("stalled", 2*time.Minute, "how long members are stalled in the tests of scale, in virtual time")
+	memberHours = 10_000.0
+)
+
+// deaths counts members that others took for dead, an episode each: what others
+// repeat within deathEpisode is the same.
+type deaths struct {
+	mu    sync.Mutex // guards what follows
+	last  map[string]time.Time
+	count int
+	told  int // by anybody
+}
+
+const deathEpisode = 30 * time.Second
+
+// watcher is the log of one member that reports deaths.
+type watcher struct {
+	slog.Handler
+	d *deaths
+}
+
+func (watcher) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
+func (w watcher) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "member gone" {
+		return nil
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key != "node" {
+			return true
+		}
+		w.d.mu.Lock()
+		defer w.d.mu.Unlock()
+		now := time.Now()
+		w.d.told++
+		if last, seen := w.d.last[a.Value.String()]; !seen || now.Sub(last) > deathEpisode {
+			w.d.count++
+		}
+		w.d.last[a.Value.String()] = now
+		return false
+	})
+	return nil
+}
+
+// crowd starts so many members, twenty a second, that share a verifier.
+func crowd(w *world, n int) (*deaths, time.Duration) {
+	if err := w.mesh.Share(); err != nil {
+		w.Fatal(err)
+	}
+	w.net.Set(Everywhere(Link{Delay: 30 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.001}))
+	d := &deaths{last: make(map[string]time.Time)}
+	began := time.Now()
+	for i := range n {
+		node := w.add(i, facts(i, 0)[:3])
+		node.Tune = func(c *gossip.Config) { c.Log = slog.New(watcher{slog.DiscardHandler, d}) }
+		w.start(node)
+		if i%20 == 19 {
+			time.Sleep(time.Second)
+		}
+	}
+	for _, node := range w.nodes {
+		for len(node.Gossip().Records()) != 3*n {
+			time.Sleep(10 * time.Millisecond)
+			if time.Since(began) > time.Hour {
+				w.Fatalf("%v holds %d records after an hour", node.ID, len(node.Gossip().Records()))
+			}
+		}
+	}
+	return d, time.Since(began)
+}
+
+// watch follows one node's number at all others and sends when each has it.
+func watch(ctx context.Context, w *world, of, number int, took chan<- time.Duration) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	began := time.Now()
+	for _, n := range w.nodes {
+		g := n.Gossip()
+		wg.Go(func() {
+			for numberAt(n, of) != number {
+				select {
+				case <-g.Changed():
+				case <-ctx.Done():
+					return
+				}
+			}
+			took <- time.Since(began)
+		})
+	}
+	return &wg
+}
+
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func TestAChangeIsEverywhereInFiveSeconds(t *testing.T) {
+	wall := time.Now()
+	story(t, 0, func(w *world) {
+		rng := rand.New(rand.NewPCG(w.net.seed, 1))
+		_, joined := crowd(w, *members)
+		t.Logf("%d members: all know all after %v, traffic %v", *members, joined, perMember(w, Counts{}, joined))
+		const changes = 20
+		var all []time.Duration
+		before, began := w.net.Counts(), time.Now()
+		for i := range changes {
+			of := rng.IntN(*members)
+			took := make(chan time.Duration, *members)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			wg := watch(ctx, w, of, i+1, took)
+			_ = w.nodes[of].Tell(facts(of, i+1)[:3])
+			wg.Wait()
+			cancel()
+			close(took)
+			n := 0
+			for d := range took {
+				all = append(all, d)
+				n++
+			}
+			if n != *members {
+				t.Errorf("change %d: %d of %d members know it after a minute", i, n, *members)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		slices.Sort(all)
+		p99 := quantile(all, 0.99)
+		t.Logf("%d changes at %d members: p50 %v, p99 %v, last %v", changes, *members, quantile(all, 0.5), p99, all[len(all)-1])
+		t.Logf("traffic with a change every 10 s: %v", perMember(w, before, time.Since(began)))
+		if p99 > 5*time.Second {
+			t.Errorf("p99 %v, want 5s at most", p99)
+		}
+		t.Logf("memory %d MiB", heapMiB())
+	})
+	t.Logf("wall time %v", time.Since(wall).Round(time.Second))
+}
+
+func heapMiB() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse >> 20
+}
+
+// perMember is what a member sends a second.
+func perMember(w *world, before Counts, took time.Duration) (s struct{ PacketBytes, StreamBytes, Packets, Streams float64 }) {
+	c := w.net.Counts()
+	per := func(now, then uint64) float64 { return float64(now-then) / took.Seconds() / float64(len(w.nodes)) }
+	s.PacketBytes, s.StreamBytes = per(c.PacketBytes, before.PacketBytes), per(c.StreamBytes, before.StreamBytes)
+	s.Packets, s.Streams = per(c.Packets, before.Packets), per(c.Streams, before.Streams)
+	return s
+}
+
+func TestStalledMembersAreNotTakenForDead(t *testing.T) {
+	wall := time.Now()
+	story(t, 0, func(w *world) {
+		rng := rand.New(rand.NewPCG(w.net.seed, 2))
+		d, _ := crowd(w, *members)
+		d.mu.Lock()
+		d.count, d.told = 0, 0
+		d.mu.Unlock()
+		// A tenth of the members stall for five seconds, each once a minute at a
+		// random moment.
+		tenth := rng.Perm(*members)[:max(1, *members/10)]
+		before, began := w.net.Counts(), time.Now()
+		for time.Since(began) < *stallFor {
+			var wg sync.WaitGroup
+			for _, i := range tenth {
+				after := time.Duration(rng.Int64N(int64(55 * time.Second)))
+				wg.Go(func() {
+					time.Sleep(after)
+					w.nodes[i].Host().Stall(5 * time.Second)
+				})
+			}
+			time.Sleep(time.Minute)
+			wg.Wait()
+		}
+		time.Sleep(30 * time.Second)
+		took := time.Since(began)
+		d.mu.Lock()
+		count, told := d.count, d.told
+		d.mu.Unlock()
+		hours := took.Hours() * float64(*members)
+		t.Logf("%d members for %v, %d of them stalled for 5 s a minute: %d false deaths, told %d times, in %.0f member-hours: %.2f per 10,000",
+			*members, took, len(tenth), count, told, hours, float64(count)/hours*memberHours)
+		t.Logf("traffic %v, memory %d MiB", perMember(w, before, took), heapMiB())
+		if count > int(hours/memberHours) {
+			t.Errorf("%d false deaths in %.0f member-hours, want 1 in 10,000 at most", count, hours)
+		}
+		if !equal(w.nodes, 3*(*members)) {
+			t.Error("members hold different records")
+		}
+	})
+	t.Logf("wall time %v", time.Since(wall).Round(time.Second))
+}

@@ -72,6 +72,19 @@ type ratio struct {
 	To      string `json:"to"`
 	Measure string `json:"measure"`
 	figure
+	Bar float64 `json:"bar,omitempty"` // what the median has to keep below, if anything
+}
+
+// verdict says whether the bar is kept, or nothing where there is none.
+func (r ratio) verdict() string {
+	switch {
+	case r.Bar == 0:
+		return ""
+	case r.Median < r.Bar:
+		return "below " + number(r.Bar)
+	default:
+		return "NOT below " + number(r.Bar)
+	}
 }
 
 // ratios returns the ratio of of to to for every measure that both have in the
@@ -100,7 +113,7 @@ func ratios(samples []sample, of, to string, measures []string) []ratio {
 			all = quiet
 		}
 		if len(all) > 0 {
-			out = append(out, ratio{of, to, m, summarize(all)})
+			out = append(out, ratio{Of: of, To: to, Measure: m, figure: summarize(all)})
 		}
 	}
 	return out

@@ -149,12 +149,22 @@ func (b *bench) leaveOut(runners []*runner, n int) {
 		b.systems = slices.Delete(b.systems, i, i+1)
 		b.say("%s: %v", r.system.name, r.fault)
 		if n == 0 && len(r.out) == 0 && !r.system.ours() {
-			why, _, _ := strings.Cut(r.fault.Error(), "\n")
-			b.res.Unavailable = append(b.res.Unavailable, absence{r.system.name, why})
+			b.res.Unavailable = append(b.res.Unavailable, absence{r.system.name, firstLine(r.fault)})
 			continue
 		}
 		b.res.Failures = append(b.res.Failures, failure{r.system.name, "start", n, r.fault.Error()})
 	}
+}
+
+// firstLine is the first line of what err says, and the next one where the first
+// announces it.
+func firstLine(err error) string {
+	line, rest, _ := strings.Cut(err.Error(), "\n")
+	if strings.HasSuffix(line, ":") {
+		next, _, _ := strings.Cut(rest, "\n")
+		line += " " + next
+	}
+	return line
 }
 
 // together does something with all runners, a few at a time, and waits.

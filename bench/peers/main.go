@@ -71,7 +71,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.tools, "tools", ".cache/peers/bin:bin", "folders of the peers' programs and of slicewire")
 	f.StringVar(&o.results, "results", "bench/results", "folder for the results; empty writes none")
 	f.DurationVar(&o.budget, "budget", 0, "begin no test that would end after this time (default 55m, quick 2m50s)")
-	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 2)")
+	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 3)")
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
 	var scenario, mtus string

@@ -60,7 +60,7 @@ func (r *runner) stop() error {
 // own returns the system's own form of a test of the run's plan, which may be
 // shorter; ok is false if it is not part of what is measured of the system.
 func (r *runner) own(t test) (own test, ok bool) {
-	if r.fault != nil || t.packets && r.system.streams {
+	if r.fault != nil {
 		return test{}, false
 	}
 	tests := r.tests()

@@ -16,11 +16,12 @@ type plan struct {
 	udpTime  time.Duration
 	ndrSteps int // tries of the search for the highest rate with 1 % loss; 0 leaves it out
 	pings    int
+	streamed bool // the system carries streams only: no pings, no datagrams
 }
 
 var (
 	fullPlan  = plan{rounds: 5, length: 3 * time.Second, streams: []int{1, 4, 16}, down: true, udp: []int{64, 1200}, udpTime: time.Second, ndrSteps: 7, pings: 200}
-	quickPlan = plan{rounds: 2, length: 2 * time.Second, streams: []int{1}, pings: 100}
+	quickPlan = plan{rounds: 3, length: 2 * time.Second, streams: []int{1}, pings: 60}
 )
 
 // brief is what is taken of systems that are there for orientation: the same
@@ -36,7 +37,10 @@ func (p plan) brief() plan {
 // of is the plan for one system.
 func (p plan) of(s system) plan {
 	if s.brief {
-		return p.brief()
+		p = p.brief()
+	}
+	if s.streams {
+		p.udp, p.streamed = nil, true
 	}
 	return p
 }
@@ -44,23 +48,30 @@ func (p plan) of(s system) plan {
 // echoTime is how long the echo client asks: as long as the pings take.
 func (p plan) echoTime() time.Duration { return time.Duration(p.pings) * 10 * time.Millisecond }
 
+// roundTrips is how long round trips are taken: pings first, where there are any.
+func (p plan) roundTrips() time.Duration {
+	if p.streamed {
+		return p.echoTime()
+	}
+	return 2 * p.echoTime()
+}
+
 // A test takes one or several values of a system at once.
 type test struct {
-	name    string
-	lasts   time.Duration // about
-	packets bool          // only of systems that carry packets, not just streams
-	take    func(*runner, context.Context) error
+	name  string
+	lasts time.Duration // about
+	take  func(*runner, context.Context) error
 }
 
 // probeStarts is what it takes to start and end the programs of a probe.
-const probeStarts = 300 * time.Millisecond
+const probeStarts = 200 * time.Millisecond
 
 // tests lists what is taken, in order: memory before traffic, delays before
 // load, TCP before UDP, so that the TCP peak is TCP's.
 func (p plan) tests() []test {
 	ts := []test{
 		{name: "rss_idle", take: (*runner).takeIdle},
-		{name: "rtt_idle", lasts: 2*p.echoTime() + probeStarts, take: (*runner).takeRTTIdle},
+		{name: "rtt_idle", lasts: p.roundTrips() + probeStarts, take: (*runner).takeRTTIdle},
 	}
 	for _, n := range p.streams {
 		ts = append(ts, p.tcp(n, true))
@@ -69,7 +80,7 @@ func (p plan) tests() []test {
 		}
 	}
 	ts = append(ts,
-		test{name: "rtt_load", lasts: loadSettles + 2*p.echoTime() + time.Second, take: (*runner).takeRTTLoaded},
+		test{name: "rtt_load", lasts: loadSettles + p.roundTrips() + time.Second, take: (*runner).takeRTTLoaded},
 		test{name: "rss_peak_tcp", take: takePeak("rss_peak_tcp")})
 	for _, size := range p.udp {
 		ts = append(ts, p.overload(size))
@@ -78,7 +89,7 @@ func (p plan) tests() []test {
 		}
 	}
 	if len(p.udp) > 0 {
-		ts = append(ts, test{name: "rss_peak", packets: true, take: takePeak("rss_peak")})
+		ts = append(ts, test{name: "rss_peak", take: takePeak("rss_peak")})
 	}
 	return ts
 }
@@ -94,12 +105,12 @@ func (p plan) tcp(streams int, up bool) test {
 
 func (p plan) overload(size int) test {
 	name := fmt.Sprintf("udp%d", size)
-	return test{name: name, lasts: p.udpTime + probeStarts, packets: true, take: takeOverload(name, size)}
+	return test{name: name, lasts: p.udpTime + probeStarts, take: takeOverload(name, size)}
 }
 
 func (p plan) lossless(size int) test {
 	name := fmt.Sprintf("udp%d_ndr", size)
-	return test{name: name, lasts: time.Duration(p.ndrSteps) * (p.udpTime + probeStarts), packets: true, take: takeLossless(name, size)}
+	return test{name: name, lasts: time.Duration(p.ndrSteps) * (p.udpTime + probeStarts), take: takeLossless(name, size)}
 }
 
 // startsAtOnce bounds how many systems are started, or stopped, at a time: a
@@ -107,16 +118,14 @@ func (p plan) lossless(size int) test {
 const startsAtOnce = 4
 
 // startLasts is about how long one system takes to start and to stop.
-const startLasts = 5 * time.Second
+const startLasts = 3 * time.Second
 
 // roundLasts is about how long a round of these systems takes.
 func (p plan) roundLasts(systems []system) time.Duration {
 	d := startsLast(len(systems))
 	for _, s := range systems {
 		for _, t := range p.of(s).tests() {
-			if !t.packets || !s.streams {
-				d += t.lasts
-			}
+			d += t.lasts
 		}
 	}
 	return d

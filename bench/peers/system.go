@@ -69,17 +69,17 @@ const (
 // is listed when the daemon has it.
 func systems() []system {
 	return []system{
-		{name: "raw", about: "the underlay itself: no VPN, one veth pair", quick: true, brief: true, start: startRaw},
+		{name: "raw", about: "the underlay itself: no VPN, one veth pair", brief: true, start: startRaw},
 		{name: "openvpn", about: "OpenVPN, AES-256-GCM over UDP, kernel TUN, no DCO", needs: []string{"openvpn"}, brief: true, start: startOpenVPN},
 		{name: "kubeslice-chain", about: "KubeSlice's shape: workload, router, OpenVPN gateway, gateway, router, workload in six namespaces", needs: []string{"openvpn"}, quick: true, brief: true, start: startChain},
 		{name: "tailscale", about: "tailscaled 1.102.5, kernel TUN, with the control server of its own tests", needs: []string{"tailscaled", "tailscale", "testcontrol"}, brief: true, start: startTailscale},
 		{name: "nebula", about: "nebula 1.11.0 (the newest that builds with Go 1.26; 1.12 needs Go 1.27 and is faster with its offloads switched on), AES-256-GCM, kernel TUN", needs: []string{"nebula", "nebula-cert"}, start: startNebula},
 		{name: "wireguard-go", about: "wireguard-go, kernel TUN, MTU 1420", needs: []string{"wireguard"}, quick: true, start: startWireguard},
 		{name: "slicewire-tun", about: "slicewire, kernel TUN (attach), routing, source check, policy and shaping on", needs: []string{"slicewire"}, quick: true, start: slicewireTUN(1)},
-		{name: "slicewire-run", about: "slicewire, programs of uid 65534 started by `slicewire run`: own namespaces, AF_PACKET where /dev/net/tun is root's", needs: []string{"slicewire", "setpriv"}, start: slicewireRun},
+		{name: "slicewire-run", about: "slicewire, programs of uid 65534 started by `slicewire run`: own namespaces, AF_PACKET where /dev/net/tun is root's", needs: []string{"slicewire", "setpriv"}, quick: true, start: slicewireRun},
 		{name: "slicewire-tun-5", about: "slicewire-tun with five slices joined, traffic on the first", needs: []string{"slicewire"}, brief: true, start: slicewireTUN(5)},
 		{name: "slicewire-forward-5", about: "slicewire-forward with five slices joined, traffic on the first", needs: []string{"slicewire"}, streams: true, brief: true, start: slicewireForward(5)},
-		{name: "slicewire-forward", about: "slicewire, iperf3 through a local port (forward) to a published service; TCP only", needs: []string{"slicewire"}, streams: true, quick: true, start: slicewireForward(1)},
+		{name: "slicewire-forward", about: "slicewire, iperf3 through a local port (forward) to a published service; TCP only", needs: []string{"slicewire"}, streams: true, start: slicewireForward(1)},
 		{name: "tailscale-user", about: "tailscaled 1.102.5, userspace networking, curl through its SOCKS5 server", needs: []string{"tailscaled", "tailscale", "testcontrol"}, streams: true, quick: true, start: startTailscaleUser},
 		{name: "slicewire-socks", about: "slicewire, curl through its SOCKS5 proxy to a published web server", needs: []string{"slicewire"}, streams: true, quick: true, start: slicewireSocks},
 		{name: "wireguard-netstack", about: "wireguard-go on the tun/netstack it ships, curl through a plain SOCKS5 proxy; the libraries' versions are slicewire's", needs: []string{"wireguard-netstack"}, streams: true, quick: true, start: startWireguardNetstack},

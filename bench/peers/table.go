@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -78,8 +79,7 @@ func markdown(r *results) string {
 	if len(r.Failures) > 0 {
 		b.WriteString("\n## Not measured\n\n")
 		for _, f := range r.Failures {
-			line, _, _ := strings.Cut(f.Error, "\n")
-			fmt.Fprintf(&b, "- %s, %s, round %d: %s\n", f.System, f.Measure, f.Round+1, line)
+			fmt.Fprintf(&b, "- %s, %s, round %d: %s\n", f.System, f.Measure, f.Round+1, firstLine(errors.New(f.Error)))
 		}
 	}
 	return b.String()

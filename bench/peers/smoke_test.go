@@ -130,8 +130,9 @@ func TestAPeerThatCannotRunIsARowNotAFailure(t *testing.T) {
 	if why := r.unavailable("wireguard-netstack"); !strings.Contains(why, "no such device") {
 		t.Errorf("unavailable: %+v", r.Unavailable)
 	}
-	if f := r.Figures["raw"]["tcp1_up.mbps"]; f.N != 2 || f.Median <= 0 {
-		t.Errorf("the other system has %+v", f)
+	taken := slices.DeleteFunc(r.Samples, func(s sample) bool { return s.System != "raw" || s.Measure != "tcp1_up.mbps" })
+	if len(taken) != 2 {
+		t.Errorf("the other system has %v", taken)
 	}
 }
 

@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // A figure is the median of a measure over the rounds, with its range.
 type figure struct {
@@ -75,15 +78,16 @@ type ratio struct {
 	Bar float64 `json:"bar,omitempty"` // what the median has to keep below, if anything
 }
 
-// verdict says whether the bar is kept, or nothing where there is none.
+// verdict says whether the bar is kept, to the digit that decides, or nothing
+// where there is none.
 func (r ratio) verdict() string {
 	switch {
 	case r.Bar == 0:
 		return ""
 	case r.Median < r.Bar:
-		return "below " + number(r.Bar)
+		return fmt.Sprintf("%.3f is below %s", r.Median, number(r.Bar))
 	default:
-		return "NOT below " + number(r.Bar)
+		return fmt.Sprintf("%.3f is NOT below %s", r.Median, number(r.Bar))
 	}
 }
 

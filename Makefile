@@ -57,7 +57,7 @@ lint: ## static checks
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)
 
-bench: peers ## slicewire beside its peers, into bench/results (as root; about an hour, at most 90 minutes)
+bench: peers ## slicewire beside its peers, into bench/results (as root; 40 minutes, at most 55)
 	@$(PEERS)/peers
 
 bench-quick: peers ## the headline ratios (three minutes, after the peers are built once)

@@ -186,6 +186,9 @@ func (h *Health) sample(rtt time.Duration) {
 	h.rtt += (rtt - h.rtt) / 8
 }
 
+// Hurry has the next probe sent now: it carries news.
+func (h *Health) Hurry(now time.Duration) { h.next = min(h.next, now) }
+
 // Noticed says that the other end was heard by itself: a link that is down is
 // worth a probe now.
 func (h *Health) Noticed(now time.Duration) {

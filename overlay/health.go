@@ -24,6 +24,9 @@ const (
 	// falseAlarm is the probability at which the number of misses is set: that so
 	// many are lost in a row on a link that is up, after any one probe.
 	falseAlarm = 1e-6
+	// outage is the number of probes missed in a row from which on that says
+	// nothing about loss: the link was down.
+	outage = 8
 	// lossWeight is the weight of one probe in the estimate of loss.
 	lossWeight = 1.0 / 16
 	// answerMax bounds how long an answer may take before it counts as missed.
@@ -158,10 +161,13 @@ func (h *Health) Heard(now time.Duration, seq uint32) bool {
 	if seq >= h.seq || seq < h.heard || h.seq-seq > uint32(len(h.sent)) {
 		return false
 	}
-	h.sample(now - h.sent[seq%uint32(len(h.sent))])
-	gap := int(seq - h.heard)
-	for range min(gap, 8) {
-		h.loss += lossWeight * (1 - h.loss)
+	if sent := h.sent[seq%uint32(len(h.sent))]; h.up && sent >= h.upAt {
+		h.sample(now - sent) // one sent before may have waited for a handshake
+	}
+	if gap := seq - h.heard; h.was && gap <= outage {
+		for range gap {
+			h.loss += lossWeight * (1 - h.loss)
+		}
 	}
 	h.loss -= lossWeight * h.loss
 	h.heard, h.missed = seq+1, 0

@@ -145,6 +145,34 @@ func TestALinkThatWasUpForLongComesBackSoon(t *testing.T) {
 	}
 }
 
+func TestALinkThatComesUpLateIsNoLossyLink(t *testing.T) {
+	l := newTestLink(t, time.Millisecond)
+	l.whole = func(at time.Duration) bool { return at > 750*time.Millisecond && at < 3*time.Second }
+	if changed := l.run(4 * time.Second); len(changed) != 2 || changed[1] > 3*time.Second+500*time.Millisecond {
+		t.Errorf("it changed at %v, want soon after 3s", changed)
+	}
+}
+
+func TestProbesThatWaitedForAHandshakeSayNothingOfTheRoundTrip(t *testing.T) {
+	l := newTestLink(t, time.Millisecond)
+	var seqs []uint32
+	for l.now < 500*time.Millisecond {
+		seq, send, next := l.h.Step(l.now, true)
+		if send {
+			seqs = append(seqs, seq)
+		}
+		l.now = next
+	}
+	for _, seq := range seqs { // the session is there, and all of them go at once
+		l.h.Heard(l.now, seq)
+	}
+	l.probe = l.now
+	l.run(time.Second)
+	if rtt := l.h.RTT(); rtt > 2*time.Millisecond {
+		t.Errorf("round trip %v", rtt)
+	}
+}
+
 func TestAnAnswerThatCannotBeIsIgnored(t *testing.T) {
 	var h Health
 	seq, send, _ := h.Step(0, true)

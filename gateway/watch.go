@@ -65,6 +65,10 @@ func (g *Gateway) SetLeaving(leaving bool) {
 	}
 }
 
+// drainFor is how long what peers have sent may take through queues, besides the
+// way.
+const drainFor = 50 * time.Millisecond
+
 // drainPoll is how often WaitTold asks.
 const drainPoll = 2 * time.Millisecond
 
@@ -81,6 +85,33 @@ func (g *Gateway) WaitTold(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Drain waits like WaitTold and then until what was sent before that has passed.
+func (g *Gateway) Drain(ctx context.Context) error {
+	if err := g.WaitTold(ctx); err != nil {
+		return err
+	}
+	passed := time.NewTimer(drainFor + 2*g.farthest())
+	defer passed.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-passed.C:
+		return nil
+	}
+}
+
+// farthest returns the longest round trip to any peer.
+func (g *Gateway) farthest() (rtt time.Duration) {
+	for _, s := range g.Status() {
+		for _, p := range s.Peers {
+			if p.Up {
+				rtt = max(rtt, p.RTT)
+			}
+		}
+	}
+	return rtt
 }
 
 func (g *Gateway) told() bool {

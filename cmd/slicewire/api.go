@@ -20,6 +20,7 @@ type Status struct {
 	Site       string        `json:"site"`
 	Node       string        `json:"node"`
 	Gateway    bool          `json:"gateway"`
+	Cordoned   bool          `json:"cordoned"`
 	Started    time.Time     `json:"started"`
 	UptimeSecs float64       `json:"uptimeSeconds"`
 	PID        int           `json:"pid"`

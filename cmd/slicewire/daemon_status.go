@@ -25,7 +25,7 @@ func (d *daemon) Status(context.Context) Status {
 	a := d.id.authority
 	s := Status{
 		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
-		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway,
+		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), CertExpiry: a.NotAfter,
 		Gossip: GossipStatus{Listen: d.gossip.Addr().String(), Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},

@@ -38,8 +38,6 @@ type labSite struct {
 	gateways, nodes int
 }
 
-const labSlice = "lab"
-
 func newPathLab(t *testing.T, topology string, sites ...labSite) *pathLab {
 	t.Helper()
 	t.Setenv(asProgram, "1")

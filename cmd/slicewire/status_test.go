@@ -20,7 +20,7 @@ func sampleStatus() Status {
 			Name: "blue", Subnet: netip.MustParsePrefix("10.7.0.0/16"), Address: netip.MustParseAddr("10.7.0.1"),
 			Peers: []PeerStatus{
 				{Site: "oslo", Node: "gw", Endpoint: "192.0.2.1:51820", LastHandshake: &at, RxBytes: 5 << 20,
-					Link: &LinkStatus{Up: true, RTTMs: 3.25, Loss: 0.04, Leaving: true},
+					Link:     &LinkStatus{Up: true, RTTMs: 3.25, Loss: 0.04, Leaving: true},
 					Prefixes: []netip.Prefix{netip.MustParsePrefix("10.7.16.0/20"), netip.MustParsePrefix("10.7.16.0/24"), netip.MustParsePrefix("fd00::/56")}},
 				{Site: "\x1b[31mevil", Node: "gw\nnode"},
 			},

@@ -35,6 +35,19 @@ type failure struct {
 	most time.Duration // dark, at the 99th percentile
 	half time.Duration // at the median
 	lost int           // packets each way at most; 0: not judged
+	lab  func(t *testing.T) *pathLab
+	at   string // the node whose peer it happens to
+}
+
+// twoGateways is a site with two gateways and one other node, and another site.
+func twoGateways(t *testing.T) *pathLab {
+	return newPathLab(t, nil, labSite{"a", 2, 3}, labSite{"b", 1, 1})
+}
+
+// twoHubs are two sites that join two others, one of which has a node that is no
+// gateway.
+func twoHubs(t *testing.T) *pathLab {
+	return newPathLab(t, []string{"h", "k"}, labSite{"h", 1, 1}, labSite{"k", 1, 1}, labSite{"a", 1, 2}, labSite{"b", 1, 1})
 }
 
 // outcome is what one trial measured.
@@ -45,13 +58,17 @@ type outcome struct {
 }
 
 func trial(t *testing.T, f failure) outcome {
-	l := newPathLab(t, "", labSite{"a", 2, 3}, labSite{"b", 1, 1})
+	l := f.lab(t)
 	l.until("all links are up", l.settled)
+	chooser := l.node(f.at)
 	worker := l.node("a/g3")
+	if worker == nil {
+		worker = l.node("a/g2")
+	}
 	addr := l.echoAddr(worker)
 	s := l.stream(worker, netip.AddrPortFrom(addr, 7000))
 	l.until("packets go both ways", func() bool { return l.echo.came.count() > 50 && s.came.count() > 50 })
-	active := l.carrier(worker, addr)
+	active := l.carrier(chooser, addr)
 	phase := time.NewTimer(rand.N(probeEvery * 10))
 	<-phase.C
 	begin := time.Now()
@@ -61,7 +78,7 @@ func trial(t *testing.T, f failure) outcome {
 	there, lost1, odd1 := l.echo.came.since(begin)
 	back, lost2, odd2 := s.came.since(begin)
 	s.stop()
-	if now := l.carrier(worker, addr); now == active {
+	if now := l.carrier(chooser, addr); now == active {
 		t.Errorf("%v still carries what it carried", active.id)
 	}
 	t.Logf("dark %v there, %v back; lost %d and %d, out of order %d and %d", there, back, lost1, lost2, odd1, odd2)
@@ -101,6 +118,15 @@ func measure(t *testing.T, f failure) {
 func TestAKilledGatewayIsReplaced(t *testing.T) {
 	measure(t, failure{
 		name: "kill -9 of the active of two gateways", n: 5, half: 500 * time.Millisecond, most: time.Second,
+		lab: twoGateways, at: "a/g3",
+		do: func(t *testing.T, _ *pathLab, active *labNode) { active.kill(t) },
+	})
+}
+
+func TestAKilledHubIsReplaced(t *testing.T) {
+	measure(t, failure{
+		name: "kill -9 of the one of two hubs at which two spokes meet", n: 1, half: 500 * time.Millisecond, most: time.Second,
+		lab: twoHubs, at: "a/g1",
 		do: func(t *testing.T, _ *pathLab, active *labNode) { active.kill(t) },
 	})
 }
@@ -108,6 +134,7 @@ func TestAKilledGatewayIsReplaced(t *testing.T) {
 func TestAFrozenGatewayIsReplaced(t *testing.T) {
 	measure(t, failure{
 		name: "SIGSTOP of the active of two gateways", n: 1, half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
+		lab: twoGateways, at: "a/g3",
 		do: func(t *testing.T, _ *pathLab, active *labNode) {
 			if err := active.process.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
@@ -120,6 +147,7 @@ func TestAFrozenGatewayIsReplaced(t *testing.T) {
 func TestAGatewayThatIsHeardButHearsNothingIsReplaced(t *testing.T) {
 	measure(t, failure{
 		name: "one direction cut between the active of two gateways and the other site", n: 1, half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
+		lab: twoGateways, at: "a/g3",
 		do: func(_ *testing.T, l *pathLab, active *labNode) { l.cable.cut("b/g1", active.id.String()) },
 	})
 }
@@ -127,6 +155,7 @@ func TestAGatewayThatIsHeardButHearsNothingIsReplaced(t *testing.T) {
 func TestADrainedGatewayLosesNothing(t *testing.T) {
 	measure(t, failure{
 		name: "drain of the active of two gateways", n: 1, half: 200 * time.Millisecond, most: 200 * time.Millisecond, lost: 5,
+		lab: twoGateways, at: "a/g3",
 		do: func(t *testing.T, l *pathLab, active *labNode) {
 			if out, errs, code := program(t, "drain", "--socket", active.socket); code != 0 {
 				t.Errorf("drain: exit %d, %s%s", code, out, errs)
@@ -139,12 +168,13 @@ func TestADrainedGatewayLosesNothing(t *testing.T) {
 func TestAnEndedGatewayDrainsByItself(t *testing.T) {
 	measure(t, failure{
 		name: "SIGTERM of the active of two gateways", n: 1, half: 200 * time.Millisecond, most: 200 * time.Millisecond, lost: 5,
+		lab: twoGateways, at: "a/g3",
 		do: func(_ *testing.T, _ *pathLab, active *labNode) { active.interrupt() },
 	})
 }
 
 func TestHeldConnectionsSurviveAKilledGateway(t *testing.T) {
-	l := newPathLab(t, "", labSite{"a", 2, 3}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{"a", 2, 3}, labSite{"b", 1, 1})
 	l.until("all links are up", l.settled)
 	worker := l.node("a/g3")
 	addr := l.echoAddr(worker)
@@ -184,7 +214,7 @@ func TestHeldConnectionsSurviveAKilledGateway(t *testing.T) {
 func TestAGatewayRestartedInPlaceIsBackSoon(t *testing.T) {
 	var dark []time.Duration
 	for range trials(1) {
-		l := newPathLab(t, "", labSite{"a", 1, 2}, labSite{"b", 1, 1})
+		l := newPathLab(t, nil, labSite{"a", 1, 2}, labSite{"b", 1, 1})
 		l.until("all links are up", l.settled)
 		worker, only := l.node("a/g2"), l.node("a/g1")
 		s := l.stream(worker, netip.AddrPortFrom(l.echoAddr(worker), 7000))
@@ -214,7 +244,7 @@ func TestAGatewayRestartedInPlaceIsBackSoon(t *testing.T) {
 }
 
 func TestTwoGatewaysShareTheLoadOfFourBlocks(t *testing.T) {
-	l := newPathLab(t, "", labSite{"a", 2, 6}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{"a", 2, 6}, labSite{"b", 1, 1})
 	l.until("all links are up", l.settled)
 	far := l.node("b/g1")
 	before := l.carried(far)
@@ -237,7 +267,7 @@ func TestTwoGatewaysShareTheLoadOfFourBlocks(t *testing.T) {
 }
 
 func TestSpokesMeetAtTheHubOnly(t *testing.T) {
-	l := newPathLab(t, "  topology: {mode: HubAndSpoke, hubs: [h], spokes: [a, b]}", labSite{"a", 1, 2}, labSite{"h", 1, 1}, labSite{"b", 1, 2})
+	l := newPathLab(t, []string{"h"}, labSite{"a", 1, 2}, labSite{"h", 1, 1}, labSite{"b", 1, 2})
 	worker := l.node("a/g2")
 	l.until("the service is known", func() bool { return l.echoAddr(worker).IsValid() })
 	s := l.stream(worker, netip.AddrPortFrom(l.echoAddr(worker), 7000))
@@ -261,7 +291,7 @@ func TestSpokesMeetAtTheHubOnly(t *testing.T) {
 }
 
 func TestACordonHoldsOverARestart(t *testing.T) {
-	l := newPathLab(t, "", labSite{"a", 2, 3}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{"a", 2, 3}, labSite{"b", 1, 1})
 	l.until("all links are up", l.settled)
 	worker := l.node("a/g3")
 	addr := l.echoAddr(worker)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type pathLab struct {
 	order []*labNode
 	echo  *echoService
 	cable *cable
+	hubs  []string
 }
 
 type labNode struct {
@@ -38,18 +40,22 @@ type labSite struct {
 	gateways, nodes int
 }
 
-func newPathLab(t *testing.T, topology string, sites ...labSite) *pathLab {
+func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
 	t.Helper()
 	t.Setenv(asProgram, "1")
 	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t)}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t), hubs: hubs}
 	t.Cleanup(l.close)
 	var names []string
 	for _, s := range sites {
 		names = append(names, s.name)
+	}
+	topology := ""
+	if len(hubs) > 0 {
+		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
 	}
 	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, strings.Join(names, ", "), topology))
 	authority := stateDir(filepath.Join(dir, "ca"))
@@ -228,7 +234,8 @@ func (l *pathLab) settled() bool {
 		s, _ := l.status(n)
 		want := 0
 		for _, o := range l.order {
-			if o != n && (o.id.Site == n.id.Site || o.gateway && n.gateway) {
+			adjacent := len(l.hubs) == 0 || slices.Contains(l.hubs, o.id.Site) || slices.Contains(l.hubs, n.id.Site)
+			if o != n && (o.id.Site == n.id.Site || o.gateway && n.gateway && adjacent) {
 				want++
 			}
 		}

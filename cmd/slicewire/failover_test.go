@@ -32,9 +32,10 @@ type failure struct {
 	name string
 	n    int // trials, unless the flag says otherwise
 	do   func(t *testing.T, l *pathLab, active *labNode)
-	most time.Duration // dark, at the 99th percentile
-	half time.Duration // at the median
-	lost int           // packets each way at most; 0: not judged
+	most time.Duration                                   // dark, at the 99th percentile
+	half time.Duration                                   // at the median
+	lost int                                             // packets each way at most; 0: not judged
+	back func(t *testing.T, l *pathLab, active *labNode) // puts it in order again; nil: not tried
 	lab  func(t *testing.T) *pathLab
 	at   string // the node whose peer it happens to
 }
@@ -77,10 +78,25 @@ func trial(t *testing.T, f failure) outcome {
 	<-rest.C
 	there, lost1, odd1 := l.echo.came.since(begin)
 	back, lost2, odd2 := s.came.since(begin)
-	s.stop()
 	if now := l.carrier(chooser, addr); now == active {
 		t.Errorf("%v still carries what it carried", active.id)
 	}
+	if f.back != nil {
+		begin := time.Now()
+		f.back(t, l, active)
+		l.until("it carries again what it carried", func() bool { return l.carrier(chooser, addr) == active })
+		took := time.Since(begin)
+		settle := time.NewTimer(300 * time.Millisecond)
+		<-settle.C
+		_, lost3, odd3 := l.echo.came.since(begin)
+		_, lost4, odd4 := s.came.since(begin)
+		t.Logf("it carries again after %v; lost %d there, %d back", took, lost3, lost4)
+		if lost3 > 5 || lost4 > 5 {
+			t.Error("its return lost more than 5 packets one way")
+		}
+		odd1, odd2 = odd1+odd3, odd2+odd4
+	}
+	s.stop()
 	t.Logf("dark %v there, %v back; lost %d and %d, out of order %d and %d", there, back, lost1, lost2, odd1, odd2)
 	return outcome{max(there, back), max(lost1, lost2), odd1 + odd2}
 }
@@ -120,6 +136,11 @@ func TestAKilledGatewayIsReplaced(t *testing.T) {
 		name: "kill -9 of the active of two gateways", n: 5, half: 500 * time.Millisecond, most: time.Second,
 		lab: twoGateways, at: "a/g3",
 		do: func(t *testing.T, _ *pathLab, active *labNode) { active.kill(t) },
+		back: func(t *testing.T, _ *pathLab, active *labNode) {
+			if err := active.start(); err != nil {
+				t.Fatal(err)
+			}
+		},
 	})
 }
 
@@ -140,6 +161,11 @@ func TestAFrozenGatewayIsReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = active.process.Process.Signal(syscall.SIGCONT) }) // so that it can end
+		},
+		back: func(t *testing.T, _ *pathLab, active *labNode) {
+			if err := active.process.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
 		},
 	})
 }

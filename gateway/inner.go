@@ -80,8 +80,8 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if !t.outside.wait(t.done) {
 		return 0, os.ErrClosed
 	}
-	if n := t.probes.fill(bufs, sizes); n > 0 {
-		t.outside.take(n)
+	if n, leave := t.probes.fill(bufs, sizes); n > 0 {
+		t.outside.take(leave)
 		return n, nil
 	}
 	n, err := t.link.Read(bufs, sizes)

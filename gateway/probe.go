@@ -46,8 +46,10 @@ type prober struct {
 // A watched peer is one that is probed.
 type watched struct {
 	name    string
+	key     [32]byte
 	tag     overlay.Tag
 	standby bool
+	silent  bool // no session: what is sent to it stays in the device
 	health  overlay.Health
 	said    saying     // by the peer; zero if nothing yet
 	fresh   bool       // said has changed
@@ -79,7 +81,7 @@ func (p *prober) setPeers(t *Tunnel) {
 		if w == nil || w.tag != x.Tag {
 			w = new(watched)
 		}
-		w.name, w.tag, w.standby = x.Name, x.Tag, x.Standby
+		w.name, w.key, w.tag, w.standby = x.Name, x.PublicKey, x.Tag, x.Standby
 		peers[addr] = w
 	}
 	p.peers = peers
@@ -205,20 +207,34 @@ func (p *prober) queue(to [16]byte, kind uint8, seq uint32) {
 	}
 }
 
-// fill writes pending probes into the device's buffers and returns how many.
-func (p *prober) fill(bufs [][]byte, sizes []int) int {
+// fill writes pending probes into the device's buffers and returns how many, and
+// how many of them will leave it soon. Those to silent peers must not hold
+// credits of the governor, which would miss them for other packets.
+func (p *prober) fill(bufs [][]byte, sizes []int) (n, leave int) {
 	if p.waiting.Load() == 0 {
-		return 0
+		return 0, 0
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := min(len(p.pending), len(bufs), len(sizes))
+	n = min(len(p.pending), len(bufs), len(sizes))
 	for i := range n {
 		sizes[i] = p.pending[i].put(bufs[i][overlay.Headroom:])
+		if w := p.peers[p.pending[i].to]; w != nil && !w.silent {
+			leave++
+		}
 	}
 	p.pending = slices.Delete(p.pending, 0, n)
 	p.waiting.Store(int32(len(p.pending)))
-	return n
+	return n, leave
+}
+
+// setSilent says which peers have no session.
+func (p *prober) setSilent(silent func(key [32]byte) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.peers {
+		w.silent = silent(w.key)
+	}
 }
 
 // take takes the probes out of what a peer sent and returns the other packets,

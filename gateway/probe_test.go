@@ -227,6 +227,28 @@ func FuzzParseProbe(f *testing.F) {
 	})
 }
 
+func TestProbesToSilentPeersHoldNoCredits(t *testing.T) {
+	self, lost, there := newProbeNode(t, "self"), newProbeNode(t, "lost"), newProbeNode(t, "there")
+	there.set(there.tunnel(self.peer("10.1.0.0/24"))).run()
+	var peers []Peer
+	for range 300 { // more than the governor lets into the device
+		lost.key = newKey(t)
+		lost.tag++
+		peers = append(peers, lost.peer())
+	}
+	self.set(self.tunnel(append(peers, there.peer("10.1.1.0/24"))...)).run()
+	eventually(t, "the link is up", func() bool { return self.up(there) && there.up(self) })
+	for i := range uint32(50) {
+		self.link.send(t, packet("10.1.0.2", "10.1.1.2", i, 100))
+		if got := sequence(there.link.receive(t)); got != i {
+			t.Fatalf("packet %d arrives after %d", got, i)
+		}
+	}
+	if s := self.Status()[0]; s.OutsidePeak > 64 {
+		t.Errorf("%d packets were in flight", s.OutsidePeak)
+	}
+}
+
 // A peer can only speak of its own links, and only to who it is a peer of.
 func TestAProbeForAnotherIsIgnored(t *testing.T) {
 	var now time.Duration
@@ -259,8 +281,8 @@ func TestAProbeForAnotherIsIgnored(t *testing.T) {
 			t.Errorf("%s: %d packets are left for the slice", tc.name, len(rest))
 		}
 		bufs, sizes := [][]byte{make([]byte, 4096), make([]byte, 4096)}, make([]int, 2)
-		if got := p.fill(bufs, sizes); got != tc.answers {
-			t.Errorf("%s: %d answers, want %d", tc.name, got, tc.answers)
+		if got, leave := p.fill(bufs, sizes); got != tc.answers || leave != got {
+			t.Errorf("%s: %d answers, %d of which leave, want %d", tc.name, got, leave, tc.answers)
 		}
 	}
 	if p.peers[him].health.Up() {

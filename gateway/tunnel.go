@@ -219,10 +219,12 @@ func (t *tunnel) state() map[[32]byte]*peerState {
 func (t *tunnel) look(now time.Time) {
 	t.opened.Store(false)
 	state := t.state()
-	g := newGate(t.conf.Peers, func(p *Peer) bool {
-		s := state[p.PublicKey]
+	silent := func(key [32]byte) bool {
+		s := state[key]
 		return s == nil || now.Sub(s.handshake) >= sessionLife
-	})
+	}
+	t.probes.setSilent(silent)
+	g := newGate(t.conf.Peers, func(p *Peer) bool { return silent(p.PublicKey) })
 	t.inner.gate.Store(g)
 	if t.opened.Load() {
 		t.inner.gate.Store(nil) // a session came up meanwhile; the next look knows

@@ -14,9 +14,9 @@ import (
 )
 
 // leaveGrace bounds how long a daemon that is told to end waits for its peers to
-// take other ways. One that cannot be reached is not waited for; this is for
-// those that answer late.
-const leaveGrace = time.Second
+// take other ways: a round trip, or until one that just ended itself is known to
+// be gone. With stopGrace it makes five seconds.
+const leaveGrace = 500 * time.Millisecond
 
 // A CordonRequest has a gateway stand back, or take its part again.
 type CordonRequest struct {

@@ -31,6 +31,10 @@ const (
 	lossWeight = 1.0 / 16
 	// answerMax bounds how long an answer may take before it counts as missed.
 	answerMax = time.Second
+	// lateMin and lateMax: a node that calls Step so much too late has no time to
+	// read answers either, and gives them as long again, lateMax at most.
+	lateMin = 20 * time.Millisecond
+	lateMax = 500 * time.Millisecond
 	// holdMin and holdMax bound how long a link that was down has to answer
 	// before it is up again. It doubles with every time it goes down, until the
 	// link was up for holdForget.
@@ -61,6 +65,9 @@ type Health struct {
 	rttVar  time.Duration
 	awake   time.Duration // probe fast until then although the link is down
 	changes int
+
+	promised time.Duration // when Step was to be called at the latest
+	excused  time.Duration // if not 0, nothing is missed before: this node was late itself
 }
 
 // Up reports whether the link is up.
@@ -94,6 +101,12 @@ func (h *Health) need() int {
 // probe's number, which counts as sent; busy says that the link is in use or
 // that another could take its place. next is when to call again at the latest.
 func (h *Health) Step(now time.Duration, busy bool) (seq uint32, send bool, next time.Duration) {
+	switch late := now - h.promised; {
+	case h.excused > 0 && now >= h.excused:
+		h.excused = 0 // late again or not, what was read since counts
+	case h.excused == 0 && h.promised > 0 && late > lateMin:
+		h.excused = now + min(late, lateMax)
+	}
 	h.judge(now)
 	if now >= h.next {
 		seq, send = h.seq, true
@@ -104,8 +117,9 @@ func (h *Health) Step(now time.Duration, busy bool) (seq uint32, send bool, next
 	}
 	next = h.next
 	if at, ok := h.nextMiss(); ok {
-		next = min(next, at)
+		next = min(next, max(at, h.excused))
 	}
+	h.promised = next
 	return seq, send, next
 }
 
@@ -135,6 +149,9 @@ func (h *Health) nextMiss() (time.Duration, bool) {
 
 // judge counts misses and takes the link down.
 func (h *Health) judge(now time.Duration) {
+	if now < h.excused {
+		return
+	}
 	for h.outstanding() < h.seq {
 		if at, _ := h.nextMiss(); now < at {
 			break

@@ -173,6 +173,36 @@ func TestProbesThatWaitedForAHandshakeSayNothingOfTheRoundTrip(t *testing.T) {
 	}
 }
 
+func TestWhoIsLateDoesNotBlameTheLink(t *testing.T) {
+	l := newTestLink(t, time.Millisecond)
+	l.run(2 * time.Second)
+	// The processor is busy: every step comes 150 ms late, and answers are read
+	// only after it.
+	var came []uint32
+	for range 100 {
+		l.now += ProbeInterval + 150*time.Millisecond
+		seq, send, _ := l.h.Step(l.now, true)
+		for _, x := range came {
+			l.h.Heard(l.now+time.Millisecond, x)
+		}
+		came = came[:0]
+		if send {
+			came = append(came, seq)
+		}
+		if !l.h.Up() {
+			t.Fatal("it is down")
+		}
+	}
+	// Late or not, a link that is broken goes down.
+	for i := 0; l.h.Up(); i++ {
+		if i > 10 {
+			t.Fatal("it stays up without an answer")
+		}
+		l.now += ProbeInterval + 150*time.Millisecond
+		l.h.Step(l.now, true)
+	}
+}
+
 func TestAnAnswerThatCannotBeIsIgnored(t *testing.T) {
 	var h Health
 	seq, send, _ := h.Step(0, true)

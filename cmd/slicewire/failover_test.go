@@ -247,9 +247,7 @@ func TestAGatewayRestartedInPlaceIsBackSoon(t *testing.T) {
 		l.until("packets go both ways", func() bool { return l.echo.came.count() > 50 && s.came.count() > 50 })
 		begin := time.Now()
 		only.interrupt()
-		if err := only.wait(); err != nil {
-			t.Fatal(err)
-		}
+		l.ended(only)
 		ended := time.Since(begin)
 		if err := only.start(); err != nil {
 			t.Fatal(err)
@@ -327,9 +325,7 @@ func TestACordonHoldsOverARestart(t *testing.T) {
 	}
 	l.until("the other gateway carries", func() bool { return l.carrier(worker, addr) != active })
 	active.interrupt()
-	if err := active.wait(); err != nil {
-		t.Fatal(err)
-	}
+	l.ended(active)
 	if err := active.start(); err != nil {
 		t.Fatal(err)
 	}

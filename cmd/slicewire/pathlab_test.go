@@ -171,9 +171,7 @@ func (l *pathLab) close() {
 		n.interrupt()
 	}
 	for _, n := range l.order {
-		if err := n.wait(); err != nil {
-			l.t.Errorf("close: %v", err)
-		}
+		l.ended(n)
 	}
 	l.echo.close()
 	l.cable.close()
@@ -185,6 +183,25 @@ func (l *pathLab) close() {
 	if err := os.RemoveAll(l.dir); err != nil {
 		l.t.Error(err)
 	}
+}
+
+// ended waits for the end of a node that was told to. How long that may take is
+// not what these tests are about.
+func (l *pathLab) ended(n *labNode) {
+	l.t.Helper()
+	if n.exited == nil {
+		return // killed
+	}
+	select {
+	case err := <-n.exited:
+		if err != nil {
+			l.t.Errorf("the daemon of %v: %v", n.id, err)
+		}
+	case <-time.After(patience):
+		l.t.Errorf("the daemon of %v does not end", n.id)
+		_ = n.process.Process.Kill()
+	}
+	n.exited = nil
 }
 
 // until asks again and again until ok says yes.

@@ -103,6 +103,8 @@ type daemon struct {
 	persist chan struct{} // level-triggered: the records should be saved
 	view    atomic.Pointer[daemonView]
 
+	cordoned atomic.Bool // for the status
+
 	// Owned by the reconcile loop once the daemon runs.
 	want   desired
 	given  given
@@ -165,8 +167,8 @@ func runDaemon(ctx context.Context, path, socket string, log *slog.Logger) error
 	return nil
 }
 
-// handleSignals ends the daemon at the first SIGTERM or SIGINT and the process
-// at the second, and has SIGHUP reload.
+// handleSignals ends the daemon at the first SIGTERM or SIGINT, once its peers
+// have taken other ways, and the process at the second, and has SIGHUP reload.
 func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-chan struct{}) {
 	ending := false
 	for {
@@ -185,7 +187,10 @@ func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-c
 			default:
 				d.log.Info("ending", "signal", s.String())
 				ending = true
-				cancel()
+				go func() {
+					d.leave(context.Background())
+					cancel()
+				}()
 			}
 		}
 	}
@@ -244,6 +249,12 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log}); err != nil {
 		return nil, nil, nil, err
 	}
+	var cordon bool
+	if err := d.state.readJSON(fileCordon, &cordon); err != nil {
+		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
+	}
+	d.cordoned.Store(cordon)
+	d.gateway.SetLeaving(cordon)
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}
@@ -252,7 +263,7 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, host: d, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.

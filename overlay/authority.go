@@ -18,7 +18,7 @@ func (r Refusal) Error() string { return "refused: " + string(r) }
 // The reasons for which a certificate's authority does not cover a record.
 const (
 	RefusedOrigin   Refusal = "origin"    // speaks for a node that the certificate does not name
-	RefusedCertTime Refusal = "cert-time" // the certificate is not valid at this time
+	RefusedCertTime Refusal = "cert-time" // the certificate's time is over
 	RefusedExpired  Refusal = "expired"   // the record's own lifetime is over
 	RefusedLifetime Refusal = "lifetime"  // the record would outlive the certificate
 	RefusedKind     Refusal = "kind"      // unknown kind, or a key that the kind does not have
@@ -32,6 +32,8 @@ const (
 	RefusedKey      Refusal = "key"       // a public key of low order
 	RefusedTooMany  Refusal = "too-many"  // a list longer than records may have
 	RefusedRepeated Refusal = "repeated"  // the same entry twice in one list
+	RefusedIssuer   Refusal = "issuer"    // a revocation by somebody who may not say it
+	RefusedRevoked  Refusal = "revoked"   // the certificate, or that of its issuer, is void
 )
 
 // Limits of the lists in a record.
@@ -47,18 +49,22 @@ const (
 // the Refused reasons. What the lists hold must be within the limits above,
 // well-formed and without repetition; an empty list says nothing and is fine.
 //
-// The signature is not its business: a must come from the certificate whose
-// key signed r.
+// The signature is not its business, nor whether the certificate's time has come
+// already: a must come from the certificate whose key signed r, and from a
+// verifier, which knows how far the clock can be trusted.
 func (a Authority) Permits(r Record, now time.Time) error {
 	switch {
 	case r.Origin != a.ID:
 		return fmt.Errorf("record of %v signed by %v: %w", r.Origin, a.ID, RefusedOrigin)
-	case now.Before(a.NotBefore) || !now.Before(a.NotAfter):
+	case !now.Before(a.NotAfter):
 		return fmt.Errorf("certificate of %v at %v: %w", a.ID, now.UTC(), RefusedCertTime)
 	case !now.Before(r.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedExpired)
 	case r.NotAfter.After(a.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedLifetime)
+	}
+	if a.Issuer != nil || r.Key.Kind == KindRevocation {
+		return a.permitsRevocation(r)
 	}
 	if err := a.permitsKey(r.Key, r.Deleted); err != nil {
 		return err
@@ -74,6 +80,8 @@ func (a Authority) Permits(r Record, now time.Time) error {
 			return fmt.Errorf("WireGuard key of %v: %w", r.Origin, RefusedKey)
 		}
 		return nil
+	case KindIssuer:
+		return permitsEndpoints(r.Issuer.Endpoints)
 	case KindPrefix:
 		return a.permitsPrefixes(r.Key.Slice, r.Prefix.Prefixes)
 	default:
@@ -86,9 +94,9 @@ func (a Authority) Permits(r Record, now time.Time) error {
 // its origin said itself.
 func (a Authority) permitsKey(k Key, deleted bool) error {
 	switch k.Kind {
-	case KindNode:
+	case KindNode, KindIssuer:
 		if k.Slice != "" || k.Name != "" {
-			return fmt.Errorf("node record with slice %q, name %q: %w", k.Slice, k.Name, RefusedKind)
+			return fmt.Errorf("record of kind %d with slice %q, name %q: %w", k.Kind, k.Slice, k.Name, RefusedKind)
 		}
 		return nil
 	case KindKey, KindPrefix:
@@ -120,7 +128,10 @@ func (a Authority) grants(slice string) bool {
 
 // onlyBody checks that r has exactly the body of its kind, or none if deleted.
 func onlyBody(r Record) error {
-	has := [...]bool{KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil}
+	has := [LastKind + 1]bool{
+		KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil,
+		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil,
+	}
 	for kind, present := range has {
 		if want := Kind(kind) == r.Key.Kind && !r.Deleted; present != want {
 			return fmt.Errorf("record of kind %d (deleted %v): body of kind %d: %w", r.Key.Kind, r.Deleted, kind, RefusedBody)

@@ -78,7 +78,7 @@ func TestPermits(t *testing.T) {
 		{"expired", KindKey, func(r *Record) { r.NotAfter = testNow }, RefusedExpired},
 		{"living beyond the certificate", KindKey, func(r *Record) { r.NotAfter = testNow.Add(25 * time.Hour) }, RefusedLifetime},
 		{"no kind", KindKey, func(r *Record) { r.Key.Kind = 0 }, RefusedKind},
-		{"an unknown kind", KindKey, func(r *Record) { r.Key.Kind = 5 }, RefusedKind},
+		{"an unknown kind", KindKey, func(r *Record) { r.Key.Kind = LastKind + 1 }, RefusedKind},
 		{"a node on a slice", KindNode, func(r *Record) { r.Key.Slice = "water" }, RefusedKind},
 		{"a key with a name", KindKey, func(r *Record) { r.Key.Name = "x" }, RefusedKind},
 		{"a key on no slice", KindKey, func(r *Record) { r.Key.Slice = "" }, RefusedSlice},
@@ -143,7 +143,8 @@ func TestPermits(t *testing.T) {
 			}
 		})
 	}
-	for at, want := range map[time.Duration]bool{-2 * time.Hour: false, -time.Hour: true, 24*time.Hour - 1: true, 24 * time.Hour: false} {
+	// Whether its time has come is for the verifier to say.
+	for at, want := range map[time.Duration]bool{-2 * time.Hour: true, -time.Hour: true, 24*time.Hour - 1: true, 24 * time.Hour: false} {
 		r := testRecord(KindKey)
 		r.NotAfter = testNow.Add(24 * time.Hour)
 		err := testAuthority().Permits(r, testNow.Add(at))

@@ -166,6 +166,27 @@ func (l *Ledger) Expire(now time.Time) int {
 	return n
 }
 
+// Drop takes out every record that void says is void, whatever its age, and
+// returns how many they were. An origin of which nothing is left is forgotten,
+// its floors too: they came from a holder that is not believed any more, and
+// must not silence the next.
+func (l *Ledger) Drop(void func(Held) bool) int {
+	n := 0
+	for id, o := range l.origins {
+		before := n
+		for k, e := range o.entries {
+			if void(Held{e.record, e.raw}) {
+				o.remove(k)
+				n++
+			}
+		}
+		if n > before && len(o.entries) == 0 {
+			delete(l.origins, id)
+		}
+	}
+	return n
+}
+
 // boundFloors forgets the oldest floors of keys that hold nothing once there
 // are too many. The origin's common floor rises to the newest of them instead:
 // a record of a forgotten key is then at worst refused until its origin signs

@@ -22,6 +22,11 @@ const (
 	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
 	KindPrefix  Kind = 3 // the prefixes a node announces on a slice; Name is empty
 	KindService Kind = 4 // a service's endpoints behind a node; Name is "namespace/service"
+
+	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
+	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
+
+	LastKind = KindIssuer
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -43,8 +48,9 @@ func (v Version) Less(w Version) bool {
 	return v.Epoch < w.Epoch || v.Epoch == w.Epoch && v.Seq < w.Seq
 }
 
-// A Record is one fact that a node tells of itself. It is valid only with the
-// origin's signature and within what the origin's certificate grants.
+// A Record is one fact that a node tells of itself, or an issuer of the
+// certificates it answers for. It is valid only with the origin's signature and
+// within what the origin's certificate grants.
 type Record struct {
 	Origin   NodeID
 	Key      Key
@@ -55,6 +61,9 @@ type Record struct {
 	WGKey    *KeyBody     // with KindKey
 	Prefix   *PrefixBody  // with KindPrefix
 	Service  *ServiceBody // with KindService
+
+	Revocation *RevocationBody // with KindRevocation
+	Issuer     *IssuerBody     // with KindIssuer
 }
 
 // NodeBody says where a node's tunnels are reached.
@@ -86,15 +95,33 @@ type Endpoint struct {
 	Addr6 netip.Addr // IPv6
 }
 
-// Authority is what a verified node certificate allows its holder to say.
+// RevocationBody says which certificates of a node are void.
+type RevocationBody struct {
+	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
+}
+
+// IssuerBody says where certificates are asked for.
+type IssuerBody struct {
+	Endpoints []netip.AddrPort // TCP, best first
+}
+
+// Authority is what a verified certificate allows its holder to say.
 type Authority struct {
 	Mesh      string
-	ID        NodeID
+	ID        NodeID // of an issuer: a name made of its key, with an empty Site
 	Gateway   bool
 	Index     int // the node's number within its site: its block of every site prefix
 	NotBefore time.Time
 	NotAfter  time.Time
-	Grants    []Grant // sorted by slice
+	Enrolled  time.Time // when the node was let in; renewals keep it
+	Grants    []Grant   // sorted by slice; of a limited issuer: what it may grant
+	Issuer    *Issuer   // nil: a node
+}
+
+// An Issuer is a holder that signs certificates and revocations, and nothing else.
+type Issuer struct {
+	Root  bool     // an authority that the mesh trusts by itself
+	Sites []string // whose nodes it may certify, sorted; empty: those of any site, with any grant
 }
 
 // Grant lists the prefixes that a node may announce on a slice, both families.

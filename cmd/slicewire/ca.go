@@ -19,8 +19,10 @@ import (
 // Lifetimes of what the command line signs. A node certificate that is signed
 // by hand is renewed by hand, so it lives long.
 const (
-	caLife   = 10 * 365 * 24 * time.Hour
-	certLife = 90 * 24 * time.Hour
+	caLife      = 10 * 365 * 24 * time.Hour
+	certLife    = 90 * 24 * time.Hour
+	issuerLife  = 365 * 24 * time.Hour
+	maxCertLife = 397 * 24 * time.Hour // of a node: revocations outlive it, see revocationLife
 )
 
 // Names of the files in an authority's folder, which is a stateDir of its own.
@@ -31,7 +33,7 @@ const (
 
 func newCACommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ca", Short: "Be the mesh's certificate authority"}
-	cmd.AddCommand(newCAInitCommand(), newCASignCommand())
+	cmd.AddCommand(newCAInitCommand(), newCASignCommand(), newCAIntermediateCommand())
 	return cmd
 }
 
@@ -131,30 +133,23 @@ func newCASignCommand() *cobra.Command {
 
 // sign returns the bundle for the node that made the request.
 func (s signing) sign(request []byte, now time.Time) ([]byte, error) {
-	var files [3][]byte
-	for i, name := range []string{fileAuthorityCert, fileAuthorityKey, fileGossipKey} {
-		data, err := s.authority.read(name)
-		if err != nil {
-			return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
-		}
-		files[i] = data
+	if s.life > maxCertLife {
+		return nil, fmt.Errorf("a certificate for %v, at most %v: what lives longer could outlive its revocation", s.life, maxCertLife)
 	}
-	ca, err := pki.LoadCA(files[0], files[1])
-	if err != nil {
-		return nil, fmt.Errorf("the authority in %s: %w", s.authority, err)
-	}
-	gossip, err := decodeGossipKey(string(files[2]))
+	ca, err := loadAuthority(s.authority)
 	if err != nil {
 		return nil, err
 	}
-	mesh, problems := readMesh(s.manifests, manifest.Options{Mesh: ca.Mesh(), Now: now})
-	var errs []error
-	for _, p := range problems {
-		if p.Severity == manifest.Error {
-			errs = append(errs, errors.New(p.String()))
-		}
+	data, err := s.authority.read(fileGossipKey)
+	if err != nil {
+		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
 	}
-	if err := errors.Join(errs...); err != nil {
+	gossip, err := decodeGossipKey(string(data))
+	if err != nil {
+		return nil, err
+	}
+	mesh, err := meshOf(s.manifests, ca.Mesh(), now)
+	if err != nil {
 		return nil, err
 	}
 	grants, err := overlay.Grants(&mesh, s.id.Site, s.index, !s.plain)
@@ -171,53 +166,104 @@ func (s signing) sign(request []byte, now time.Time) ([]byte, error) {
 	return encodeBundle(chain, ca.CertPEM(), gossip), nil
 }
 
-func newCertCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cert", Short: "Ask for and install a node's certificate"}
-	cmd.AddCommand(newCertRequestCommand(), newCertInstallCommand())
-	return cmd
-}
-
-func newCertRequestCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:   "request",
-		Short: "Print a certificate request for this node's key",
-		Long:  "Makes this node's key in its state folder, unless it is there, and prints a certificate\nrequest for it. The key does not leave the folder.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			request, err := requestIdentity(stateDir(dir))
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(request)
-			return err
-		},
+// loadAuthority reads the authority that `slicewire ca init` made.
+func loadAuthority(d stateDir) (*pki.CA, error) {
+	cert, err := d.read(fileAuthorityCert)
+	if err != nil {
+		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
 	}
-	cmd.Flags().StringVar(&dir, "state", defaultStateDir(), "state folder of the node")
-	return cmd
+	key, err := d.read(fileAuthorityKey)
+	if err != nil {
+		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
+	}
+	ca, err := pki.LoadCA(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("the authority in %s: %w", d, err)
+	}
+	return ca, nil
 }
 
-func newCertInstallCommand() *cobra.Command {
+// meshOf reads manifests that must have no errors.
+func meshOf(paths []string, name string, now time.Time) (overlay.Mesh, error) {
+	mesh, problems := readMesh(paths, manifest.Options{Mesh: name, Now: now})
+	var errs []error
+	for _, p := range problems {
+		if p.Severity == manifest.Error {
+			errs = append(errs, errors.New(p.String()))
+		}
+	}
+	return mesh, errors.Join(errs...)
+}
+
+// intermediate lets a gateway sign for some sites.
+type intermediate struct {
+	authority stateDir
+	manifests []string
+	sites     []string
+	life      time.Duration
+}
+
+func newCAIntermediateCommand() *cobra.Command {
+	var s intermediate
 	var dir string
 	cmd := &cobra.Command{
-		Use:   "install BUNDLE",
-		Short: "Install the bundle that the authority printed",
-		Args:  cobra.ExactArgs(1),
+		Use:   "intermediate REQUEST",
+		Short: "Let a gateway certify nodes of some sites",
+		Long: "Certifies the key in REQUEST (- for standard input), made by `slicewire cert request --issuer`,\n" +
+			"as an issuer's, and prints the bundle that `slicewire cert install` takes on that gateway. It\n" +
+			"then lets nodes of the sites in with tokens, renews their certificates and revokes them, for\n" +
+			"the prefixes that the manifests give to the sites and no others. This folder can then be\n" +
+			"taken offline, until slices are added or the issuer's own certificate ends.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bundle, err := readFileOrStdin(args[0], os.Stdin)
+			request, err := readFileOrStdin(args[0], os.Stdin)
 			if err != nil {
 				return err
 			}
-			a, err := installBundle(stateDir(dir), bundle, time.Now())
+			s.authority = stateDir(dir)
+			bundle, err := s.sign(request, time.Now())
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%v of mesh %s, certified until %s\n", a.ID, a.Mesh, a.NotAfter.Format(time.RFC3339))
+			_, err = cmd.OutOrStdout().Write(bundle)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "state", defaultStateDir(), "state folder of the node")
+	f := cmd.Flags()
+	f.StringVar(&dir, "dir", "ca", "folder of the authority")
+	f.StringSliceVar(&s.manifests, "manifests", []string{"manifests"}, "files or folders of manifests")
+	f.StringSliceVar(&s.sites, "site", nil, "sites whose nodes the gateway may certify")
+	f.DurationVar(&s.life, "life", issuerLife, "how long it may")
+	_ = cmd.MarkFlagRequired("site") // fails only for a flag that does not exist
 	return cmd
+}
+
+// sign returns the bundle for the gateway that made the request.
+func (s intermediate) sign(request []byte, now time.Time) ([]byte, error) {
+	ca, err := loadAuthority(s.authority)
+	if err != nil {
+		return nil, err
+	}
+	mesh, err := meshOf(s.manifests, ca.Mesh(), now)
+	if err != nil {
+		return nil, err
+	}
+	scope := pki.Scope{Sites: s.sites}
+	for _, site := range s.sites {
+		grants, err := overlay.Grants(&mesh, site, 0, true)
+		if err != nil {
+			return nil, err
+		}
+		if len(grants) == 0 {
+			return nil, fmt.Errorf("site %s is on no slice of the manifests: there is nothing to certify", site)
+		}
+		scope.Grants = append(scope.Grants, grants...)
+	}
+	chain, err := ca.IssueIssuer(request, scope, now, s.life)
+	if err != nil {
+		return nil, err
+	}
+	return encodeBlocks(pemBlock(bundleIssuer, chain), pemBlock(bundleCA, ca.CertPEM())), nil
 }
 
 // maxInput bounds what is read from a user's file.

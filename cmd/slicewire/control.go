@@ -36,7 +36,10 @@ type control struct {
 	daemon   controlled
 	cordoned cordoned
 	host     host
+	trust    trust
 	log      *slog.Logger
+
+	certificates func() CertificateList
 
 	mu     sync.Mutex
 	ending bool           // no connection is held any more
@@ -113,6 +116,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
+	c.handleTrust(mux)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

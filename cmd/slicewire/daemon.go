@@ -94,13 +94,17 @@ type daemon struct {
 	path    string // of the node file
 	log     *slog.Logger
 	started time.Time
+	wall    func() time.Time // as the machine has it; id.clock is better
 	state   stateDir
 	id      *identity
+	issue   *issuance // nil: this node certifies nobody
 	gossip  *gossip.Gossip
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
+	renews  chan renewRequest
+	unable  atomic.Pointer[string] // why the certificate was not renewed; nil: it was, or was not due
 	view    atomic.Pointer[daemonView]
 
 	cordoned atomic.Bool // for the status
@@ -146,7 +150,7 @@ func runDaemon(ctx context.Context, path, socket string, log *slog.Logger) error
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	d, parts, closeAll, err := newDaemon(path, socket, log)
+	d, parts, closeAll, err := newDaemon(path, socket, wallClock(ctx), log)
 	if err != nil {
 		return &exitError{exitConfig, err}
 	}
@@ -198,7 +202,7 @@ func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-c
 
 // newDaemon reads the configuration and opens everything that the node needs.
 // closeAll ends what the parts do not close themselves.
-func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, closeAll func(), err error) {
+func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ *daemon, _ []part, closeAll func(), err error) {
 	var undo []func()
 	undoAll := func() {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -211,10 +215,10 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		}
 	}()
 	d := &daemon{
-		path: path, log: log, started: time.Now(),
+		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
 		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
-		work: make(chan func()), looped: make(chan struct{}),
+		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
@@ -228,10 +232,13 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		return nil, nil, nil, err
 	}
 	undo = append(undo, release)
-	if d.id, err = loadIdentity(d.state, d.want.file.Mesh, time.Now()); err != nil {
+	if d.id, err = loadIdentity(d.state, d.want.file.Mesh, wall); err != nil {
 		return nil, nil, nil, err
 	}
-	if id := d.id.authority.ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
+	if err := d.checkClock(wall()); err != nil {
+		return nil, nil, nil, err
+	}
+	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
 	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
@@ -258,12 +265,18 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}
+	if d.issue, err = d.openIssuance(); err != nil {
+		return nil, nil, nil, err
+	}
+	if d.issue != nil {
+		undo = append(undo, func() { d.issue.listener.Close() })
+	}
 	path = cmp.Or(socket, d.want.file.Socket, filepath.Join(runtimeDir(), "slicewire.sock"))
 	l, err := listenControl(path)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.
@@ -271,13 +284,18 @@ func newDaemon(path, socket string, log *slog.Logger) (_ *daemon, _ []part, clos
 		undo = append(undo, d.stopSlices)
 		return nil, nil, nil, err
 	}
-	return d, []part{
+	parts := []part{
 		{"gateway", d.gateway.Run},
 		{"slices", d.loop},
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
+		{"certificate", d.renewals},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
-	}, undoAll, nil
+	}
+	if d.issue != nil {
+		parts = append(parts, part{"join", d.issue.server.Run})
+	}
+	return d, parts, undoAll, nil
 }
 
 func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
@@ -299,8 +317,8 @@ func (d *daemon) openGossip() error {
 		return err
 	}
 	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority.ID, Mesh: d.want.file.Mesh, Key: d.id.gossipKey, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
-		Signer: d.id.signer, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: time.Now,
+		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.id.gossipKey, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
+		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
 	})
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ func equalGiven(a, b given) bool { return reflect.DeepEqual(a, b) }
 
 // Status gathers what `slicewire status` shows.
 func (d *daemon) Status(context.Context) Status {
-	a := d.id.authority
+	a := d.id.authority()
 	s := Status{
 		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
 		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
@@ -34,6 +34,7 @@ func (d *daemon) Status(context.Context) Status {
 	for _, m := range d.gossip.Members() {
 		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: m.Addr.String(), State: m.State})
 	}
+	s.Warnings = append(s.Warnings, d.trustWarnings()...)
 	view := d.view.Load()
 	if view == nil {
 		return s

@@ -78,7 +78,7 @@ func (d *demo) certify(authority, state stateDir, manifests, site string) error 
 	if err != nil {
 		return err
 	}
-	_, err = installBundle(state, bundle, time.Now())
+	_, err = installBundle(state, bundle, time.Now)
 	return err
 }
 

@@ -107,7 +107,7 @@ func (d *daemon) Cordon(ctx context.Context, req CordonRequest) (CordonReply, er
 	}
 	d.cordoned.Store(req.Cordon)
 	d.gateway.SetLeaving(req.Cordon)
-	d.log.Info("cordon", "node", d.id.authority.ID.String(), "cordoned", req.Cordon)
+	d.log.Info("cordon", "node", d.id.authority().ID.String(), "cordoned", req.Cordon)
 	wait := d.gateway.WaitTold
 	if req.Wait {
 		wait = d.gateway.Drain
@@ -136,7 +136,7 @@ func (d *daemon) alone() []string {
 	if view == nil {
 		return out
 	}
-	self := d.id.authority.ID
+	self := d.id.authority().ID
 	for _, v := range view.slices {
 		other := false
 		for _, n := range v.view.Nodes {

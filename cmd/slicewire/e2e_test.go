@@ -18,14 +18,20 @@ import (
 // binary, acting as slicewire.
 const asProgram = "SLICEWIRE_TEST_AS_PROGRAM"
 
+// asOf shifts the wall clock of these processes.
+const asOf = "SLICEWIRE_TEST_CLOCK"
+
 func TestMain(m *testing.M) {
 	if what := os.Getenv(asProbe); what != "" {
 		probe(what)
 		return
 	}
 	if os.Getenv(asProgram) != "" {
-		main()
-		return
+		ctx := context.Background()
+		if shift, err := time.ParseDuration(os.Getenv(asOf)); err == nil {
+			ctx = context.WithValue(ctx, wallKey{}, func() time.Time { return time.Now().Add(shift) })
+		}
+		os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }

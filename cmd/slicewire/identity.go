@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"slicewire/overlay"
@@ -15,25 +16,44 @@ import (
 )
 
 // An identity is who a node is: its key and certificate, the mesh it belongs
-// to, and the key of the mesh's gossip.
+// to, and the key of the mesh's gossip. Its certificate may be replaced while
+// others use it; it is a gossip.Signer.
 type identity struct {
-	authority overlay.Authority
-	signer    *pki.Identity
 	verifier  *pki.Verifier
+	clock     *pki.Clock
+	root      []byte // the mesh's authority in PEM
 	gossipKey []byte
+	certified atomic.Pointer[certified]
+}
+
+// certified is a node's key with its certificate and what that allows.
+type certified struct {
+	signer    *pki.Identity
+	authority overlay.Authority
+}
+
+func (id *identity) authority() overlay.Authority { return id.certified.Load().authority }
+
+// Chain returns the present certificates in DER, leaf first.
+func (id *identity) Chain() [][]byte { return id.certified.Load().signer.Chain() }
+
+// Sign signs with the node's key, which stays the same.
+func (id *identity) Sign(domain string, message []byte) []byte {
+	return id.certified.Load().signer.Sign(domain, message)
 }
 
 // gossipKeyBytes is the length of a gossip key: AES-256.
 const gossipKeyBytes = 32
 
-// loadIdentity reads the identity that `slicewire cert` put into the state
-// folder and checks that it is good at now.
-func loadIdentity(d stateDir, mesh string, now time.Time) (*identity, error) {
+// loadIdentity reads the identity that `slicewire join` or `slicewire cert` put
+// into the state folder and checks that it is good by the given wall clock,
+// which may be years behind.
+func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, error) {
 	var files [4][]byte
 	for i, name := range []string{fileNodeKey, fileNodeCert, fileCACert, fileGossipKey} {
 		data, err := d.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("the state folder %s has no %s: make an identity with `slicewire cert request` and `slicewire cert install`", d, name)
+			return nil, fmt.Errorf("the state folder %s has no %s: make an identity with `slicewire join`, or with `slicewire cert request` and `slicewire cert install`", d, name)
 		}
 		if err != nil {
 			return nil, err
@@ -44,19 +64,35 @@ func loadIdentity(d stateDir, mesh string, now time.Time) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", d, err)
 	}
-	verifier, err := pki.NewVerifier(mesh, files[2])
-	if err != nil {
+	id := &identity{clock: pki.NewClock(wall), root: files[2]}
+	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(fileCACert), err)
 	}
-	authority, err := verifier.Authority(signer.Chain(), now)
+	id.verifier.Follow(id.clock)
+	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(fileNodeCert), err)
 	}
-	key, err := decodeGossipKey(string(files[3]))
-	if err != nil {
+	if id.gossipKey, err = decodeGossipKey(string(files[3])); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(fileGossipKey), err)
 	}
-	return &identity{authority: authority, signer: signer, verifier: verifier, gossipKey: key}, nil
+	id.certified.Store(&certified{signer, authority})
+	return id, nil
+}
+
+// judgeNode verifies the chain of a certificate that was issued for this very
+// node. It cannot be of the future: if it begins later than the clock says, the
+// clock is behind, and is held to that from now on.
+func judgeNode(v *pki.Verifier, c *pki.Clock, chain [][]byte) (overlay.Authority, error) {
+	a, err := v.Authority(chain, c.Now())
+	if (err == nil || errors.Is(err, pki.ErrNotValid)) && a.Issuer == nil {
+		c.Raise(a.NotBefore)
+		a, err = v.Authority(chain, c.Now())
+	}
+	if err == nil && a.Issuer != nil {
+		err = errors.New("it is an issuer's certificate, not a node's")
+	}
+	return a, err
 }
 
 func decodeGossipKey(text string) ([]byte, error) {
@@ -72,14 +108,16 @@ func decodeGossipKey(text string) ([]byte, error) {
 
 // requestIdentity makes the node's key, unless it has one, and returns a
 // certificate request for it. The key does not leave the folder.
-func requestIdentity(d stateDir) ([]byte, error) {
+func requestIdentity(d stateDir) ([]byte, error) { return requestFor(d, fileNodeKey) }
+
+func requestFor(d stateDir, name string) ([]byte, error) {
 	if err := d.create(); err != nil {
 		return nil, err
 	}
-	key, err := d.read(fileNodeKey)
+	key, err := d.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if key, err = pki.NewKey(); err == nil {
-			err = d.write(fileNodeKey, key)
+			err = d.write(name, key)
 		}
 	}
 	if err != nil {
@@ -95,62 +133,91 @@ const (
 	bundleNode   = "SLICEWIRE NODE"
 	bundleCA     = "SLICEWIRE CA"
 	bundleGossip = "SLICEWIRE GOSSIP KEY"
+	bundleIssuer = "SLICEWIRE ISSUER" // instead of the node's chain and the gossip key
 )
 
 func encodeBundle(chainPEM, caPEM, gossipKey []byte) []byte {
-	var out []byte
-	for _, b := range []struct {
-		kind string
-		data []byte
-	}{{bundleNode, chainPEM}, {bundleCA, caPEM}, {bundleGossip, gossipKey}} {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: b.kind, Bytes: b.data})...)
+	return encodeBlocks(pemBlock(bundleNode, chainPEM), pemBlock(bundleCA, caPEM), pemBlock(bundleGossip, gossipKey))
+}
+
+func pemBlock(kind string, data []byte) *pem.Block { return &pem.Block{Type: kind, Bytes: data} }
+
+func encodeBlocks(blocks ...*pem.Block) (out []byte) {
+	for _, b := range blocks {
+		out = append(out, pem.EncodeToMemory(b)...)
 	}
 	return out
 }
 
+// A checkedBundle is a node's bundle that fits the key in the state folder.
+type checkedBundle struct {
+	authority           overlay.Authority
+	chain, root, gossip []byte // gossip as its file has it
+}
+
 // installBundle puts a bundle's parts into the state folder after checking that
 // they fit the key there and each other.
-func installBundle(d stateDir, bundle []byte, now time.Time) (overlay.Authority, error) {
-	var none overlay.Authority
+func installBundle(d stateDir, bundle []byte, wall func() time.Time) (overlay.Authority, error) {
+	parts := blocksOf(bundle)
+	if parts[bundleIssuer] != nil {
+		return installIssuer(d, parts[bundleIssuer], parts[bundleCA], wall())
+	}
+	b, err := checkBundle(d, bundle, wall)
+	if err != nil {
+		return overlay.Authority{}, err
+	}
+	return b.authority, b.install(d)
+}
+
+func blocksOf(bundle []byte) map[string][]byte {
 	parts := make(map[string][]byte)
 	for rest := bundle; ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
-			break
+			return parts
 		}
 		parts[b.Type] = b.Bytes
 	}
+}
+
+func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBundle, error) {
+	parts := blocksOf(bundle)
 	for _, kind := range []string{bundleNode, bundleCA, bundleGossip} {
 		if parts[kind] == nil {
-			return none, fmt.Errorf("the bundle has no %q block: it is what `slicewire ca sign` prints", kind)
+			return nil, fmt.Errorf("the bundle has no %q block: it is what `slicewire ca sign` prints", kind)
 		}
 	}
 	key, err := d.read(fileNodeKey)
 	if err != nil {
-		return none, fmt.Errorf("the key that the bundle is for: %w", err)
+		return nil, fmt.Errorf("the key that the bundle is for: %w", err)
 	}
 	signer, err := pki.LoadIdentity(key, parts[bundleNode])
 	if err != nil {
-		return none, fmt.Errorf("the bundle does not fit the key in %s: %w", d, err)
+		return nil, fmt.Errorf("the bundle does not fit the key in %s: %w", d, err)
 	}
 	mesh, err := pki.MeshOf(parts[bundleCA])
 	if err != nil {
-		return none, fmt.Errorf("the bundle's authority: %w", err)
+		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
 	verifier, err := pki.NewVerifier(mesh, parts[bundleCA])
 	if err != nil {
-		return none, fmt.Errorf("the bundle's authority: %w", err)
+		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
-	authority, err := verifier.Authority(signer.Chain(), now)
+	clock := pki.NewClock(wall)
+	verifier.Follow(clock)
+	authority, err := judgeNode(verifier, clock, signer.Chain())
 	if err != nil {
-		return none, fmt.Errorf("the bundle's certificate: %w", err)
+		return nil, fmt.Errorf("the bundle's certificate: %w", err)
 	}
 	if len(parts[bundleGossip]) != gossipKeyBytes {
-		return none, fmt.Errorf("the bundle's gossip key has %d bytes instead of %d", len(parts[bundleGossip]), gossipKeyBytes)
+		return nil, fmt.Errorf("the bundle's gossip key has %d bytes instead of %d", len(parts[bundleGossip]), gossipKeyBytes)
 	}
 	gossip := base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n"
-	return authority, errors.Join(
-		d.write(fileCACert, parts[bundleCA]), d.write(fileGossipKey, []byte(gossip)), d.write(fileNodeCert, parts[bundleNode]))
+	return &checkedBundle{authority, parts[bundleNode], parts[bundleCA], []byte(gossip)}, nil
+}
+
+func (b *checkedBundle) install(d stateDir) error {
+	return errors.Join(d.write(fileCACert, b.root), d.write(fileGossipKey, b.gossip), d.write(fileNodeCert, b.chain))
 }
 
 // readFileOrStdin reads a file, or standard input for "-".

@@ -20,6 +20,7 @@ var layers = map[string][]string{
 	"overlay/overlaytest": {"slicewire/overlay"},
 	"overlay/manifest":    {"slicewire/overlay", "sigs.k8s.io/yaml"},
 	"overlay/pki":         {"slicewire/overlay"},
+	"overlay/pki/join":    {"slicewire/overlay", "slicewire/overlay/pki"}, // identities over a connection: pki itself does no I/O
 	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
 	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
 	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment"}, // it cuts what stands for several packets

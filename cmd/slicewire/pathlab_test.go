@@ -140,7 +140,7 @@ func (l *pathLab) addNode(authority stateDir, ports []string, id overlay.NodeID,
 	s := signing{authority: authority, manifests: []string{filepath.Join(l.dir, "manifests")}, id: id, index: index, plain: !gateway, life: certLife}
 	bundle, err := s.sign(request, time.Now())
 	if err == nil {
-		_, err = installBundle(state, bundle, time.Now())
+		_, err = installBundle(state, bundle, time.Now)
 	}
 	if err != nil {
 		l.t.Fatal(err)

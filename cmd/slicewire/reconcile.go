@@ -99,7 +99,7 @@ func sameNode(old, file *manifest.NodeFile) error {
 	}{
 		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
-		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -156,7 +156,7 @@ func (d *daemon) loop(ctx context.Context) error {
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
 func (d *daemon) reconcile() error {
-	self := d.id.authority
+	self := d.id.authority()
 	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
@@ -176,7 +176,7 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = gateway.PublicKey(n.key)
 	}
 	d.settle(attachments)
-	errs = append(errs, d.gossip.Set(overlay.Tell(self.ID, d.endpoints(), attachments, keys)))
+	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
 
 	records := d.gossip.Records()
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}

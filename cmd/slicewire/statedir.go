@@ -26,6 +26,10 @@ const (
 	fileNodeCert  = "node.crt"
 	fileCACert    = "ca.crt"
 	fileGossipKey = "gossip.key"
+	fileIssuerKey = "issuer.key"
+	fileIssuer    = "issuer.crt"
+	fileTokens    = "tokens.json"
+	fileClock     = "clock"
 	fileEpoch     = "epoch"
 	fileRecords   = "records"
 	fileAddresses = "addresses.json"
@@ -155,6 +159,14 @@ func (d stateDir) wireGuardKey(slice string, generate func() ([32]byte, error)) 
 		return key, fmt.Errorf("make a WireGuard key: %w", err)
 	}
 	return key, d.write(name, key[:])
+}
+
+// forgetWireGuardKeys has new keys made at their next use.
+func (d stateDir) forgetWireGuardKeys() error {
+	if err := os.RemoveAll(d.path(dirWireGuard)); err != nil {
+		return fmt.Errorf("forget the WireGuard keys: %w", err)
+	}
+	return nil
 }
 
 // readJSON fills v from a file; a missing or damaged file leaves v alone and

@@ -53,6 +53,9 @@ func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (rea
 		}
 	}
 	authority, err := g.cfg.Verifier.Authority(c, now)
+	if errors.Is(err, overlay.RefusedRevoked) {
+		return string(overlay.RefusedRevoked), false
+	}
 	if err != nil || authority.Mesh != g.cfg.Mesh {
 		return RefusedCert, false
 	}
@@ -85,6 +88,10 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 	case overlay.Full:
 		return RefusedFull, false
 	}
+	// It may have been revoked since it was judged.
+	if _, err := g.cfg.Verifier.Authority(c, now); errors.Is(err, overlay.RefusedRevoked) {
+		return string(overlay.RefusedRevoked), false
+	}
 	mine := s.record.Origin == g.cfg.Self
 	if paced && !mine && !g.paceLocked(s.record.Origin, now) {
 		return RefusedRate, false
@@ -92,6 +99,9 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 	g.ledger.Offer(s.record, raw)
 	if _, known := g.chains[s.signer]; !known {
 		g.chains[s.signer] = cloneChain(c)
+	}
+	if s.record.Key.Kind == overlay.KindRevocation {
+		g.enforceLocked()
 	}
 	if mine {
 		// Somebody told this node what it once said itself. A later version than

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -47,6 +48,16 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) { d.NotifyMsg(b) }
 
 // NotifyAlive refuses members without proof.
 func (d delegate) NotifyAlive(n *memberlist.Node) error { return d.g.admit(n) }
+
+// NotifyConflict hears that a live member's name is claimed at another address.
+// With a proof, whoever is there holds the member's key as well.
+func (d delegate) NotifyConflict(_, other *memberlist.Node) {
+	if d.g.proves(other.Name, addrOf(other), other.Meta) != proven || !d.g.members.twin(other.Name, time.Now()) {
+		return
+	}
+	d.g.refused.add(RefusedClone, 1)
+	d.g.log.Warn("two holders of one node key speak", "node", other.Name, "peer", addrOf(other).String())
+}
 
 var errMerge = errors.New("nobody there proves to be a member of the mesh")
 

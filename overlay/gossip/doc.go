@@ -18,6 +18,10 @@
 //     what it has, which makes the other ask back if it lacks some of that; who
 //     has an origin that the other has never heard of sends it.
 //
+// Revocations are records of issuers: they travel the same way, and beside it
+// every node compares them with a few others every few seconds. Whatever they
+// make void is dropped at once and not taken again.
+//
 // The signed bytes are kept and passed on as they came. Package wire formats
 // are described in wire.go and message.go.
 //

@@ -31,6 +31,10 @@ type Verifier interface {
 	// Signed reports whether sig is the signature of message, for the named
 	// purpose, by the leaf of a chain that is trusted, whatever the time.
 	Signed(chain [][]byte, domain string, message, sig []byte) bool
+	// Revoke states everything that is void, whole: from then on, Authority's
+	// error for it is overlay.RefusedRevoked. It is called with a lock held and
+	// must not call back.
+	Revoke(all []overlay.Revocation)
 }
 
 // DefaultLife is how long a record holds after it was signed. A record is

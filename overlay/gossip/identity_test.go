@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ type authority struct {
 
 	mu    sync.Mutex
 	known map[[32]byte]testCert // certificates verified before
+	void  []overlay.Revocation
 }
 
 // newAuthority derives its key from the name: tests are repeatable.
@@ -87,10 +90,31 @@ func (a *authority) parse(chain [][]byte) (c testCert, err error) {
 // Authority makes an authority a Verifier.
 func (a *authority) Authority(chain [][]byte, now time.Time) (overlay.Authority, error) {
 	c, err := a.parse(chain)
+	if err == nil && a.revoked(c) {
+		return c.Authority, fmt.Errorf("%v: %w", c.Authority.ID, overlay.RefusedRevoked)
+	}
 	if err == nil && (now.Before(c.Authority.NotBefore) || !now.Before(c.Authority.NotAfter)) {
 		err = errCert
 	}
 	return c.Authority, err
+}
+
+func (a *authority) Revoke(all []overlay.Revocation) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.void = all
+}
+
+// revoked goes by the node's name, or, for an issuer, by the sum of its key.
+func (a *authority) revoked(c testCert) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.void, func(r overlay.Revocation) bool {
+		if r.Key != ([32]byte{}) {
+			return r.Key == sha256.Sum256(c.Public)
+		}
+		return c.Authority.Issuer == nil && r.Node == c.Authority.ID && !c.Authority.Enrolled.After(r.Until)
+	})
 }
 
 func (a *authority) Signed(chain [][]byte, domain string, message, sig []byte) bool {

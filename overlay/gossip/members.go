@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -56,6 +57,39 @@ type members struct {
 	gone     map[string]netip.AddrPort
 	unproven map[string]bool
 	proofs   map[[32]byte]bool
+	twins    map[string]twin
+}
+
+// twin is what was seen of a live name at a second address.
+type twin struct {
+	first, last time.Time
+	count       int
+}
+
+// A node that starts again at another address is at two for as long as it takes
+// to find out that the first is dead. Who is at two for longer is two.
+const (
+	twinAfter  = 25 * time.Second // and three sightings
+	twinForget = time.Minute      // between two of them
+	maxTwins   = 256
+)
+
+// twin takes note that a live name was proven at a second address, and reports
+// whether that goes on for so long that two hold its key.
+func (m *members) twin(name string, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, known := m.twins[name]
+	if !known || now.Sub(t.last) > twinForget {
+		if !known && len(m.twins) >= maxTwins {
+			return false
+		}
+		t = twin{first: now}
+	}
+	t.last = now
+	t.count++
+	m.twins[name] = t
+	return t.count >= 3 && now.Sub(t.first) >= twinAfter
 }
 
 func (m *members) init() {
@@ -63,6 +97,7 @@ func (m *members) init() {
 	m.gone = make(map[string]netip.AddrPort)
 	m.unproven = make(map[string]bool)
 	m.proofs = make(map[[32]byte]bool)
+	m.twins = make(map[string]twin)
 }
 
 func addrOf(n *memberlist.Node) netip.AddrPort {

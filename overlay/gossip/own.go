@@ -171,6 +171,9 @@ func (g *Gossip) maintain() [][]byte {
 	now := g.cfg.Now()
 	g.mu.Lock()
 	gone := g.ledger.Expire(now)
+	if gone > 0 {
+		gone += g.enforceLocked()
+	}
 	g.pruneChainsLocked()
 	if g.own.dirty && now.Sub(g.own.healed).Abs() < healEvery {
 		g.mu.Unlock()

@@ -112,7 +112,7 @@ func (g *Gossip) listConfig(n *network) *memberlist.Config {
 	c.PushPullInterval = pushPullInterval
 	c.DeadNodeReclaimTime = reclaimTime
 	c.UDPBufferSize = packetSize
-	c.Delegate, c.Events, c.Alive, c.Merge = d, d, d, d
+	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = d, d, d, d, d
 	c.Logger = log.New(debugLog{g.log}, "", 0)
 	return c
 }
@@ -168,6 +168,7 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 	defer tick.Stop()
 	for {
 		g.publish(g.maintain())
+		g.compareRevocations(n)
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {

@@ -113,6 +113,13 @@ func nextItem(b []byte) (kind byte, data, rest []byte, skipped, ok bool) {
 	}
 }
 
+func rank(r overlay.Record) int {
+	if r.Key.Kind == overlay.KindRevocation {
+		return 0
+	}
+	return 1
+}
+
 // Restore takes in what Snapshot gave to an earlier life of this node. Every
 // record is verified as if it came from the network; what is void by now or
 // refused is left out and counted. It returns how many records are in use. The
@@ -155,6 +162,10 @@ func (g *Gossip) Restore(snapshot []byte) (n int, err error) {
 			}
 		}
 	}
+	// Revocations first: what they void is then refused instead of dropped.
+	slices.SortStableFunc(records, func(a, b sealed) int {
+		return rank(a.record) - rank(b.record)
+	})
 	for _, s := range records {
 		if g.accept(s, chains, false) {
 			n++

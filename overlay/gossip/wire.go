@@ -19,6 +19,8 @@ package gossip
 //	          u8 n, n × str alias
 //	          u16 n, n × (str name, u8 families, [4 bytes], [16 bytes])
 //	                     families: 1 IPv4, 2 IPv6, 3 both
+//	revocation = i64 seconds since 1970          0 for a key
+//	issuer  = as node
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -147,31 +149,59 @@ func decodeBody(body []byte) (overlay.Record, fingerprint, error) {
 // payload writes the body of r's kind. A record with another body than that of
 // its kind, or with one although it is deleted, has no encoding.
 func (w *writer) payload(r overlay.Record) {
+	bodies := 0
+	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil} {
+		if has {
+			bodies++
+		}
+	}
 	if r.Deleted {
-		w.bad = w.bad || r.Key.Kind < overlay.KindNode || r.Key.Kind > overlay.KindService || r.Node != nil || r.WGKey != nil || r.Prefix != nil || r.Service != nil
+		w.bad = w.bad || r.Key.Kind < overlay.KindNode || r.Key.Kind > overlay.LastKind || bodies != 0
 		return
 	}
 	switch {
-	case r.Key.Kind == overlay.KindNode && r.Node != nil && r.WGKey == nil && r.Prefix == nil && r.Service == nil:
-		w.count(len(r.Node.Endpoints))
-		for _, e := range r.Node.Endpoints {
-			w.addr(e.Addr())
-			w.u16(int(e.Port()))
-		}
-	case r.Key.Kind == overlay.KindKey && r.WGKey != nil && r.Node == nil && r.Prefix == nil && r.Service == nil:
+	case bodies != 1:
+		w.bad = true
+	case r.Key.Kind == overlay.KindNode && r.Node != nil:
+		w.endpoints(r.Node.Endpoints)
+	case r.Key.Kind == overlay.KindIssuer && r.Issuer != nil:
+		w.endpoints(r.Issuer.Endpoints)
+	case r.Key.Kind == overlay.KindKey && r.WGKey != nil:
 		w.b = append(w.b, r.WGKey.PublicKey[:]...)
-	case r.Key.Kind == overlay.KindPrefix && r.Prefix != nil && r.Node == nil && r.WGKey == nil && r.Service == nil:
+	case r.Key.Kind == overlay.KindPrefix && r.Prefix != nil:
 		w.count(len(r.Prefix.Prefixes))
 		for _, p := range r.Prefix.Prefixes {
 			w.addr(p.Addr())
 			w.bad = w.bad || !p.IsValid()
 			w.u8(p.Bits())
 		}
-	case r.Key.Kind == overlay.KindService && r.Service != nil && r.Node == nil && r.WGKey == nil && r.Prefix == nil:
+	case r.Key.Kind == overlay.KindService && r.Service != nil:
 		w.service(r.Service)
+	case r.Key.Kind == overlay.KindRevocation && r.Revocation != nil:
+		seconds := int64(0)
+		if until := r.Revocation.Until; !until.IsZero() {
+			seconds = until.Unix()
+			w.bad = w.bad || seconds <= 0 || seconds > maxUnixTime || until.Nanosecond() != 0
+		}
+		w.u64(uint64(seconds))
 	default:
 		w.bad = true
 	}
+}
+
+func (w *writer) endpoints(eps []netip.AddrPort) {
+	w.count(len(eps))
+	for _, e := range eps {
+		w.addr(e.Addr())
+		w.u16(int(e.Port()))
+	}
+}
+
+func (r *reader) endpoints() (eps []netip.AddrPort) {
+	for n := r.u8(); n > 0 && !r.bad; n-- {
+		eps = append(eps, netip.AddrPortFrom(r.addr(), r.u16()))
+	}
+	return eps
 }
 
 func (w *writer) service(s *overlay.ServiceBody) {
@@ -216,14 +246,20 @@ func (w *writer) service(s *overlay.ServiceBody) {
 // own here: each entry takes bytes that must be there.
 func (r *reader) into(rec *overlay.Record) {
 	if rec.Deleted {
-		r.bad = r.bad || rec.Key.Kind < overlay.KindNode || rec.Key.Kind > overlay.KindService
+		r.bad = r.bad || rec.Key.Kind < overlay.KindNode || rec.Key.Kind > overlay.LastKind
 		return
 	}
 	switch rec.Key.Kind {
 	case overlay.KindNode:
-		rec.Node = &overlay.NodeBody{}
-		for n := r.u8(); n > 0 && !r.bad; n-- {
-			rec.Node.Endpoints = append(rec.Node.Endpoints, netip.AddrPortFrom(r.addr(), r.u16()))
+		rec.Node = &overlay.NodeBody{Endpoints: r.endpoints()}
+	case overlay.KindIssuer:
+		rec.Issuer = &overlay.IssuerBody{Endpoints: r.endpoints()}
+	case overlay.KindRevocation:
+		rec.Revocation = &overlay.RevocationBody{}
+		seconds := r.u64()
+		r.bad = r.bad || seconds > maxUnixTime
+		if seconds != 0 {
+			rec.Revocation.Until = time.Unix(int64(seconds), 0).UTC()
 		}
 	case overlay.KindKey:
 		rec.WGKey = &overlay.KeyBody{}

@@ -32,7 +32,7 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 	}
 	r := overlay.Record{
 		Origin:   overlay.NodeID{Site: str(256), Node: str(70)},
-		Key:      overlay.Key{Kind: overlay.Kind(1 + rng.IntN(4)), Slice: str(70), Name: str(200)},
+		Key:      overlay.Key{Kind: overlay.Kind(1 + rng.IntN(int(overlay.LastKind))), Slice: str(70), Name: str(200)},
 		Version:  overlay.Version{Epoch: rng.Uint64(), Seq: rng.Uint64()},
 		NotAfter: time.Unix(rng.Int64N(maxUnixTime), 0).UTC(),
 		Deleted:  rng.IntN(5) == 0,
@@ -52,6 +52,16 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		r.Prefix = &overlay.PrefixBody{}
 		for range rng.IntN(255) {
 			r.Prefix.Prefixes = append(r.Prefix.Prefixes, netip.PrefixFrom(addr(), rng.IntN(33)))
+		}
+	case overlay.KindRevocation:
+		r.Revocation = &overlay.RevocationBody{}
+		if rng.IntN(3) != 0 {
+			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
+		}
+	case overlay.KindIssuer:
+		r.Issuer = &overlay.IssuerBody{}
+		for range rng.IntN(20) {
+			r.Issuer.Endpoints = append(r.Issuer.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}
 	case overlay.KindService:
 		s := &overlay.ServiceBody{}
@@ -103,6 +113,8 @@ func TestRecordsWithoutAnEncoding(t *testing.T) {
 		"a long name":                func(r *overlay.Record) { r.Origin.Site = string(make([]byte, 256)) },
 		"no body":                    func(r *overlay.Record) { r.Prefix = nil },
 		"two bodies":                 func(r *overlay.Record) { r.Node = &overlay.NodeBody{} },
+		"a revocation in parts":      func(r *overlay.Record) { revoking(r, begin.Add(1)) },
+		"a revocation before 1970":   func(r *overlay.Record) { revoking(r, time.Unix(-1, 0)) },
 		"a tombstone with a body":    func(r *overlay.Record) { r.Deleted = true },
 		"an unknown kind":            func(r *overlay.Record) { r.Key.Kind = 9 },
 		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = 9, true, nil },
@@ -121,6 +133,10 @@ func TestRecordsWithoutAnEncoding(t *testing.T) {
 			t.Errorf("%s: encoded to %x", name, body)
 		}
 	}
+}
+
+func revoking(r *overlay.Record, until time.Time) {
+	r.Key.Kind, r.Prefix, r.Revocation = overlay.KindRevocation, nil, &overlay.RevocationBody{Until: until}
 }
 
 func zoned(r *overlay.Record) {

@@ -29,6 +29,7 @@ type NodeFile struct {
 	Listen    netip.AddrPort   `json:"listen" default:"0.0.0.0:51820"` // UDP, all tunnels; port 0 lets the system choose
 	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
 	Gossip    NodeGossip       `json:"gossip" default:"{}"`
+	Join      NodeJoin         `json:"join" default:"{}"`
 	Manifests []string         `json:"manifests" default:"manifests"` // files and folders
 	State     string           `json:"state"`                         // folder; empty: the daemon chooses
 	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
@@ -46,6 +47,12 @@ type NodeGossip struct {
 	Listen    netip.AddrPort `json:"listen" default:"0.0.0.0:7946"`
 	Advertise netip.AddrPort `json:"advertise"` // zero: Listen's
 	Join      []string       `json:"join"`      // host:port
+}
+
+// NodeJoin says where a gateway that holds an issuer's key lets nodes in.
+type NodeJoin struct {
+	Listen    netip.AddrPort   `json:"listen"`    // TCP; zero: the address and port of the tunnels
+	Advertise []netip.AddrPort `json:"advertise"` // where other nodes reach Listen; empty: worked out
 }
 
 // NodeSlice is what a node sets for one slice.
@@ -239,6 +246,11 @@ func (n *NodeFile) check() []Problem {
 	if a := n.Gossip.Advertise; a.IsValid() {
 		if err := checkAdvertised(a); err != nil {
 			fail("gossip.advertise", "%v", err)
+		}
+	}
+	for i, a := range n.Join.Advertise {
+		if err := checkAdvertised(a); err != nil {
+			fail(fmt.Sprintf("join.advertise[%d]", i), "%v", err)
 		}
 	}
 	for i, j := range n.Gossip.Join {

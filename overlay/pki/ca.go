@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -83,14 +84,14 @@ func LoadCA(certPEM, keyPEM []byte) (*CA, error) {
 }
 
 func newCA(der []byte, key ed25519.PrivateKey) (*CA, error) {
-	cert, mesh, err := parseAuthorityCert(der)
+	cert, a, err := parseAuthorityCert(der)
 	if err != nil {
 		return nil, err
 	}
 	if !key.Public().(ed25519.PublicKey).Equal(cert.PublicKey) {
 		return nil, errors.New("mesh authority: the key is not the certificate's")
 	}
-	return &CA{mesh: mesh, cert: cert, key: key}, nil
+	return &CA{mesh: a.Mesh, cert: cert, key: key}, nil
 }
 
 // Mesh returns the mesh's name.
@@ -109,28 +110,40 @@ type Subject struct {
 	Gateway bool
 	Index   int             // the node's number within its site
 	Grants  []overlay.Grant // in any order; sorted in the certificate
+	// Enrolled is when the node was let in, for a renewal: the certificate is void
+	// with those before it. Zero: now, for a node that is let in anew.
+	Enrolled time.Time
 }
 
 // Issue certifies the key in requestPEM (see NewRequest) for a node, from
 // shortly before now for life, but no longer than the authority itself lives.
 // It returns the chain in PEM, leaf first.
 func (ca *CA) Issue(requestPEM []byte, s Subject, now time.Time, life time.Duration) ([]byte, error) {
-	block, rest := pem.Decode(requestPEM)
-	if block == nil || block.Type != blockRequest || len(rest) != 0 {
-		return nil, fmt.Errorf("certificate for %v: want one PEM block %q", s.ID, blockRequest)
-	}
-	request, err := x509.ParseCertificateRequest(block.Bytes)
+	pub, err := RequestKey(requestPEM)
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %v: %w", s.ID, err)
 	}
+	return ca.issue(pub, s, now, life)
+}
+
+// RequestKey returns the public key in a request whose maker has the private one.
+func RequestKey(requestPEM []byte) (ed25519.PublicKey, error) {
+	block, rest := pem.Decode(requestPEM)
+	if block == nil || block.Type != blockRequest || len(rest) != 0 {
+		return nil, fmt.Errorf("want one PEM block %q", blockRequest)
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
 	pub, ok := request.PublicKey.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("certificate for %v: request with a %v key, want Ed25519", s.ID, request.PublicKeyAlgorithm)
+		return nil, fmt.Errorf("request with a %v key, want Ed25519", request.PublicKeyAlgorithm)
 	}
 	if err := request.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("certificate for %v: proof of possession: %w", s.ID, err)
+		return nil, fmt.Errorf("proof of possession: %w", err)
 	}
-	return ca.issue(pub, s, now, life)
+	return pub, nil
 }
 
 func (ca *CA) issue(pub ed25519.PublicKey, s Subject, now time.Time, life time.Duration) ([]byte, error) {
@@ -141,6 +154,14 @@ func (ca *CA) issue(pub ed25519.PublicKey, s Subject, now time.Time, life time.D
 		return nil, fmt.Errorf("certificate for %v: no lifetime left (%v, authority until %v)", s.ID, life, ca.cert.NotAfter)
 	}
 	value, err := encodeAuthority(s.Gateway, s.Index, sortGrants(s.Grants))
+	if err != nil {
+		return nil, fmt.Errorf("certificate for %v: %w", s.ID, err)
+	}
+	enrolled := s.Enrolled
+	if enrolled.IsZero() {
+		enrolled = now
+	}
+	since, err := asn1.Marshal(enrolled.Unix())
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %v: %w", s.ID, err)
 	}
@@ -155,7 +176,7 @@ func (ca *CA) issue(pub ed25519.PublicKey, s Subject, now time.Time, life time.D
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 		URIs:                  []*url.URL{nodeURI(ca.mesh, s.ID)},
-		ExtraExtensions:       []pkix.Extension{{Id: oidAuthority, Value: value}},
+		ExtraExtensions:       []pkix.Extension{{Id: oidAuthority, Value: value}, {Id: oidEnrolled, Value: since}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
 	if err != nil {

@@ -8,8 +8,12 @@
 // The holder's private key never leaves the node that made it: a certificate is
 // issued for a request, of which only the public key counts.
 //
+// The authority's key may stay offline: issuers, which it certifies, sign nodes
+// of their sites for what lies inside their grants, and every verifier holds them
+// to it. What is void is told by revocations, which name a node or a key.
+//
 // The package reads no file and no clock, and starts no goroutine. Byte slices
 // passed in are not kept and those returned belong to the caller, except where
-// said otherwise. A Verifier may be used concurrently; a CA and an Identity are
+// said otherwise. A Verifier and a Clock may be used concurrently; a CA, an Issuer and an Identity are
 // not changed after they are made.
 package pki

@@ -20,11 +20,20 @@ import (
 // grants nothing.
 var oidAuthority = asn1.ObjectIdentifier{2, 25, 0x736c6963, 1}
 
+// oidEnrolled names the extension with the time at which a node was let in, in
+// seconds since 1970. A certificate without it was enrolled when it begins.
+var oidEnrolled = asn1.ObjectIdentifier{2, 25, 0x736c6963, 2}
+
+// oidScope names the extension that limits what an authority may issue. It is
+// critical: who does not understand it must not believe such an authority.
+var oidScope = asn1.ObjectIdentifier{2, 25, 0x736c6963, 3}
+
 // Limits of what one certificate says.
 const (
 	maxGrants        = 256
 	maxGrantPrefixes = 64
 	maxIndex         = 1<<16 - 1
+	maxSites         = 256
 )
 
 const extensionVersion = 1
@@ -49,15 +58,19 @@ func encodeAuthority(gateway bool, index int, grants []overlay.Grant) ([]byte, e
 	if err := checkAuthority(index, grants); err != nil {
 		return nil, err
 	}
-	der := derAuthority{Version: extensionVersion, Gateway: gateway, Index: index, Grants: []derGrant{}}
+	return asn1.Marshal(derAuthority{Version: extensionVersion, Gateway: gateway, Index: index, Grants: derGrants(grants)})
+}
+
+func derGrants(grants []overlay.Grant) []derGrant {
+	out := []derGrant{}
 	for _, g := range grants {
 		d := derGrant{Slice: g.Slice, Prefixes: [][]byte{}}
 		for _, p := range g.Prefixes {
 			d.Prefixes = append(d.Prefixes, append([]byte{byte(p.Bits())}, p.Addr().AsSlice()...))
 		}
-		der.Grants = append(der.Grants, d)
+		out = append(out, d)
 	}
-	return asn1.Marshal(der)
+	return out
 }
 
 // decodeAuthority reads exactly what encodeAuthority writes: anything that
@@ -71,19 +84,8 @@ func decodeAuthority(value []byte) (gateway bool, index int, grants []overlay.Gr
 	if len(rest) != 0 || der.Version != extensionVersion {
 		return false, 0, nil, fmt.Errorf("%w: version %d, %d bytes left over", errAuthority, der.Version, len(rest))
 	}
-	if len(der.Grants) > maxGrants {
-		return false, 0, nil, fmt.Errorf("%w: %d grants, at most %d", errAuthority, len(der.Grants), maxGrants)
-	}
-	for _, d := range der.Grants {
-		g := overlay.Grant{Slice: d.Slice}
-		for _, raw := range d.Prefixes {
-			if len(raw) != 5 && len(raw) != 17 {
-				return false, 0, nil, fmt.Errorf("%w: prefix of %d bytes", errAuthority, len(raw))
-			}
-			addr, _ := netip.AddrFromSlice(raw[1:])
-			g.Prefixes = append(g.Prefixes, netip.PrefixFrom(addr, int(raw[0])))
-		}
-		grants = append(grants, g)
+	if grants, err = grantsOf(der.Grants); err != nil {
+		return false, 0, nil, err
 	}
 	again, err := encodeAuthority(der.Gateway, der.Index, grants)
 	if err != nil {
@@ -93,6 +95,25 @@ func decodeAuthority(value []byte) (gateway bool, index int, grants []overlay.Gr
 		return false, 0, nil, fmt.Errorf("%w: not in canonical form", errAuthority)
 	}
 	return der.Gateway, der.Index, grants, nil
+}
+
+func grantsOf(der []derGrant) ([]overlay.Grant, error) {
+	if len(der) > maxGrants {
+		return nil, fmt.Errorf("%w: %d grants, at most %d", errAuthority, len(der), maxGrants)
+	}
+	var grants []overlay.Grant
+	for _, d := range der {
+		g := overlay.Grant{Slice: d.Slice}
+		for _, raw := range d.Prefixes {
+			if len(raw) != 5 && len(raw) != 17 {
+				return nil, fmt.Errorf("%w: prefix of %d bytes", errAuthority, len(raw))
+			}
+			addr, _ := netip.AddrFromSlice(raw[1:])
+			g.Prefixes = append(g.Prefixes, netip.PrefixFrom(addr, int(raw[0])))
+		}
+		grants = append(grants, g)
+	}
+	return grants, nil
 }
 
 // checkAuthority holds for both directions: slices and prefixes sorted without

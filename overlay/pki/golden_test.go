@@ -39,6 +39,7 @@ func TestGoldenCertificate(t *testing.T) {
 	want := overlay.Authority{
 		Mesh: "golden.example", ID: overlay.NodeID{Site: "worker-1", Node: "gw-a"}, Gateway: true, Index: 3,
 		NotBefore: time.Date(2026, 1, 2, 2, 54, 5, 0, time.UTC), NotAfter: time.Date(2075, 12, 21, 3, 4, 5, 0, time.UTC),
+		Enrolled: time.Date(2026, 1, 2, 2, 54, 5, 0, time.UTC), // it names no time of enrolment
 		Grants: []overlay.Grant{
 			{Slice: "earth", Prefixes: []netip.Prefix{p("10.1.16.0/20")}},
 			{Slice: "water", Prefixes: []netip.Prefix{p("10.9.0.0/20"), p("fd00:1::/56")}},

@@ -27,6 +27,13 @@ func NewRequest(keyPEM []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
+	return newRequest(key)
+}
+
+// Request is NewRequest for the key of an identity.
+func (id *Identity) Request() ([]byte, error) { return newRequest(id.key) }
+
+func newRequest(key ed25519.PrivateKey) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request: %w", err)
@@ -59,6 +66,15 @@ func LoadIdentity(keyPEM, chainPEM []byte) (*Identity, error) {
 		return nil, errors.New("node identity: the key is not the certificate's")
 	}
 	return &Identity{key: key, chain: chain}, nil
+}
+
+// Renewed returns the identity of the same key with another chain.
+func (id *Identity) Renewed(chainPEM []byte) (*Identity, error) {
+	key, err := encodeKey(id.key)
+	if err != nil {
+		return nil, err
+	}
+	return LoadIdentity(key, chainPEM)
 }
 
 // Chain returns the certificates in DER, leaf first. The caller does not change

@@ -12,6 +12,6 @@ func MeshOf(rootPEM []byte) (string, error) {
 	if len(chain) != 1 {
 		return "", fmt.Errorf("authority: %d certificates instead of one", len(chain))
 	}
-	_, mesh, err := parseAuthorityCert(chain[0])
-	return mesh, err
+	_, a, err := parseAuthorityCert(chain[0])
+	return a.Mesh, err
 }

@@ -98,7 +98,7 @@ func TestACertificateSaysWhatTheAuthorityDecided(t *testing.T) {
 	}
 	want := overlay.Authority{
 		Mesh: "lab.example", ID: overlay.NodeID{Site: "worker-1", Node: "gw-a"}, Gateway: true, Index: 3,
-		NotBefore: start.Add(-backdate), NotAfter: start.Add(time.Hour),
+		NotBefore: start.Add(-backdate), NotAfter: start.Add(time.Hour), Enrolled: start,
 		Grants: []overlay.Grant{
 			{Slice: "earth", Prefixes: prefixes("10.1.16.0/20")},
 			{Slice: "water", Prefixes: prefixes("10.9.0.0/20", "fd00:1::/56")},

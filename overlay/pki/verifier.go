@@ -2,13 +2,18 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"slicewire/overlay"
@@ -19,6 +24,7 @@ const (
 	MaxChain       = 4        // certificates in a chain, the root not counted
 	MaxCertificate = 16 << 10 // bytes of DER
 	maxVerified    = 1024     // chains remembered
+	maxUnixTime    = 253402300799
 )
 
 // ErrNotValid says that a chain is good, but not at the time asked about.
@@ -28,8 +34,10 @@ var ErrNotValid = errors.New("certificate not valid at this time")
 // these allow. It remembers the chains that it has verified, at most maxVerified
 // of them, but judges their validity anew each time. It may be used concurrently.
 type Verifier struct {
-	mesh  string
-	roots []*x509.Certificate
+	mesh    string
+	roots   []*x509.Certificate
+	revoked atomic.Pointer[revoked]
+	clock   atomic.Pointer[Clock] // see Follow
 
 	mu       sync.Mutex // guards what follows
 	verified map[[32]byte]verified
@@ -41,6 +49,7 @@ type Verifier struct {
 type verified struct {
 	authority overlay.Authority
 	key       ed25519.PublicKey
+	keys      [][32]byte // KeySum of every certificate's but a root's
 }
 
 // NewVerifier trusts the authorities in rootsPEM, of which there is at least
@@ -52,12 +61,12 @@ func NewVerifier(mesh string, rootsPEM []byte) (*Verifier, error) {
 	}
 	v := &Verifier{mesh: mesh, verified: make(map[[32]byte]verified)}
 	for _, der := range chain {
-		root, of, err := parseAuthorityCert(der)
+		root, a, err := parseAuthorityCert(der)
 		if err != nil {
 			return nil, err
 		}
-		if of != mesh {
-			return nil, fmt.Errorf("authority of mesh %q, want %q", of, mesh)
+		if a.Mesh != mesh {
+			return nil, fmt.Errorf("authority of mesh %q, want %q", a.Mesh, mesh)
 		}
 		v.roots = append(v.roots, root)
 	}
@@ -65,25 +74,32 @@ func NewVerifier(mesh string, rootsPEM []byte) (*Verifier, error) {
 }
 
 // Authority verifies a chain (DER, leaf first, without the root) and returns
-// what its leaf allows. The error wraps ErrNotValid if only the time is wrong;
-// the authority is then returned all the same.
+// what its leaf allows: a node's certificate, or, when Issuer is set, one that
+// signs others. A root's own chain is the root alone. The error wraps
+// overlay.RefusedRevoked if the chain is void, and ErrNotValid if only the time
+// is wrong; the authority is then returned all the same.
 func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, error) {
 	c, err := v.resolve(chain)
 	if err != nil {
 		return overlay.Authority{}, err
 	}
-	if now.Before(c.authority.NotBefore) || !now.Before(c.authority.NotAfter) {
-		return c.authority, fmt.Errorf("%v, valid %v to %v: %w", c.authority.ID, c.authority.NotBefore, c.authority.NotAfter, ErrNotValid)
+	if err := v.revoked.Load().check(&c); err != nil {
+		return c.authority, err
 	}
-	return c.authority, nil
+	a := c.authority
+	if clock := v.clock.Load(); now.Before(a.NotBefore) && !clock.excuses(a.NotBefore.Sub(now)) || !now.Before(a.NotAfter) {
+		return a, fmt.Errorf("%v, valid %v to %v: %w", a.ID, a.NotBefore, a.NotAfter, ErrNotValid)
+	}
+	return a, nil
 }
 
 // Signed reports whether sig is the signature of message for domain by the leaf
-// of the chain. It asks whether the chain is trusted, but not for the time: that
-// is Authority's part.
+// of the chain. It asks whether the chain is trusted and not revoked, but not
+// for the time: that is Authority's part.
 func (v *Verifier) Signed(chain [][]byte, domain string, message, sig []byte) bool {
 	c, err := v.resolve(chain)
-	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(c.key, separated(domain, message), sig)
+	return err == nil && v.revoked.Load().check(&c) == nil &&
+		len(sig) == ed25519.SignatureSize && ed25519.Verify(c.key, separated(domain, message), sig)
 }
 
 // resolve returns what the chain comes to, from memory if it was verified before.
@@ -133,37 +149,65 @@ func chainFingerprint(chain [][]byte) (sum [32]byte, err error) {
 }
 
 // verify follows the chain from the leaf to a root. Each certificate must be
-// signed by the next, the last by a root; there is no search for other ways.
+// signed by the next, the last by a root, and a node's be within the limits of
+// every issuer; who is limited makes no other issuers. There is no search for
+// other ways.
 func (v *Verifier) verify(chain [][]byte) (verified, error) {
-	leaf, authority, err := parseNodeCert(chain[0])
+	leaf, authority, err := parseHolder(chain[0])
 	if err != nil {
 		return verified{}, err
 	}
 	if authority.Mesh != v.mesh {
 		return verified{}, fmt.Errorf("certificate of %v for mesh %q, want %q", authority.ID, authority.Mesh, v.mesh)
 	}
-	below := leaf
-	for i, der := range chain[1:] {
-		issuer, mesh, err := parseAuthorityCert(der)
+	c := verified{authority: authority, key: leaf.PublicKey.(ed25519.PublicKey)}
+	if v.isRoot(chain) {
+		c.authority.Issuer.Root = true
+		return c, nil
+	}
+	c.keys = append(c.keys, KeySum(leaf))
+	below, intermediates := leaf, 0
+	for _, der := range chain[1:] {
+		issuer, limits, err := parseAuthorityCert(der)
 		if err != nil {
 			return verified{}, err
 		}
-		if mesh != v.mesh {
-			return verified{}, fmt.Errorf("intermediate authority for mesh %q, want %q", mesh, v.mesh)
+		if limits.Mesh != v.mesh {
+			return verified{}, fmt.Errorf("intermediate authority for mesh %q, want %q", limits.Mesh, v.mesh)
 		}
-		if err := issued(issuer, below, i); err != nil {
+		if below.IsCA {
+			intermediates++
+		}
+		if err := issued(issuer, below, intermediates); err != nil {
 			return verified{}, err
 		}
-		narrow(&authority, issuer)
+		if below.IsCA && len(limits.Issuer.Sites) != 0 {
+			return verified{}, fmt.Errorf("certificate of %v: an issuer made by %v, which is limited", authority.ID, limits.ID)
+		}
+		if authority.Issuer == nil {
+			if err := limits.Covers(authority); err != nil {
+				return verified{}, err
+			}
+		}
+		narrow(&c.authority, issuer)
+		c.keys = append(c.keys, KeySum(issuer))
 		below = issuer
 	}
+	if below.IsCA {
+		intermediates++
+	}
 	for _, root := range v.roots {
-		if err = issued(root, below, len(chain)-1); err == nil {
-			narrow(&authority, root)
-			return verified{authority: authority, key: leaf.PublicKey.(ed25519.PublicKey)}, nil
+		if err = issued(root, below, intermediates); err == nil {
+			narrow(&c.authority, root)
+			return c, nil
 		}
 	}
 	return verified{}, fmt.Errorf("certificate of %v: issued by no authority of mesh %s: %w", authority.ID, v.mesh, err)
+}
+
+// isRoot reports whether a chain is one of the roots, alone.
+func (v *Verifier) isRoot(chain [][]byte) bool {
+	return len(chain) == 1 && slices.ContainsFunc(v.roots, func(r *x509.Certificate) bool { return bytes.Equal(r.Raw, chain[0]) })
 }
 
 // issued checks that issuer signed below, with the given number of
@@ -188,21 +232,58 @@ func narrow(a *overlay.Authority, issuer *x509.Certificate) {
 	}
 }
 
-// parseAuthorityCert reads the certificate of an authority, root or not, and
-// returns the mesh it is for.
-func parseAuthorityCert(der []byte) (*x509.Certificate, string, error) {
+// parseHolder reads a certificate of either kind.
+func parseHolder(der []byte) (*x509.Certificate, overlay.Authority, error) {
 	cert, err := parseStrict(der)
 	if err != nil {
-		return nil, "", err
+		return nil, overlay.Authority{}, err
+	}
+	if cert.IsCA {
+		return parseAuthorityCert(der)
+	}
+	return parseNodeCert(der)
+}
+
+// parseAuthorityCert reads the certificate of an authority, root or not, and
+// what it may issue.
+func parseAuthorityCert(der []byte) (*x509.Certificate, overlay.Authority, error) {
+	var a overlay.Authority
+	cert, err := parseStrict(der)
+	if err != nil {
+		return nil, a, err
 	}
 	mesh := cert.URIs[0].Host
 	switch {
 	case !overlay.ValidDNSName(mesh) || cert.URIs[0].String() != authorityURI(mesh).String():
-		return nil, "", fmt.Errorf("authority name %q: want %s://mesh/", cert.URIs[0], scheme)
+		return nil, a, fmt.Errorf("authority name %q: want %s://mesh/", cert.URIs[0], scheme)
 	case !cert.IsCA || !cert.BasicConstraintsValid || cert.KeyUsage&x509.KeyUsageCertSign == 0:
-		return nil, "", fmt.Errorf("certificate of mesh %s: may not issue certificates", mesh)
+		return nil, a, fmt.Errorf("certificate of mesh %s: may not issue certificates", mesh)
 	}
-	return cert, mesh, nil
+	sum := KeySum(cert)
+	a = overlay.Authority{
+		Mesh: mesh, ID: overlay.NodeID{Node: "issuer-" + hex.EncodeToString(sum[:8])},
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Enrolled: cert.NotBefore, Issuer: &overlay.Issuer{},
+	}
+	value, err := only(cert, oidScope)
+	if err != nil || value == nil {
+		return cert, a, err
+	}
+	a.Issuer.Sites, a.Grants, err = decodeScope(value)
+	return cert, a, err
+}
+
+// only returns the value of the extension of that name, nil if there is none.
+func only(cert *x509.Certificate, id asn1.ObjectIdentifier) (value []byte, err error) {
+	for _, x := range cert.Extensions {
+		if !x.Id.Equal(id) {
+			continue
+		}
+		if value != nil {
+			return nil, fmt.Errorf("certificate of %s: extension %v twice", cert.URIs[0], id)
+		}
+		value = append([]byte{}, x.Value...)
+	}
+	return value, nil
 }
 
 // parseNodeCert reads a node's certificate and what it allows.
@@ -221,21 +302,35 @@ func parseNodeCert(der []byte) (*x509.Certificate, overlay.Authority, error) {
 	case len(cert.Subject.Names) != 0:
 		return nil, a, fmt.Errorf("certificate of %v: extra name %q", a.ID, cert.Subject)
 	}
-	found := 0
-	for _, x := range cert.Extensions {
-		if !x.Id.Equal(oidAuthority) {
-			continue
-		}
-		found++
-		if a.Gateway, a.Index, a.Grants, err = decodeAuthority(x.Value); err != nil {
-			return nil, a, fmt.Errorf("certificate of %v: %w", a.ID, err)
-		}
+	value, err := only(cert, oidAuthority)
+	if err != nil {
+		return nil, a, err
 	}
-	if found != 1 {
-		return nil, a, fmt.Errorf("certificate of %v: %d authority extensions, want 1", a.ID, found)
+	if value == nil {
+		return nil, a, fmt.Errorf("certificate of %v: no authority extension", a.ID)
+	}
+	if a.Gateway, a.Index, a.Grants, err = decodeAuthority(value); err != nil {
+		return nil, a, fmt.Errorf("certificate of %v: %w", a.ID, err)
+	}
+	if a.Enrolled, err = enrolled(cert); err != nil {
+		return nil, a, fmt.Errorf("certificate of %v: %w", a.ID, err)
 	}
 	a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
 	return cert, a, nil
+}
+
+// enrolled returns when the holder of a node's certificate was let in.
+func enrolled(cert *x509.Certificate) (time.Time, error) {
+	value, err := only(cert, oidEnrolled)
+	if err != nil || value == nil {
+		return cert.NotBefore, err
+	}
+	var seconds int64
+	rest, err := asn1.Unmarshal(value, &seconds)
+	if err != nil || len(rest) != 0 || seconds <= 0 || seconds > maxUnixTime {
+		return time.Time{}, fmt.Errorf("time of enrolment %x: not one (%w)", value, cmp.Or(err, errAuthority))
+	}
+	return time.Unix(seconds, 0).UTC(), nil
 }
 
 // parseStrict reads a certificate as this package makes them: an Ed25519 key,
@@ -254,8 +349,11 @@ func parseStrict(der []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("certificate with a %v key, signed by %v: want Ed25519", cert.PublicKeyAlgorithm, cert.SignatureAlgorithm)
 	case len(cert.URIs) != 1:
 		return nil, fmt.Errorf("certificate with %d URIs, want one", len(cert.URIs))
-	case len(cert.UnhandledCriticalExtensions) != 0:
-		return nil, fmt.Errorf("certificate: unknown critical extension %v", cert.UnhandledCriticalExtensions[0])
+	}
+	for _, id := range cert.UnhandledCriticalExtensions {
+		if !id.Equal(oidScope) || !cert.IsCA {
+			return nil, fmt.Errorf("certificate: unknown critical extension %v", id)
+		}
 	}
 	// Names of kinds that crypto/x509 does not report count as well.
 	names, err := onlyURI(cert.URIs[0])

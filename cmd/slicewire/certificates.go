@@ -1,0 +1,74 @@
+package main
+
+import (
+	"cmp"
+	"encoding/hex"
+	"slices"
+
+	"slicewire/overlay"
+	"slicewire/overlay/pki"
+)
+
+// Certificates lists what this node knows of the mesh's certificates.
+func (d *daemon) Certificates() CertificateList {
+	out := CertificateList{
+		APIVersion: apiVersion, Kind: "CertificateList",
+		Certificates: []CertificateStatus{}, Revocations: []RevocationStatus{}, Tokens: []TokenStatus{},
+	}
+	own := d.id.certified.Load()
+	all := append([]knownCert{{own.signer.Chain(), own.authority}}, d.known()...)
+	seen := make(map[string]bool) // by the leaf's bytes: the own one may be known as well
+	for i, c := range all {
+		if c.authority.Issuer != nil || seen[string(c.chain[0])] {
+			continue
+		}
+		seen[string(c.chain[0])] = true
+		s := certificateStatus(c)
+		s.Own = i == 0
+		out.Certificates = append(out.Certificates, s)
+	}
+	slices.SortStableFunc(out.Certificates, func(a, b CertificateStatus) int {
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node), b.NotAfter.Compare(a.NotAfter))
+	})
+	for _, r := range d.gossip.Records() {
+		what, ok := overlay.RevocationOf(r)
+		if !ok {
+			continue
+		}
+		s := RevocationStatus{What: r.Key.Name, By: r.Origin.Node, NotAfter: r.NotAfter}
+		if !what.Until.IsZero() {
+			s.Until = &what.Until
+		}
+		out.Revocations = append(out.Revocations, s)
+	}
+	if d.issue == nil {
+		return out
+	}
+	for _, t := range d.issue.book.List() {
+		s := TokenStatus{ID: t.ID, Site: t.Node.Site, Node: t.Node.Node, Expires: t.Expires}
+		if !t.Used.IsZero() {
+			s.Used = &t.Used
+		}
+		out.Tokens = append(out.Tokens, s)
+	}
+	return out
+}
+
+func certificateStatus(c knownCert) CertificateStatus {
+	a := c.authority
+	s := CertificateStatus{
+		Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Index: a.Index, Slices: []string{},
+		Enrolled: a.Enrolled, NotBefore: a.NotBefore, NotAfter: a.NotAfter,
+	}
+	for _, g := range a.Grants {
+		s.Slices = append(s.Slices, g.Slice)
+	}
+	// The chain was verified: its certificates can be read.
+	if sum, err := pki.ChainSum(c.chain); err == nil {
+		s.Key = hex.EncodeToString(sum[:])
+	}
+	if sum, err := pki.ChainSum(c.chain[1:]); err == nil {
+		s.Issuer = hex.EncodeToString(sum[:])
+	}
+	return s
+}

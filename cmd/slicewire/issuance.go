@@ -1,0 +1,325 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"slicewire/overlay"
+	"slicewire/overlay/gossip"
+	"slicewire/overlay/pki"
+	"slicewire/overlay/pki/join"
+)
+
+// An issuance is what makes a gateway an issuer: a key that the mesh's authority
+// has certified for some sites, the book of its tokens and the port on which it
+// is asked.
+type issuance struct {
+	issuer   *pki.Issuer
+	limits   overlay.Authority
+	book     *join.Book
+	listener net.Listener
+	server   *join.Server
+	addr     netip.AddrPort
+}
+
+// installIssuer puts an issuer's chain into the state folder after checking that
+// it fits the key there and the mesh of the node.
+func installIssuer(d stateDir, chain, root []byte, now time.Time) (overlay.Authority, error) {
+	if own, err := d.read(fileCACert); err == nil {
+		root = own // what this node trusts already, whatever the bundle says
+	}
+	_, a, err := loadIssuer(d, chain, root, now)
+	if err != nil {
+		return a, fmt.Errorf("the bundle does not fit %s: %w", d, err)
+	}
+	return a, d.write(fileIssuer, chain)
+}
+
+func loadIssuer(d stateDir, chain, root []byte, now time.Time) (*pki.Issuer, overlay.Authority, error) {
+	var a overlay.Authority
+	key, err := d.read(fileIssuerKey)
+	if err != nil {
+		return nil, a, fmt.Errorf("the issuer's key: %w", err)
+	}
+	issuer, err := pki.LoadIssuer(key, chain)
+	if err != nil {
+		return nil, a, err
+	}
+	mesh, err := pki.MeshOf(root)
+	if err != nil {
+		return nil, a, err
+	}
+	verifier, err := pki.NewVerifier(mesh, root)
+	if err != nil {
+		return nil, a, err
+	}
+	a, err = verifier.Authority(issuer.Chain(), now)
+	return issuer, a, err
+}
+
+// openIssuance opens the join port if this node holds an issuer's key. A
+// certificate that is no good is no reason for a gateway not to run.
+func (d *daemon) openIssuance() (*issuance, error) {
+	chain, err := d.state.read(fileIssuer)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	x := new(issuance)
+	if x.issuer, x.limits, err = loadIssuer(d.state, chain, d.id.root, d.id.clock.Now()); err != nil {
+		d.log.Error("this node certifies nobody", "err", err)
+		return nil, nil
+	}
+	saved, err := d.state.read(fileTokens)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.write(fileTokens, b) }); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.state.path(fileTokens), err)
+	}
+	at := d.want.file.Join.Listen
+	if !at.IsValid() {
+		at = d.listen
+	}
+	if x.listener, err = net.Listen("tcp", at.String()); err != nil {
+		return nil, fmt.Errorf("listen for nodes that join: %w", err)
+	}
+	x.addr = x.listener.Addr().(*net.TCPAddr).AddrPort()
+	x.server, err = join.NewServer(join.Config{
+		Listener: x.listener, Issuer: x.issuer, Verifier: d.id.verifier, Book: x.book, Root: d.id.root, Gossip: d.id.gossipKey,
+		Now: d.id.clock.Now, Log: d.log, Holder: d.holder,
+	})
+	if err != nil {
+		x.listener.Close()
+		return nil, err
+	}
+	d.log.Info("certifies nodes", "sites", strings.Join(x.limits.Issuer.Sites, ","), "listen", x.addr.String())
+	return x, nil
+}
+
+// issuerFacts tells others where certificates are asked for.
+func (d *daemon) issuerFacts() []overlay.Record {
+	if d.issue == nil {
+		return nil
+	}
+	return []overlay.Record{{
+		Origin: d.id.authority().ID, Key: overlay.Key{Kind: overlay.KindIssuer}, Issuer: &overlay.IssuerBody{Endpoints: d.joinEndpoints()},
+	}}
+}
+
+// joinEndpoints lists where other nodes reach the join port: as the node file
+// says, else where it is bound, else at the addresses of the tunnels.
+func (d *daemon) joinEndpoints() []netip.AddrPort {
+	if a := d.want.file.Join.Advertise; len(a) > 0 {
+		return a
+	}
+	if a := d.issue.addr.Addr().Unmap(); !a.IsUnspecified() {
+		return []netip.AddrPort{netip.AddrPortFrom(a, d.issue.addr.Port())}
+	}
+	out := slices.Clone(d.endpoints())
+	for i := range out {
+		out[i] = netip.AddrPortFrom(out[i].Addr(), d.issue.addr.Port())
+	}
+	return out
+}
+
+// holder returns the node that is known to have a key.
+func (d *daemon) holder(key [32]byte) (overlay.NodeID, bool) {
+	for _, chain := range d.gossip.Chains() {
+		if sum, err := pki.ChainSum(chain); err != nil || sum != key {
+			continue
+		}
+		if a, err := d.id.verifier.Authority(chain, d.id.clock.Now()); err == nil && a.Issuer == nil {
+			return a.ID, true
+		}
+	}
+	return overlay.NodeID{}, false
+}
+
+var errNoIssuer = errors.New("this node certifies nobody: ask a gateway with an issuer's key (slicewire ca intermediate)")
+
+// Bounds of a token's life.
+const (
+	minTokenLife = time.Minute
+	maxTokenLife = 30 * 24 * time.Hour
+)
+
+// CreateToken notes a new join token and returns it.
+func (d *daemon) CreateToken(ctx context.Context, req TokenRequest) (reply TokenReply, err error) {
+	if d.issue == nil {
+		return reply, errNoIssuer
+	}
+	if req.TTL < minTokenLife || req.TTL > maxTokenLife {
+		return reply, fmt.Errorf("a token that is good for %v: want %v to %v", req.TTL, minTokenLife, maxTokenLife)
+	}
+	err = d.within(ctx, func() error {
+		reply, err = d.createToken(req)
+		return err
+	})
+	return reply, err
+}
+
+func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
+	self, now := d.id.authority(), d.id.clock.Now()
+	id := overlay.NodeID{Site: req.Site, Node: req.Node}
+	if id.Site == "" {
+		id.Site = self.ID.Site
+	}
+	if req.Index < 0 {
+		req.Index = d.freeIndex(id)
+	}
+	grants, err := grantsFor(&d.want.mesh, id.Site, req)
+	if err != nil {
+		return TokenReply{}, err
+	}
+	subject := pki.Subject{ID: id, Gateway: req.Gateway, Index: req.Index, Grants: grants}
+	if err := d.issue.issuer.Permits(subject); err != nil {
+		return TokenReply{}, fmt.Errorf("%w: have the mesh's authority make the issuer's certificate anew", err)
+	}
+	addresses := req.Addresses
+	if len(addresses) == 0 {
+		for _, e := range d.joinEndpoints() {
+			addresses = append(addresses, e.String())
+		}
+	}
+	t := join.Token{Issuer: d.issue.issuer.Key(), Expires: now.Add(req.TTL), Mesh: self.Mesh, Node: id, Addresses: addresses}
+	for _, g := range grants {
+		t.Slices = append(t.Slices, g.Slice)
+	}
+	if t, err = join.NewToken(t); err != nil {
+		return TokenReply{}, err
+	}
+	if err := d.issue.book.Add(t, join.Terms{Node: id, Gateway: req.Gateway, Index: req.Index, Grants: grants}, now); err != nil {
+		return TokenReply{}, err
+	}
+	d.log.Info("join token made", "node", id.String(), "token", t.Name())
+	return TokenReply{
+		APIVersion: apiVersion, Kind: "Token", Token: t.Text(), ID: t.Name(), Site: id.Site, Node: id.Node, Gateway: req.Gateway,
+		Index: req.Index, Slices: t.Slices, Expires: t.Expires, Addresses: t.Addresses,
+	}, nil
+}
+
+// grantsFor returns what the mesh gives to a node on the slices asked for.
+func grantsFor(mesh *overlay.Mesh, site string, req TokenRequest) ([]overlay.Grant, error) {
+	all, err := overlay.Grants(mesh, site, req.Index, req.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	if len(req.Slices) == 0 {
+		if len(all) == 0 {
+			return nil, fmt.Errorf("site %q is on no slice of the manifests: there is nothing to grant", site)
+		}
+		return all, nil
+	}
+	var out []overlay.Grant
+	for _, name := range req.Slices {
+		i := slices.IndexFunc(all, func(g overlay.Grant) bool { return g.Slice == name })
+		if i < 0 {
+			return nil, fmt.Errorf("site %q is not on slice %q", site, name)
+		}
+		if !slices.ContainsFunc(out, func(g overlay.Grant) bool { return g.Slice == name }) {
+			out = append(out, all[i])
+		}
+	}
+	return out, nil
+}
+
+// freeIndex returns the first number within a site that no other node of it is
+// known to have, or is to get by a token.
+func (d *daemon) freeIndex(id overlay.NodeID) int {
+	taken := make(map[int]bool)
+	for _, c := range d.known() {
+		if c.authority.ID.Site == id.Site && c.authority.Issuer == nil && c.authority.ID != id {
+			taken[c.authority.Index] = true
+		}
+	}
+	for _, t := range d.issue.book.List() {
+		if t.Node.Site == id.Site && t.Node != id {
+			taken[t.Index] = true
+		}
+	}
+	for i := 0; ; i++ {
+		if !taken[i] {
+			return i
+		}
+	}
+}
+
+// knownCert is a certificate behind a record, whatever the time.
+type knownCert struct {
+	chain     [][]byte
+	authority overlay.Authority
+}
+
+// known returns the certificates that this node knows and that are not revoked.
+func (d *daemon) known() (out []knownCert) {
+	for _, chain := range d.gossip.Chains() {
+		a, err := d.id.verifier.Authority(chain, d.id.clock.Now())
+		if err == nil || errors.Is(err, pki.ErrNotValid) {
+			out = append(out, knownCert{chain, a})
+		}
+	}
+	return out
+}
+
+// How long revocations hold, and how much later than now an enrolment may be and
+// is revoked with those before it: the clocks of issuers differ.
+const (
+	revocationLife   = maxCertLife + 24*time.Hour
+	revocationMargin = 10 * time.Minute
+)
+
+// newRevocation seals a revocation by an issuer whose authority is limits. It
+// holds as long as any certificate that it could void, or, for a key and at
+// most, as long as the issuer's own certificate.
+func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Revocation, now time.Time) ([]byte, error) {
+	until := limits.NotAfter
+	if end := now.Add(revocationLife); r.Key == ([32]byte{}) && end.Before(until) {
+		until = end
+	}
+	return gossip.SealRevocation(signer, limits.ID, r, until)
+}
+
+// Revoke makes a node's certificates void everywhere, or takes in a revocation
+// that somebody else has signed.
+func (d *daemon) Revoke(_ context.Context, req RevokeRequest) error {
+	if len(req.Revocation) > 0 {
+		return d.gossip.Announce(req.Revocation)
+	}
+	if d.issue == nil {
+		return fmt.Errorf("%w, or revoke with the mesh's authority: slicewire cert revoke --ca DIR", errNoIssuer)
+	}
+	now := d.id.clock.Now()
+	id := overlay.NodeID{Site: req.Site, Node: req.Node}
+	r := overlay.Revocation{Node: id, Until: now.Add(revocationMargin)}
+	for _, c := range d.known() {
+		if c.authority.ID != id {
+			continue
+		}
+		if c.authority.Enrolled.After(r.Until) {
+			r.Until = c.authority.Enrolled
+		}
+		if c.authority.NotAfter.After(d.issue.limits.NotAfter) {
+			return fmt.Errorf("the certificate of %v ends at %s, after this issuer's own: revoke it with the mesh's authority (slicewire cert revoke --ca DIR)",
+				id, c.authority.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	message, err := newRevocation(d.issue.issuer, d.issue.limits, r, now)
+	if err != nil {
+		return err
+	}
+	if err := d.gossip.Announce(message); err != nil {
+		return err
+	}
+	d.log.Warn("node revoked", "node", id.String())
+	return nil
+}

@@ -29,6 +29,7 @@ type bind struct {
 
 	mu     sync.Mutex
 	queue  queue
+	lead   lead
 	done   chan struct{} // closed by Close; nil before Open
 	isOpen bool
 }
@@ -58,6 +59,12 @@ func (b *bind) Close() error {
 	}
 	b.isOpen = false
 	close(b.done)
+	switch b.lead {
+	case leadReading:
+		b.mux.out.interrupt()
+	case leadHeld:
+		b.giveBackLocked()
+	}
 	for _, r := range b.queue.pop(nil, queuePackets+queueReserve) {
 		b.drops.Add(overlay.DropClosed, r.packets())
 		r.buf.release()
@@ -131,7 +138,15 @@ func (b *bind) deliver(runs []run) {
 			r.buf.release()
 		}
 	}
+	reading := b.lead == leadReading
 	b.mu.Unlock()
+	if !reading { // else the receiver itself is here, and will look
+		b.wake()
+	}
+}
+
+// wake makes the receiver look again.
+func (b *bind) wake() {
 	select {
 	case b.ready <- struct{}{}:
 	default:
@@ -149,8 +164,11 @@ type receiver struct {
 func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	b := r.bind
 	for {
-		if !b.inside.wait(r.done) {
-			return 0, net.ErrClosed
+		if !b.inside.room() {
+			b.giveBack()
+			if !b.inside.wait(r.done) {
+				return 0, net.ErrClosed
+			}
 		}
 		b.mu.Lock()
 		select {
@@ -160,9 +178,17 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 		default:
 		}
 		r.runs = b.queue.pop(r.runs[:0], len(packets))
+		reads := len(r.runs) == 0 && b.lead == leadHeld
+		if reads {
+			b.lead = leadReading
+		}
 		b.mu.Unlock()
 		if len(r.runs) > 0 {
 			return r.copyOut(packets, sizes, eps), nil
+		}
+		if reads {
+			b.readSelf()
+			continue
 		}
 		select {
 		case <-b.ready:

@@ -139,6 +139,13 @@ func newGovernor(limit int) *governor {
 	return &governor{start: time.Now(), wake: make(chan struct{}, 1), timer: t, c: credits{limit: limit}}
 }
 
+// room reports whether wait would return at once.
+func (g *governor) room() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.c.inFlight() < g.c.limit
+}
+
 // wait returns true when there is room, false when stop is closed.
 func (g *governor) wait(stop <-chan struct{}) bool {
 	g.mu.Lock()

@@ -33,9 +33,14 @@ type mux struct {
 	binds atomic.Pointer[[]*bind]                 // all slices, for mac1
 	known atomic.Pointer[map[netip.Addr]struct{}] // configured endpoints of peers
 
-	// The reader's own.
+	back chan struct{} // capacity 1: the lead comes back
+
+	// Of the one that has the lead.
+	in      []datagram
 	limit   initiationLimit
 	touched []*bind
+	last    *bind // all of the latest streak receives were for it
+	streak  int
 }
 
 func newMux(out transport, inet6 bool, log *slog.Logger) *mux {
@@ -45,6 +50,11 @@ func newMux(out transport, inet6 bool, log *slog.Logger) *mux {
 		mediums: bufferPool{size: mediumBytes, keep: mediumsKept},
 		smalls:  bufferPool{size: smallBytes, keep: smallsKept},
 		ends:    endpoints{inet6: inet6},
+		back:    make(chan struct{}, 1),
+		in:      make([]datagram, receiveBatch),
+	}
+	for i := range m.in {
+		m.in[i].buf = m.trains.get()
 	}
 	m.binds.Store(new([]*bind))
 	m.known.Store(new(map[netip.Addr]struct{}))
@@ -58,33 +68,47 @@ func (m *mux) now() time.Duration { return time.Since(m.start) }
 func (m *mux) seconds() int64 { return int64(m.now() / time.Second) }
 
 // read takes datagrams from the transport until it is closed, and never waits
-// for a slice. It returns nil once the transport is closed.
+// for a slice; it lends the transport to a slice that all of them are for (see
+// lead.go). It returns nil once the transport is closed.
 func (m *mux) read() error {
-	in := make([]datagram, receiveBatch)
-	for i := range in {
-		in[i].buf = m.trains.get()
-	}
 	faults := 0
 	for {
-		n, err := m.out.receive(in)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
+		only, err := m.take()
+		if err == nil {
+			faults = 0
+			if m.lend(only) {
+				<-m.back
 			}
-			var errno syscall.Errno
-			faults++
-			if !errors.As(err, &errno) || faults > receiveFaultsMax {
-				return fmt.Errorf("receive outer packets: %w", err)
-			}
-			continue // errors of earlier sends (ICMP) show up here and go away by themselves
+			continue
 		}
-		faults = 0
-		now := m.now()
-		for i := range in[:n] {
-			m.deliver(&in[i], now)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
 		}
-		m.flush()
+		var errno syscall.Errno
+		faults++
+		if !errors.As(err, &errno) || faults > receiveFaultsMax {
+			return fmt.Errorf("receive outer packets: %w", err)
+		}
+		// Errors of earlier sends (ICMP) show up here and go away by themselves.
 	}
+}
+
+// take waits for datagrams and hands them to their slices. It returns the slice
+// if all were for one. Only who has the lead calls it.
+func (m *mux) take() (only *bind, err error) {
+	n, err := m.out.receive(m.in)
+	if err != nil {
+		return nil, err
+	}
+	now := m.now()
+	for i := range m.in[:n] {
+		m.deliver(&m.in[i], now)
+	}
+	if len(m.touched) == 1 {
+		only = m.touched[0]
+	}
+	m.flush()
+	return only, nil
 }
 
 // deliver finds the slices of a datagram's messages and appends them to what

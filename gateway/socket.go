@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,11 @@ func letRoutersCut(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
 }
 
+// A deadline in the past is how Go's network poller is left; once the socket is
+// closed there is nothing to leave.
+func (s *socket) interrupt() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }
+func (s *socket) resume()    { _ = s.conn.SetReadDeadline(time.Time{}) }
+
 func (s *socket) close() error { return s.conn.Close() }
 
 // lost returns how many datagrams the kernel dropped because the receive
@@ -177,7 +183,10 @@ func (s *socket) receive(into []datagram) (int, error) {
 	}
 	c.used = 0
 	if err := s.raw.Read(c.call); err != nil {
-		return 0, net.ErrClosed // RawConn.Read fails for no other reason without a deadline
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, errInterrupted
+		}
+		return 0, net.ErrClosed // RawConn.Read fails for no other reason
 	}
 	if c.errno != 0 {
 		return 0, os.NewSyscallError("recvmmsg", c.errno)

@@ -15,6 +15,9 @@ MICRO     := ./router ./shaper ./gateway ./netstack ./netstack/segment ./dnsd
 BENCH     ?= .
 BENCHTIME ?= 0.5s
 
+# How often bench-failover tries each failure.
+TRIALS ?= 30
+
 # A user without a home directory (nobody, a CI container) still builds: the
 # caches then live inside the checkout.
 writable = $(shell d="$$($(GO) env $(1) 2>/dev/null)"; [ -n "$$d" ] && mkdir -p "$$d" 2>/dev/null && [ -w "$$d" ] && echo yes)
@@ -29,7 +32,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,7 +60,7 @@ lint: ## static checks
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)
 
-bench: peers ## slicewire beside its peers, into bench/results (as root; about an hour, at most 90 minutes)
+bench: peers ## slicewire beside its peers, into bench/results (as root; 40 minutes, at most 55)
 	@$(PEERS)/peers
 
 bench-quick: peers ## the headline ratios (three minutes, after the peers are built once)
@@ -70,6 +73,11 @@ bench-stress: prerequisites build ## slicewire overloaded, and over ways narrowe
 
 bench-micro: ## ns, bytes and allocations of each step of a packet's way (a minute; BENCH=regexp, BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) $(MICRO)
+
+bench-failover: ## what the failure of a gateway costs, 30 trials of each (a quarter of an hour; TRIALS=n)
+	@mkdir -p .cache
+	@$(GO) test -count=1 -timeout 60m -v -run 'IsReplaced|LosesNothing|DrainsByItself|IsBackSoon' ./cmd/slicewire \
+		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
 
 peers: build
 	@bench/peers/install $(PEERS)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"slicewire/overlay"
 )
 
 // Config is what a Gateway is made of.
@@ -43,6 +45,7 @@ func (c *Config) validate() error {
 // A Tunnel is one slice's part of this node: its key and its peers.
 type Tunnel struct {
 	Slice      string
+	Tag        overlay.Tag // of this node; peers with Probe need it
 	PrivateKey [32]byte
 	MTU        int // of inner packets, in bytes; 0 means overlay.DefaultMTU
 	// Inside leads to the slice's router. It must be comparable, as a pointer
@@ -50,6 +53,10 @@ type Tunnel struct {
 	// gone from Set, has another Inside, or Run ends.
 	Inside Link
 	Peers  []Peer
+	// Paths says which prefixes each peer has while the links are as given. It is
+	// asked whenever what is known of them changes, and must be pure and quick.
+	// nil: the Prefixes of Peers, always.
+	Paths func(overlay.Links) map[overlay.Tag][]netip.Prefix
 }
 
 // A Peer is another node on a slice.
@@ -62,6 +69,10 @@ type Peer struct {
 	Endpoints []netip.AddrPort
 	Prefixes  []netip.Prefix // what may come from it and goes to it; masked
 	Keepalive time.Duration  // 0: none; rounded up to seconds
+
+	Tag     overlay.Tag
+	Probe   bool // watch the link to it; both ends have to. Inside has to be a Waker
+	Standby bool // something could take the link's place: watch it even if idle
 }
 
 func validateAll(tunnels []Tunnel) error {
@@ -96,6 +107,7 @@ func (t *Tunnel) validate() error {
 	case t.MTU < 0 || t.MTU > innerMax:
 		return fmt.Errorf("mtu %d is not between 0 and %d", t.MTU, innerMax)
 	}
+	_, wakes := t.Inside.(Waker)
 	own := PublicKey(t.PrivateKey)
 	peers := make(map[[32]byte]bool)
 	owners := make(map[netip.Prefix]string)
@@ -108,6 +120,8 @@ func (t *Tunnel) validate() error {
 			return fmt.Errorf("peer %q: our own public key", p.Name)
 		case peers[p.PublicKey]:
 			return fmt.Errorf("peer %q: another peer has its public key", p.Name)
+		case p.Probe && !wakes:
+			return fmt.Errorf("peer %q: the inside link cannot be woken for probes", p.Name)
 		}
 		peers[p.PublicKey] = true
 		for _, x := range p.Prefixes {

@@ -19,12 +19,18 @@
 //  7. inner.Write hands the decrypted packets to the Link in the buffers they
 //     were decrypted in
 //
+// Beside the packets of the slice, probes cross the tunnel in both directions:
+// stage 1 takes them before the Link's, stage 7 takes them out. They say which
+// links to peers are up, and with a Tunnel's Paths, which peer has which
+// prefixes (probe.go, watch.go); that is a matter of milliseconds and asks
+// nobody outside of this package.
+//
 // Nothing here waits for anybody on stages 2 to 5 and 7: what does not fit is
 // dropped and counted. Stage 1 waits, so that a queue forms where it can be
 // managed: before the Link.
 //
-// The package never looks at inner packets beyond their destination address,
-// never routes between peers and keeps no key but in memory. A Gateway's
+// The package never looks at inner packets beyond their destination address and
+// its own probes, never routes between peers and keeps no key but in memory. A Gateway's
 // methods may be called concurrently. A Link's Read is called by one goroutine,
 // its Write by one for each peer; buffers are WireGuard's and are not kept by
 // the Link. Linux only: the socket uses recvmmsg, sendmmsg and UDP offloads.

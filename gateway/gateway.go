@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,10 +27,14 @@ type Gateway struct {
 	mux  *mux
 	wake chan struct{} // capacity 1: there is somebody to greet
 
+	probed   chan struct{}             // capacity 1: probes have brought news
+	watching atomic.Pointer[[]*tunnel] // what runs, for the probing
+
 	mu      sync.Mutex
 	state   state
 	desired []Tunnel           // what Set said, in its order
 	running map[string]*tunnel // by slice, while running
+	leaving bool
 }
 
 type state uint8
@@ -58,6 +63,7 @@ func New(cfg Config) (*Gateway, error) {
 		sock:    s,
 		mux:     newMux(s, s.inet6, cfg.Log),
 		wake:    make(chan struct{}, 1),
+		probed:  make(chan struct{}, 1),
 		running: make(map[string]*tunnel),
 	}, nil
 }
@@ -121,10 +127,11 @@ func (g *Gateway) applyLocked() error {
 		t := g.running[want.Slice]
 		if t == nil {
 			var err error
-			if t, err = newTunnel(want, g.mux, &g.cfg); err != nil {
+			if t, err = newTunnel(want, g.mux, &g.cfg, g.news); err != nil {
 				errs = append(errs, fmt.Errorf("tunnel %q: %w", want.Slice, err))
 				continue
 			}
+			t.probes.setLeaving(g.leaving)
 			g.running[want.Slice] = t
 			g.bindsLocked() // before its first initiation can be answered
 		}
@@ -136,6 +143,7 @@ func (g *Gateway) applyLocked() error {
 	case g.wake <- struct{}{}:
 	default:
 	}
+	g.news()
 	return errors.Join(errs...)
 }
 
@@ -149,13 +157,17 @@ func (g *Gateway) closeLocked(name string) {
 	g.mux.index.forget(t.bind)
 }
 
-// bindsLocked publishes the slices that may receive initiations.
+// bindsLocked publishes the slices that may receive initiations, and whose links
+// are watched.
 func (g *Gateway) bindsLocked() {
 	all := make([]*bind, 0, len(g.running))
+	tunnels := make([]*tunnel, 0, len(g.running))
 	for _, t := range g.running {
 		all = append(all, t.bind)
+		tunnels = append(tunnels, t)
 	}
 	g.mux.binds.Store(&all)
+	g.watching.Store(&tunnels)
 }
 
 // usable reports whether the socket's family can reach an address.
@@ -189,7 +201,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 			read <- g.mux.read()
 			cancel()
 		}()
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			g.watch(ctx)
+		}()
 		g.keep(ctx)
+		<-watched
 	}
 
 	g.mu.Lock()

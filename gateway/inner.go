@@ -32,6 +32,10 @@ type Link interface {
 	Close() error
 }
 
+// A Waker is a Link that can be asked to have a Read that waits, or else the
+// next one that would, return without a packet. Probing needs it.
+type Waker interface{ Wake() }
+
 // inner is what a WireGuard device takes for its TUN: the slice's Link, with
 // the governor's credits taken and given back.
 type inner struct {
@@ -41,6 +45,7 @@ type inner struct {
 	outside *governor // taken when packets are read
 	inside  *governor // given back when packets are written
 	gate    atomic.Pointer[gate]
+	probes  *prober
 	mtu     atomic.Int32
 
 	ready  chan struct{} // closed when the peers are set: before, there is nobody to send to
@@ -52,9 +57,9 @@ type inner struct {
 
 var _ tun.Device = (*inner)(nil)
 
-func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor) *inner {
+func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor, probes *prober) *inner {
 	t := &inner{
-		link: link, log: log, drops: drops, outside: outside, inside: inside,
+		link: link, log: log, drops: drops, outside: outside, inside: inside, probes: probes,
 		events: make(chan tun.Event, 1), ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	t.mtu.Store(int32(mtu))
@@ -74,6 +79,10 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 	if !t.outside.wait(t.done) {
 		return 0, os.ErrClosed
+	}
+	if n, leave := t.probes.fill(bufs, sizes); n > 0 {
+		t.outside.take(leave)
+		return n, nil
 	}
 	n, err := t.link.Read(bufs, sizes)
 	if err != nil {
@@ -98,6 +107,7 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		}
 	}
 	t.outside.take(taken)
+	t.probes.moved.Add(uint64(taken))
 	return n, nil
 }
 
@@ -106,11 +116,22 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 	if offset != overlay.Headroom {
 		return 0, errors.New("gateway: wireguard's headroom is not the links'")
 	}
-	if err := t.link.Write(bufs); err != nil {
-		t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch
+	n := len(bufs)
+	if bufs = t.probes.take(bufs); len(bufs) > 0 {
+		t.probes.moved.Add(uint64(len(bufs)))
+		if err := t.link.Write(bufs); err != nil {
+			t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch
+		}
 	}
-	t.inside.give(len(bufs))
-	return len(bufs), nil
+	t.inside.give(n)
+	return n, nil
+}
+
+// wake has Read look for probes.
+func (t *inner) wake() {
+	if w, ok := t.link.(Waker); ok {
+		w.Wake()
+	}
 }
 
 // setMTU tells the device of another MTU; it matters for padding only.

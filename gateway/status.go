@@ -31,6 +31,13 @@ type PeerStatus struct {
 	RxBytes       uint64         // outer bytes received that were authentic
 	TxBytes       uint64         // outer bytes sent
 	Prefixes      []netip.Prefix // sorted
+	// Of the link to it, if it is watched.
+	Watched bool
+	Up      bool
+	RTT     time.Duration
+	Loss    float64 // of probes, while the link is up
+	Changes int     // how often it went up or down
+	Leaving bool    // it asks others to carry its load
 }
 
 // Status returns all tunnels in the order of Set; before and after Run they
@@ -58,6 +65,10 @@ func (g *Gateway) Status() []TunnelStatus {
 			if y := state[p.PublicKey]; y != nil {
 				x.Endpoint, x.LastHandshake = y.endpoint, y.handshake
 				x.RxBytes, x.TxBytes, x.Prefixes = y.rx, y.tx, y.prefixes
+			}
+			x.Prefixes = slices.DeleteFunc(x.Prefixes, func(q netip.Prefix) bool { return q.Addr().IsLinkLocalUnicast() })
+			if t := g.running[s.Slice]; t != nil && p.Probe {
+				t.probes.status(&x)
 			}
 			slices.SortFunc(x.Prefixes, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
 			s.Peers = append(s.Peers, x)

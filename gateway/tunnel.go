@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,15 +34,18 @@ var greetings = [2][]time.Duration{
 	{560 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
 }
 
-// A tunnel is a running Tunnel. The Gateway's mutex guards conf, young and isSet.
+// A tunnel is a running Tunnel. The Gateway's mutex guards conf, want, young and
+// isSet.
 type tunnel struct {
-	conf  Tunnel
+	want  Tunnel                // what Set said
+	conf  Tunnel                // with the prefixes that the peers have now
 	young map[[32]byte]greeting // peers that are being greeted
 
 	isSet   bool // peers were set once
 	dev     *device.Device
 	bind    *bind
 	inner   *inner
+	probes  *prober
 	outside *governor
 	inside  *governor
 	drops   *overlay.Drops
@@ -55,7 +59,7 @@ type greeting struct {
 	to    []netip.AddrPort // where the peer may be, tried in turn
 }
 
-func newTunnel(conf Tunnel, m *mux, c *Config) (*tunnel, error) {
+func newTunnel(conf Tunnel, m *mux, c *Config, probed func()) (*tunnel, error) {
 	log := c.Log.With("slice", conf.Slice)
 	t := &tunnel{
 		conf:    conf,
@@ -65,7 +69,8 @@ func newTunnel(conf Tunnel, m *mux, c *Config) (*tunnel, error) {
 		drops:   new(overlay.Drops),
 	}
 	t.conf.Peers = nil // setPeers adds them
-	t.inner = newInner(conf.Inside, conf.mtu(), log, t.drops, t.outside, t.inside)
+	t.probes = newProber(log, m.now, probed, func() { t.inner.wake() })
+	t.inner = newInner(conf.Inside, conf.mtu(), log, t.drops, t.outside, t.inside, t.probes)
 	t.bind = &bind{
 		mux: m, drops: t.drops, outside: t.outside, inside: t.inside,
 		ready: make(chan struct{}, 1),
@@ -109,6 +114,9 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 		t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
 	}
 	t.bind.crossing.setPeers(PublicKey(conf.PrivateKey), conf.Peers)
+	t.want = conf
+	t.probes.setPeers(&conf)
+	conf.Peers = t.routed()
 	text, greet := changes(t.conf.Peers, conf.Peers, usable)
 	if text != "" {
 		if err := t.dev.IpcSet(text); err != nil {
@@ -155,6 +163,46 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 	return nil
 }
 
+// routed returns the peers that Set named, with the prefixes that each has as
+// the links are now.
+func (t *tunnel) routed() []Peer {
+	peers := slices.Clone(t.want.Peers)
+	var paths map[overlay.Tag][]netip.Prefix
+	if t.want.Paths != nil {
+		paths = t.want.Paths(t.probes.links())
+	}
+	for i := range peers {
+		p := &peers[i]
+		if t.want.Paths != nil {
+			p.Prefixes = paths[p.Tag]
+		}
+		if p.Probe {
+			p.Prefixes = append(slices.Clip(p.Prefixes), probePrefix(p.PublicKey))
+		}
+	}
+	return peers
+}
+
+// reroute moves prefixes between peers after something was learnt of the links.
+func (t *tunnel) reroute() error {
+	if !t.isSet || t.want.Paths == nil {
+		return nil
+	}
+	peers := t.routed()
+	text, _ := changes(t.conf.Peers, peers, func(netip.AddrPort) bool { return true }) // endpoints stay
+	t.conf.Peers = peers
+	if text == "" {
+		return nil
+	}
+	if err := t.dev.IpcSet(text); err != nil {
+		return fmt.Errorf("move prefixes: %w", err)
+	}
+	if t.inner.gate.Load() != nil {
+		t.look(time.Now())
+	}
+	return nil
+}
+
 // close ends the device and its Link, and waits.
 func (t *tunnel) close() { t.dev.Close() }
 
@@ -171,10 +219,12 @@ func (t *tunnel) state() map[[32]byte]*peerState {
 func (t *tunnel) look(now time.Time) {
 	t.opened.Store(false)
 	state := t.state()
-	g := newGate(t.conf.Peers, func(p *Peer) bool {
-		s := state[p.PublicKey]
+	silent := func(key [32]byte) bool {
+		s := state[key]
 		return s == nil || now.Sub(s.handshake) >= sessionLife
-	})
+	}
+	t.probes.setSilent(silent)
+	g := newGate(t.conf.Peers, func(p *Peer) bool { return silent(p.PublicKey) })
 	t.inner.gate.Store(g)
 	if t.opened.Load() {
 		t.inner.gate.Store(nil) // a session came up meanwhile; the next look knows

@@ -22,14 +22,22 @@ const (
 	outPackets = 2048
 )
 
+// readBytes is where one read ends. Senders fill the queue as fast as it is
+// emptied: without it one read would take a batch of 64 KiB segments, 4 MiB,
+// past the queue behind it, which then drops. One segment of full size ends a
+// read, and is handed on while it is still in the cache.
+const readBytes = 60 << 10
+
 // patience is how long a sender waits for room before its packet is dropped.
 // A reader that is slow holds senders back, which costs nothing; one that is
 // gone must not hold them for ever.
 const patience = 100 * time.Millisecond
 
 // outlet is the queue from the stack to Link.Read. When it is full, whoever
-// sends data waits, as a sender waits for a busy network card; nobody who is
-// handling an inbound packet ever does.
+// sends data waits, as a sender waits for a busy network card, and they are let
+// in one packet each in the order in which they came: else the flow that runs
+// takes what room there is, and others end long after it. Nobody who is handling
+// an inbound packet ever waits.
 type outlet struct {
 	mtu   int
 	drops overlay.Drops
@@ -41,8 +49,10 @@ type outlet struct {
 	n      int
 	bytes  int
 	closed bool
-	idle   int           // readers that wait on ready
-	room   chan struct{} // nil unless a sender waits; closed when there is room
+	idle   int  // readers that wait on ready
+	line   line // senders that wait for room; empty while the ring is
+
+	turns sync.Pool // *turn
 
 	rmu   sync.Mutex // one reader at a time; held while it waits
 	took  [overlay.BatchSize]*stack.PacketBuffer
@@ -53,55 +63,85 @@ type outlet struct {
 func newOutlet(mtu int) *outlet {
 	o := new(outlet)
 	o.ready.L = &o.mu
+	o.turns.New = newTurn
 	o.mtu = mtu
 	return o
 }
 
 // WritePacket implements stack.QueueingDiscipline. It takes a reference of its own.
 func (o *outlet) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
-	size, data := pkt.Size(), carriesData(pkt)
+	data := carriesData(pkt)
 	limit := outBytes
 	if !data {
 		limit += outReserve
 	}
-	waited := false
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	for !o.closed && (o.n == outPackets || o.n > 0 && o.bytes+size > limit) {
-		if !data || waited {
-			o.drops.Add(overlay.DropQueueFull, 1)
-			return &tcpip.ErrNoBufferSpace{}
-		}
-		waited = !o.waitLocked()
-	}
-	if o.closed {
+	switch {
+	case o.closed:
+		o.mu.Unlock()
 		return &tcpip.ErrClosedForSend{}
+	case o.fitsLocked(pkt, limit) && (o.line.first == nil || !data):
+		o.pushLocked(pkt)
+		o.mu.Unlock()
+		return nil
+	case data:
+		return o.waitLocked(pkt)
 	}
+	o.mu.Unlock()
+	o.drops.Add(overlay.DropQueueFull, 1)
+	return &tcpip.ErrNoBufferSpace{}
+}
+
+func (o *outlet) fitsLocked(pkt *stack.PacketBuffer, limit int) bool {
+	return o.n == 0 || o.n < outPackets && o.bytes+pkt.Size() <= limit
+}
+
+func (o *outlet) pushLocked(pkt *stack.PacketBuffer) {
 	o.ring[(o.head+o.n)%outPackets] = pkt.IncRef()
 	o.n++
-	o.bytes += size
+	o.bytes += pkt.Size()
 	if o.idle > 0 {
 		o.ready.Signal()
 	}
-	return nil
 }
 
-// waitLocked waits for room and reports whether there may be some. o.mu is held
-// on entry and on return, and not between.
-func (o *outlet) waitLocked() bool {
-	if o.room == nil {
-		o.room = make(chan struct{})
-	}
-	room := o.room
+// waitLocked waits in line until a reader has queued pkt. It unlocks o.mu.
+func (o *outlet) waitLocked(pkt *stack.PacketBuffer) tcpip.Error {
+	w := o.turns.Get().(*turn)
+	w.pkt = pkt
+	o.line.push(w)
 	o.mu.Unlock()
-	defer o.mu.Lock()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	w.timer.Reset(patience)
+	var err tcpip.Error
 	select {
-	case <-room:
-		return true
-	case <-timer.C:
-		return false
+	case err = <-w.done:
+		w.timer.Stop()
+	case <-w.timer.C:
+		o.mu.Lock()
+		here := o.line.remove(w)
+		o.mu.Unlock()
+		if here {
+			o.drops.Add(overlay.DropQueueFull, 1)
+			err = &tcpip.ErrNoBufferSpace{}
+		} else {
+			err = <-w.done
+		}
+	}
+	w.pkt = nil
+	o.turns.Put(w)
+	return err
+}
+
+// admitLocked lets senders in. It waits until half of the queue is free, so that
+// a single sender is not woken for each packet.
+func (o *outlet) admitLocked() {
+	if o.bytes > outBytes/2 || o.n > outPackets/2 {
+		return
+	}
+	for w := o.line.first; w != nil && o.fitsLocked(w.pkt, outBytes); w = o.line.first {
+		o.line.pop()
+		o.pushLocked(w.pkt)
+		w.done <- nil
 	}
 }
 
@@ -124,7 +164,7 @@ func (o *outlet) read(bufs [][]byte, sizes []int) (int, error) {
 	defer o.rmu.Unlock()
 	limit := min(len(bufs), len(sizes))
 	n := 0
-	for n < limit {
+	for bytes := 0; n < limit && bytes < readBytes; {
 		if o.first == o.end {
 			if err := o.take(n == 0); err != nil {
 				return 0, err
@@ -145,9 +185,7 @@ func (o *outlet) read(bufs [][]byte, sizes []int) (int, error) {
 		overlay.PutMeta(bufs[n], meta)
 		sizes[n] = size
 		n++
-		if size > outBytes/4 {
-			break // what is handed on together is still in the cache
-		}
+		bytes += size
 	}
 	return n, nil
 }
@@ -175,10 +213,7 @@ func (o *outlet) take(wait bool) error {
 		o.took[o.end] = pkt
 		o.end++
 	}
-	if o.room != nil && o.bytes <= outBytes/2 && o.n <= outPackets/2 {
-		close(o.room)
-		o.room = nil
-	}
+	o.admitLocked()
 	return nil
 }
 
@@ -195,9 +230,9 @@ func (o *outlet) shut() {
 		o.head = (o.head + 1) % outPackets
 	}
 	o.bytes = 0
-	if o.room != nil {
-		close(o.room)
-		o.room = nil
+	for w := o.line.first; w != nil; w = o.line.first {
+		o.line.pop()
+		w.done <- &tcpip.ErrClosedForSend{}
 	}
 	o.ready.Broadcast()
 	o.mu.Unlock()

@@ -120,7 +120,10 @@ func (st *Stack) configure(cfg Config) error {
 		send = DefaultSendBuffer
 	}
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
-	recovery := tcpip.TCPRecovery(tcpip.TCPRACKLossDetection)
+	// RFC 6675, not RACK: after a timeout gVisor's RACK enters fast recovery again
+	// with the first acknowledgement, counts all that was lost as still under way,
+	// and sends nothing until the next timeout. It repairs two packets each 200 ms.
+	recovery := tcpip.TCPRecovery(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack, &moderate, &recovery,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: leastBuffer, Default: min(startBuffer, receive), Max: receive},

@@ -42,6 +42,7 @@ type Slice struct {
 	Namespaces []NamespaceBinding // application namespaces
 	Allowed    []NamespaceBinding // allowed namespaces
 	Services   []Service          // exported on this slice; sorted by namespace, name
+	Hubs       []string           // sites that join the others; none: every site is adjacent to every other
 }
 
 // Site returns the slice's part at the named site.

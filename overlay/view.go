@@ -9,7 +9,9 @@ import (
 // A View is what the verified records say about one slice, as one node of it
 // needs it.
 type View struct {
+	Nodes    []Node        // this one among them; sorted by ID
 	Peers    []Peer        // sorted by ID
+	Fabric   *Fabric       // of Nodes
 	Services []ServiceView // sorted by namespace, name
 	Names    []NameEntry   // sorted by name
 }
@@ -19,7 +21,9 @@ type Peer struct {
 	ID        NodeID
 	PublicKey [32]byte
 	Endpoints []netip.AddrPort // UDP, best first
-	Prefixes  []netip.Prefix   // what is sent to this peer; each prefix has one owner
+	Prefixes  []netip.Prefix   // what is sent to this peer while all links are up; each prefix has one owner
+	Probe     bool             // the state of the link to it may decide about paths
+	Standby   bool             // another gateway stands ready for what goes by this link
 }
 
 // A ServiceView is an exported service with the endpoints of all its nodes.
@@ -47,11 +51,13 @@ type NameEntry struct {
 // attachment and the records it holds. Records must be verified already; Look
 // decides only what they mean together:
 //
-//  1. A node is a peer once its endpoint, its key and its prefixes are known.
-//  2. A prefix announced by several nodes goes to the first by NodeID; one that
-//     overlaps the node's own block stays unrouted, for the node is there.
+//  1. A node counts once its endpoint, its key and its prefixes are known. It is
+//     a gateway if it announces its site's prefix. Which nodes are peers is for
+//     Fabric to say.
+//  2. A prefix announced by several nodes is that of the first by NodeID; one
+//     that overlaps the node's own block stays unrouted, for the node is there.
 //  3. A key told by several nodes is the first's by NodeID, and the node's own
-//     key is nobody else's: the others are no peers. A record proves who says
+//     key is nobody else's: the others do not count. A record proves who says
 //     it, not that the private key is theirs.
 //  4. A service counts only where its namespace is bound to the slice at the
 //     site that announces it. Ports and aliases come from the first node.
@@ -59,21 +65,23 @@ func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	records = slices.Clone(records)
 	slices.SortStableFunc(records, func(a, b Record) int { return strings.Compare(a.Origin.String(), b.Origin.String()) })
 	var v View
-	v.Peers = lookPeers(self, s, own, records)
+	v.Nodes = lookNodes(self, s, own, records)
+	v.Fabric = NewFabric(self, s, v.Nodes)
+	v.Peers = v.Fabric.Peers()
 	v.Services = lookServices(s, records)
 	v.Names = lookNames(v.Services)
 	return v
 }
 
-func lookPeers(self NodeID, s *Slice, own *Attachment, records []Record) []Peer {
-	byID := make(map[NodeID]*Peer)
-	peer := func(id NodeID) *Peer {
-		p, ok := byID[id]
+func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node {
+	byID := make(map[NodeID]*Node)
+	node := func(id NodeID) *Node {
+		n, ok := byID[id]
 		if !ok {
-			p = &Peer{ID: id}
-			byID[id] = p
+			n = &Node{ID: id}
+			byID[id] = n
 		}
-		return p
+		return n
 	}
 	owned := make(map[netip.Prefix]bool)
 	taken := make(map[[32]byte]bool)
@@ -83,40 +91,48 @@ func lookPeers(self NodeID, s *Slice, own *Attachment, records []Record) []Peer 
 		}
 	}
 	for _, r := range records {
-		_, member := s.Site(r.Origin.Site)
+		site, member := s.Site(r.Origin.Site)
 		if r.Deleted || r.Origin == self || !member {
 			continue
 		}
 		switch {
 		case r.Key.Kind == KindNode:
-			peer(r.Origin).Endpoints = r.Node.Endpoints
+			node(r.Origin).Endpoints = r.Node.Endpoints
 		case r.Key.Slice != s.Name:
 		case r.Key.Kind == KindKey:
 			if k := r.WGKey.PublicKey; !taken[k] {
 				taken[k] = true
-				peer(r.Origin).PublicKey = k
+				node(r.Origin).PublicKey = k
 			}
 		case r.Key.Kind == KindPrefix:
-			p := peer(r.Origin)
+			n := node(r.Origin)
 			for _, prefix := range r.Prefix.Prefixes {
-				mine := prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6)
-				if mine || owned[prefix] {
-					continue
+				switch mine := prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6); {
+				case prefix == site.Prefix || prefix == site.Prefix6:
+					n.Gateway = true
+				case mine || owned[prefix]:
+				default:
+					owned[prefix] = true
+					n.Prefixes = append(n.Prefixes, prefix)
 				}
-				owned[prefix] = true
-				p.Prefixes = append(p.Prefixes, prefix)
 			}
 		}
 	}
-	var out []Peer
-	for _, p := range byID {
-		if p.PublicKey == ([32]byte{}) || len(p.Endpoints) == 0 || len(p.Prefixes) == 0 {
+	me := Node{ID: self, Prefixes: []netip.Prefix{own.Block, own.Block6}}
+	if site, member := s.Site(self.Site); member {
+		me.Gateway = slices.Contains(own.Announce, site.Prefix)
+	}
+	out := []Node{me}
+	for _, n := range byID {
+		if n.PublicKey == ([32]byte{}) || len(n.Endpoints) == 0 || len(n.Prefixes) == 0 {
 			continue
 		}
-		slices.SortFunc(p.Prefixes, comparePrefix)
-		out = append(out, *p)
+		out = append(out, *n)
 	}
-	slices.SortFunc(out, func(a, b Peer) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	for i := range out {
+		slices.SortFunc(out[i].Prefixes, comparePrefix)
+	}
+	slices.SortFunc(out, func(a, b Node) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	return out
 }
 

@@ -7,8 +7,9 @@
 //  1. check: lengths, checksums of the header, fragments, extension headers,
 //     addresses that nobody may use (check.go)
 //  2. source: the source address belongs to the port it came from
-//  3. route: longest prefix, never back out of the port it came from; each
-//     reader remembers what 2 and 3 said of its latest flows (flows.go)
+//  3. route: longest prefix, never back out of the port it came from, but for
+//     transit from one site to another; each reader remembers what 2 and 3
+//     said of its latest flows (flows.go)
 //  4. deliver (to the node itself) or forward (TTL, MSS clamp)
 //  5. size: not longer than the slice's MTU
 //  6. group by way out and write, one batch for each, in order

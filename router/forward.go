@@ -155,7 +155,7 @@ func (t *table) wayOut(from *sources, in *port, pkt []byte, v6 bool) (*port, ove
 		return nil, overlay.DropSource
 	}
 	out, ok := t.routes.Lookup(dst)
-	if !ok || out == in {
+	if !ok || out == in && (in.role != Outside || !t.passes(src, dst)) {
 		return nil, overlay.DropNoRoute
 	}
 	return out, 0

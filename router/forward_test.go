@@ -224,6 +224,58 @@ func TestForward(t *testing.T) {
 	}
 }
 
+func TestTransitIsBetweenTheZonesThatAreAllowed(t *testing.T) {
+	addr := netip.MustParseAddr
+	for _, c := range []struct {
+		name     string
+		src, dst string
+		ttl      byte
+		drop     overlay.Drop // unless it passes
+	}{
+		{"out of our own site", "10.1.0.200", "10.1.16.9", 64, overlay.NumDrops},
+		{"and in", "10.1.16.9", "10.1.0.200", 64, overlay.NumDrops},
+		{"over IPv6", "fd00:1:0:200::9", "fd00:1:0:100::9", 64, overlay.NumDrops},
+		{"a way that is not allowed back", "10.1.16.9", "10.1.32.9", 64, overlay.DropNoRoute},
+		{"between two others", "10.1.16.9", "10.1.48.9", 64, overlay.DropNoRoute},
+		{"back to the site it comes from", "10.1.16.9", "10.1.17.9", 64, overlay.DropNoRoute},
+		{"to a zone without a name", "10.1.0.200", "10.1.64.9", 64, overlay.DropNoRoute},
+		{"with its last hop", "10.1.0.200", "10.1.16.9", 1, overlay.DropTTL},
+	} {
+		g := newRig(t)
+		s := g.state
+		s.Ports = slices.Clone(s.Ports)
+		s.Routes = slices.Clone(s.Routes)
+		for i := range s.Ports {
+			if s.Ports[i].Role == Outside {
+				s.Ports[i].Sources = append(slices.Clone(s.Ports[i].Sources), prefixes("10.1.0.192/26", "10.1.32.0/20", "10.1.48.0/20", "10.1.64.0/20", "fd00:1:0:200::/56")...)
+			}
+		}
+		for _, p := range prefixes("10.1.0.192/26", "10.1.32.0/20", "10.1.48.0/20", "10.1.64.0/20", "fd00:1:0:200::/56") {
+			s.Routes = append(s.Routes, Route{p, OutsideName})
+		}
+		for i, name := range []string{"b", "c", "d"} {
+			s.Zones = append(s.Zones, Zone{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(16 + 16*i), 0}), 20), name})
+		}
+		s.Zones = append(s.Zones, Zone{netip.MustParsePrefix("10.1.0.0/20"), "own"}, Zone{netip.MustParsePrefix("fd00:1:0:200::/56"), "own"}, Zone{netip.MustParsePrefix("fd00:1:0:100::/56"), "b"})
+		s.Transits = []Transit{{"own", "b"}, {"b", "own"}, {"own", "c"}, {"c", "own"}, {"c", "b"}, {"own", "unknown"}}
+		if err := g.Set(s); err != nil {
+			t.Fatal(err)
+		}
+		pkt := overlaytest.UDP(ap(addr(c.src), 5), ap(addr(c.dst), 6), make([]byte, 10))
+		if c.ttl != 64 {
+			pkt = edit(pkt, func(p []byte) { p[8] = c.ttl })
+		}
+		g.put(OutsideName, pkt)
+		passed := len(g.got()[OutsideName])
+		if want := c.drop == overlay.NumDrops; (passed == 1) != want || !want && g.drops.Get(c.drop) != 1 {
+			t.Errorf("%s: %d passed, drops %v", c.name, passed, g.drops.Snapshot())
+		}
+	}
+	if err := newRig(t).Set(State{Transits: []Transit{{"b", "b"}}}); err == nil {
+		t.Error("a transit from a zone to itself is taken")
+	}
+}
+
 func TestForwardClampsMSSAcrossTheTunnelOnly(t *testing.T) {
 	addr := netip.MustParseAddr
 	mss := []byte{2, 4, 0x23, 0x00}

@@ -45,6 +45,9 @@ type Outlet interface {
 	// for others there is room until the Outlet would have to drop. timer is the
 	// caller's, stopped on entry and on return.
 	WaitRoom(timer *time.Timer, d time.Duration, paced bool) bool
+	// Wake has a Read that waits, or else the next one that would, return without
+	// a packet.
+	Wake()
 }
 
 func (c *Config) validate() error {
@@ -156,6 +159,7 @@ func (r *Router) Set(s State) error {
 		}
 		t.routes.Insert(rt.Prefix.Masked(), p)
 	}
+	t.setTransit(s)
 
 	r.table.Store(t)
 	old := r.ports
@@ -257,13 +261,21 @@ func (r *Router) read(p *port) {
 // Write takes packets that came from outside and may be called by several
 // goroutines. Close ends it for good: Read and Write then return net.ErrClosed,
 // and what is routed outside is counted as closed.
-func (r *Router) Outside() Link { return (*outsideLink)(r) }
+func (r *Router) Outside() OutsideLink { return (*outsideLink)(r) }
+
+// An OutsideLink is the tunnel's side of a slice.
+type OutsideLink interface {
+	Link
+	Wake() // has a Read that waits return without a packet
+}
 
 type outsideLink Router
 
 func (o *outsideLink) Read(bufs [][]byte, sizes []int) (int, error) {
 	return o.outlet.Read(bufs, sizes)
 }
+
+func (o *outsideLink) Wake() { o.outlet.Wake() }
 
 func (o *outsideLink) Write(bufs [][]byte) error {
 	r := (*Router)(o)

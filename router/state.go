@@ -72,13 +72,54 @@ type Route struct {
 type State struct {
 	Ports  []Port
 	Routes []Route
+	// Zones and Transits say which packets from outside go outside again: those
+	// from an address of one zone to an address of another, where a Transit
+	// allows it. Without them none does.
+	Zones    []Zone
+	Transits []Transit
 }
+
+// A Zone names the addresses behind one remote or local site.
+type Zone struct {
+	Prefix netip.Prefix
+	Name   string
+}
+
+// A Transit lets packets pass from one zone to another, one way.
+type Transit struct{ From, To string }
 
 // table is what the packet path reads: one immutable view of a State.
 type table struct {
 	version uint64 // one more than the State before
 	routes  bart.Fast[*port]
 	sources map[*port]*sources
+	zones   bart.Fast[uint32]
+	transit map[[2]uint32]bool // by zones: from, to
+}
+
+// setTransit numbers the zones. Names that only a Transit has match nothing.
+func (t *table) setTransit(s State) {
+	ids := make(map[string]uint32)
+	for _, z := range s.Zones {
+		if _, known := ids[z.Name]; !known {
+			ids[z.Name] = uint32(len(ids))
+		}
+		t.zones.Insert(z.Prefix.Masked(), ids[z.Name])
+	}
+	t.transit = make(map[[2]uint32]bool, len(s.Transits))
+	for _, x := range s.Transits {
+		from, ok1 := ids[x.From]
+		if to, ok2 := ids[x.To]; ok1 && ok2 {
+			t.transit[[2]uint32{from, to}] = true
+		}
+	}
+}
+
+// passes reports whether a packet from outside may go outside again.
+func (t *table) passes(src, dst netip.Addr) bool {
+	from, ok1 := t.zones.Lookup(src)
+	to, ok2 := t.zones.Lookup(dst)
+	return ok1 && ok2 && t.transit[[2]uint32{from, to}]
 }
 
 // sources is a set of prefixes.
@@ -110,6 +151,16 @@ func (s State) validate() error {
 			if err := validPrefix(x); err != nil {
 				return fmt.Errorf("router: port %q: source %v: %w", p.Name, x, err)
 			}
+		}
+	}
+	for _, z := range s.Zones {
+		if err := validPrefix(z.Prefix); err != nil {
+			return fmt.Errorf("router: zone %q: %v: %w", z.Name, z.Prefix, err)
+		}
+	}
+	for _, x := range s.Transits {
+		if x.From == x.To {
+			return fmt.Errorf("router: transit from zone %q to itself", x.From)
 		}
 	}
 	seen := make(map[netip.Prefix]bool, len(s.Routes))

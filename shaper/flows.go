@@ -146,10 +146,12 @@ func (s *flows) take(now time.Duration) *packet {
 	}
 }
 
-// leave takes the first packet of f that CoDel lets go.
+// leave takes the first packet of f that CoDel lets go. A drop tells a sender to
+// slow down; a paced one has been told already, by waiting, and how much of its
+// packets can wait is bounded. To drop one that stands for 46 would only stop it.
 func (s *flows) leave(f *flow, now time.Duration) *packet {
 	for f.head != nil {
-		drop := f.codel.next(now, f.head.came, f.bytes > s.largest)
+		drop := !f.head.meta.Paced && f.codel.next(now, f.head.came, f.bytes > s.largest)
 		p := s.pop(f)
 		if !drop {
 			return p

@@ -164,6 +164,34 @@ func TestDelayIsControlled(t *testing.T) {
 	}
 }
 
+// A writer that waits for room has slowed down already: a wire that is too slow
+// for it costs it no packets, and its packets spare nobody else from control.
+func TestWhatIsPacedIsNotDroppedForItsDelay(t *testing.T) {
+	l := newLine(1e7)
+	const paced, free = 1, 2
+	came := 0
+	for l.now < 5*time.Second {
+		for l.all[paced].bytes < pacedMax { // 26 ms of the wire
+			p := l.come(paced, 64<<10)
+			p.meta.Paced = true
+			came += p.cost
+		}
+		for l.all[free].bytes < pacedMax {
+			l.come(free, 1000)
+		}
+		l.leave()
+	}
+	if l.delay[paced] < 4*codelTarget {
+		t.Fatalf("%v at most: no delay to be dropped for", l.delay[paced])
+	}
+	if n := l.sent[paced] + l.all[paced].bytes; n != came {
+		t.Errorf("%d bytes came, %d left or wait", came, n)
+	}
+	if l.lost[false] == 0 {
+		t.Error("the other flow was not controlled")
+	}
+}
+
 func TestTheLongestQueuePays(t *testing.T) {
 	l := newLine(1e9)
 	for i := range 200 {

@@ -42,6 +42,7 @@ type Queue struct {
 	room    chan struct{} // nil unless somebody waits for paced to fall; closed when it has
 	drained chan struct{} // nil unless somebody waits for memory; closed when there is
 	waiting bool          // Read waits on ready
+	woken   bool          // Wake was called and Read has not returned since
 	closed  bool
 
 	// The reader's own.
@@ -168,6 +169,15 @@ func (q *Queue) Read(bufs [][]byte, sizes []int) (int, error) {
 	return n, nil
 }
 
+// Wake has a Read that waits, or else the next one that would, return without a
+// packet.
+func (q *Queue) Wake() {
+	q.mu.Lock()
+	q.woken = true
+	q.ready.Signal()
+	q.mu.Unlock()
+}
+
 // takeSome moves packets that stand for about room packets to took and returns
 // how many. It puts back what was read before.
 func (q *Queue) takeSome(room int, wait bool) (int, error) {
@@ -179,10 +189,11 @@ func (q *Queue) takeSome(room int, wait bool) (int, error) {
 		p = next
 	}
 	q.spent = nil
-	for wait && q.flows.packets == 0 && !q.closed {
+	for wait && q.flows.packets == 0 && !q.closed && !q.woken {
 		q.waiting = true
 		q.ready.Wait()
 	}
+	q.woken = false
 	if q.closed {
 		return 0, net.ErrClosed
 	}

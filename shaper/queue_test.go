@@ -162,6 +162,43 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+func TestWakeEndsAWaitAndLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := New()
+		bufs, sizes := room()
+		read := make(chan int)
+		go func() {
+			for {
+				n, err := q.Read(bufs, sizes)
+				if err != nil {
+					close(read)
+					return
+				}
+				read <- n
+			}
+		}()
+		synctest.Wait()
+		q.Wake()
+		if n := <-read; n != 0 {
+			t.Errorf("a Read that was woken has %d packets", n)
+		}
+		synctest.Wait()
+		_ = q.Write([][]byte{buffer(udp(1, 100), overlay.Meta{})})
+		if n := <-read; n != 1 {
+			t.Errorf("the next Read has %d packets", n)
+		}
+		_ = q.Close()
+		if n, more := <-read; more {
+			t.Errorf("%d packets after Close", n)
+		}
+		q = New()
+		q.Wake() // before anybody waits
+		if n, err := q.Read(bufs, sizes); n != 0 || err != nil {
+			t.Errorf("%d packets, %v", n, err)
+		}
+	})
+}
+
 func TestPacedWritersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := New()

@@ -1,7 +1,7 @@
 // Peers measures slicewire beside what users would pick instead, on one
-// machine: two sites as network namespaces over a veth pair with MTU 1500, the
-// systems one after another in every round, medians with minimum and maximum
-// over the rounds. The first figure is the CPU time of the daemons of both
+// machine: two sites as network namespaces over a veth pair with MTU 1500, every
+// test of one system right after the other, in several rounds, medians with
+// minimum and maximum over the rounds. The first figure is the CPU time of the daemons of both
 // sites for each 1e9 bytes of payload: unlike Mbit/s it does not depend on how
 // the two sites share the cores.
 //
@@ -14,6 +14,6 @@
 // everything in it when the run ends, however it ends. As an ordinary user it
 // makes a user namespace first.
 //
-// Everything in this package is used by one goroutine, unless a comment says
-// otherwise. The figures of a run, once written, are not changed any more.
+// Everything in this package is used by one goroutine at a time, unless a
+// comment says otherwise. The figures of a run, once written, are not changed any more.
 package main

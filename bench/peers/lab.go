@@ -31,24 +31,30 @@ const (
 )
 
 // A lab holds what one system needs while it is measured: namespaces, links,
-// daemons and files. close ends and removes all of it.
+// daemons and files. close ends and removes all of it. One goroutine at a time
+// uses a lab; several labs may be used at once.
 type lab struct {
+	tag     string // before the names of its namespaces, which others have as well
 	dir     string // for configuration, keys and logs
 	spaces  []string
 	daemons []*daemon // in the order of their start: the system's and the probes'
 }
 
-// newLab makes an empty lab. It runs in the sandbox only.
-func newLab() (*lab, error) {
+// newLab makes an empty lab. It runs in the sandbox only. Labs that exist at the
+// same time have different tags.
+func newLab(tag string) (*lab, error) {
 	dir, err := os.MkdirTemp(sandboxRun, "lab")
 	if err != nil {
 		return nil, err
 	}
-	return &lab{dir: dir}, nil
+	return &lab{tag: tag, dir: dir}, nil
 }
 
 // path returns the path of a file of the lab.
 func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// netns returns the path of a namespace of the lab.
+func (l *lab) netns(space string) string { return netnsDir + l.tag + space }
 
 // write writes a file of the lab and returns its path.
 func (l *lab) write(name, content string) (string, error) {
@@ -60,7 +66,7 @@ func (l *lab) write(name, content string) (string, error) {
 // of relaying sockets set, so that no system depends on the machine's default.
 func (l *lab) space(names ...string) error {
 	for _, name := range names {
-		if err := run("ip", "netns", "add", name); err != nil {
+		if err := run("ip", "netns", "add", l.tag+name); err != nil {
 			return err
 		}
 		l.spaces = append(l.spaces, name)
@@ -90,7 +96,7 @@ func (l *lab) adopt(name string, pid int) error {
 			return err
 		}
 	}
-	if err := run("ip", "netns", "attach", name, strconv.Itoa(pid)); err != nil {
+	if err := run("ip", "netns", "attach", l.tag+name, strconv.Itoa(pid)); err != nil {
 		return err
 	}
 	l.spaces = append(l.spaces, name)
@@ -105,7 +111,7 @@ func (l *lab) link(a, addrA, b, addrB string) error {
 // linkMTU is link with another MTU than the underlay's.
 func (l *lab) linkMTU(a, addrA, b, addrB string, mtu int) error {
 	devA, devB := "to-"+b, "to-"+a
-	if err := run("ip", "link", "add", devA, "netns", a, "type", "veth", "peer", "name", devB, "netns", b); err != nil {
+	if err := run("ip", "link", "add", devA, "netns", l.tag+a, "type", "veth", "peer", "name", devB, "netns", l.tag+b); err != nil {
 		return err
 	}
 	return errors.Join(l.address(a, devA, addrA, mtu), l.address(b, devB, addrB, mtu))
@@ -130,12 +136,12 @@ func (l *lab) forwarding(spaces ...string) error {
 
 // setting writes a sysctl of a namespace.
 func (l *lab) setting(space, name, value string) error {
-	_, err := output(inside(context.Background(), space, "sh", "-c", `echo "$1" > "/proc/sys/$0"`, name, value))
+	_, err := output(inside(context.Background(), l.tag+space, "sh", "-c", `echo "$1" > "/proc/sys/$0"`, name, value))
 	return err
 }
 
 func (l *lab) ip(space string, args ...string) error {
-	return run("ip", append([]string{"-n", space}, args...)...)
+	return run("ip", append([]string{"-n", l.tag + space}, args...)...)
 }
 
 // sites makes the two sites and the underlay between them.
@@ -146,8 +152,8 @@ func (l *lab) sites() error {
 	return l.link("a", underlayA+"/24", "b", underlayB+"/24")
 }
 
-// inside returns a command that runs in a namespace. nsenter becomes the
-// program: its process is the program's.
+// inside returns a command that runs in a namespace, named with its lab's tag.
+// nsenter becomes the program: its process is the program's.
 func inside(ctx context.Context, space, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + netnsDir + space, "--", name}, args...)...)
 	cmd.WaitDelay = time.Second
@@ -196,7 +202,7 @@ func (l *lab) startEnv(env []string, space, name string, argv ...string) (*daemo
 		return nil, err
 	}
 	defer log.Close() // the process has its own descriptor
-	d.cmd = inside(context.Background(), space, argv[0], argv[1:]...)
+	d.cmd = inside(context.Background(), l.tag+space, argv[0], argv[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.Env = append(os.Environ(), env...)
 	if err := d.cmd.Start(); err != nil {
@@ -269,7 +275,7 @@ func (l *lab) close() error {
 	}
 	var errs []error
 	for _, s := range l.spaces {
-		errs = append(errs, run("ip", "netns", "del", s))
+		errs = append(errs, run("ip", "netns", "del", l.tag+s))
 	}
 	return errors.Join(append(errs, os.RemoveAll(l.dir))...)
 }

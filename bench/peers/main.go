@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -71,8 +70,8 @@ func parseOptions(args []string) (options, error) {
 	f.BoolVar(&quick, "quick", false, "the headline ratios, in three minutes")
 	f.StringVar(&o.tools, "tools", ".cache/peers/bin:bin", "folders of the peers' programs and of slicewire")
 	f.StringVar(&o.results, "results", "bench/results", "folder for the results; empty writes none")
-	f.DurationVar(&o.budget, "budget", 0, "begin no system after this time (default 90m, quick 2m30s)")
-	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 2)")
+	f.DurationVar(&o.budget, "budget", 0, "begin no test that would end after this time (default 55m, quick 2m50s)")
+	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 3)")
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
 	var scenario, mtus string
@@ -90,9 +89,9 @@ func parseOptions(args []string) (options, error) {
 	}
 	length := o.length
 	o.plan, o.mode = fullPlan, "full"
-	budget := 90 * time.Minute
+	budget := 55 * time.Minute
 	if quick {
-		o.plan, o.mode, budget = quickPlan, "quick", 150*time.Second
+		o.plan, o.mode, budget = quickPlan, "quick", 170*time.Second
 	}
 	if rounds > 0 {
 		o.rounds = rounds
@@ -111,8 +110,8 @@ func parseOptions(args []string) (options, error) {
 	return o, nil
 }
 
-// choose returns the systems of a run, and why the others are left out.
-func choose(o options, tools toolbox) (chosen []system, left []string, err error) {
+// choose returns the systems of a run, and those that lack a program.
+func choose(o options, tools toolbox) (chosen []system, missing []absence, err error) {
 	all := systems()
 	for _, name := range o.only {
 		if !slices.ContainsFunc(all, func(s system) bool { return s.name == name }) {
@@ -120,73 +119,19 @@ func choose(o options, tools toolbox) (chosen []system, left []string, err error
 		}
 	}
 	for _, s := range all {
-		switch missing := tools.missing(s); {
+		switch none := tools.missing(s); {
 		case len(o.only) > 0 && !slices.Contains(o.only, s.name):
 		case len(o.only) == 0 && o.mode == "quick" && !s.quick:
-		case len(missing) > 0:
-			left = append(left, fmt.Sprintf("%s: no %s", s.name, strings.Join(missing, ", ")))
+		case len(none) > 0:
+			missing = append(missing, absence{s.name, "no " + strings.Join(none, ", ")})
 		default:
 			chosen = append(chosen, s)
 		}
 	}
 	if len(chosen) == 0 {
-		return nil, left, errors.New("nothing to measure")
+		return nil, missing, errors.New("nothing to measure")
 	}
-	return chosen, left, nil
-}
-
-// benchmark measures all systems in interleaved rounds and writes the results.
-func benchmark(ctx context.Context, o options) error {
-	tools, err := newToolbox(o.tools)
-	if err != nil {
-		return err
-	}
-	chosen, left, err := choose(o, tools)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	say := sayer(began)
-	res := &results{Mode: o.mode, Started: began.UTC(), Machine: describeMachine(), Left: left}
-	for _, s := range chosen {
-		res.Systems = append(res.Systems, described{s.name, s.about})
-	}
-	for _, l := range left {
-		say("left out: %s", l)
-	}
-	say("%d systems, %d rounds, about %v, at most %v", len(chosen), o.rounds,
-		(time.Duration(len(chosen)*o.rounds) * o.estimate()).Round(time.Second), o.budget)
-	if m := res.Machine; m.Load1 > float64(m.CPUs)*foreignMax {
-		say("the machine is busy: load %.2f on %d CPUs. Runs with more than %.2f CPUs of foreign work are marked.", m.Load1, m.CPUs, foreignMax)
-	}
-	broken := make(map[string]bool)
-	for round := range o.rounds {
-		for _, s := range chosen {
-			if broken[s.name] {
-				continue
-			}
-			if time.Since(began)+o.estimate() > o.budget {
-				say("the time is up before %s of round %d", s.name, round+1)
-				res.Cut = fmt.Sprintf("ended by its time limit of %v before %s of round %d", o.budget, s.name, round+1)
-				return finish(res, o, say)
-			}
-			say("round %d of %d: %s", round+1, o.rounds, s.name)
-			r, err := measureSystem(ctx, s, tools, o.plan, round, say)
-			if ctx.Err() != nil {
-				return errors.New("interrupted: everything was removed, no results are written")
-			}
-			if r != nil {
-				res.Samples = append(res.Samples, r.out...)
-				res.Failures = append(res.Failures, r.failed...)
-			}
-			if err != nil {
-				say("%s: %v", s.name, err)
-				res.Failures = append(res.Failures, failure{s.name, "start", round, err.Error()})
-				broken[s.name] = true
-			}
-		}
-	}
-	return finish(res, o, say)
+	return chosen, missing, nil
 }
 
 // sayer returns what prints a line of progress with the time since began.
@@ -194,24 +139,4 @@ func sayer(began time.Time) func(format string, args ...any) {
 	return func(format string, args ...any) {
 		fmt.Printf("%7.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-}
-
-// finish summarizes, prints and writes the results. A run in which anything of
-// what was asked for could not be measured fails, after that.
-func finish(res *results, o options, say func(string, ...any)) error {
-	res.summarize()
-	fmt.Printf("\n%s", headline(res))
-	if o.results != "" {
-		files, err := writeResults(res, o.results)
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			say("written: %s", f)
-		}
-	}
-	if n := len(res.Failures); n > 0 {
-		return fmt.Errorf("%d measures could not be taken; the first: %s %s: %s", n, res.Failures[0].System, res.Failures[0].Measure, res.Failures[0].Error)
-	}
-	return nil
 }

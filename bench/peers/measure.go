@@ -4,49 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // readyPatience is how long a system may take until the first echo.
 const readyPatience = 45 * time.Second
 
-// A plan says what is measured, and for how long.
-type plan struct {
-	rounds   int
-	length   time.Duration // of a TCP run
-	streams  []int
-	down     bool // measure TCP from server to client as well
-	udp      []int
-	udpTime  time.Duration
-	ndrSteps int // tries of the search for the highest rate with 1 % loss; 0 leaves it out
-	pings    int
-}
-
-var (
-	fullPlan  = plan{rounds: 5, length: 3 * time.Second, streams: []int{1, 4, 16}, down: true, udp: []int{64, 1200}, udpTime: time.Second, ndrSteps: 7, pings: 200}
-	quickPlan = plan{rounds: 2, length: 2 * time.Second, streams: []int{1}, pings: 100}
-)
-
-// estimate is what a round of one system takes, roughly, with start and stop.
-func (p plan) estimate() time.Duration {
-	directions := 1
-	if p.down {
-		directions = 2
-	}
-	d := 4*time.Second + time.Duration(len(p.streams)*directions+1)*(p.length+300*time.Millisecond)
-	d += time.Duration(len(p.udp)*(1+p.ndrSteps)) * (p.udpTime + 400*time.Millisecond)
-	return d + 2*time.Duration(p.pings)*10*time.Millisecond
-}
-
 // A runner measures one system in one round.
 type runner struct {
 	plan
-	system string
+	system system
 	round  int
 	lab    *lab
 	joined *joined
 	self   string
 	say    func(format string, args ...any)
+	fault  error // why nothing more is taken of this system
 	out    []sample
 	failed []failure
 }
@@ -59,35 +33,58 @@ type failure struct {
 	Error   string `json:"error"`
 }
 
-// measureSystem starts s, takes all measures of the plan and stops it. Its
-// error says that the system could not be started or that ctx ended.
-func measureSystem(ctx context.Context, s system, tools toolbox, p plan, round int, say func(string, ...any)) (r *runner, err error) {
-	l, err := newLab()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, l.close()) }()
-	r = &runner{plan: p, system: s.name, round: round, lab: l, self: tools.self, say: say}
+// start starts the system and waits until it answers; its fault says why not.
+func (r *runner) start(ctx context.Context, tools toolbox) {
 	begin := time.Now()
-	if r.joined, err = s.start(ctx, l, tools); err != nil {
-		return r, fmt.Errorf("start: %w\n%s", err, l.logs())
+	if r.lab, r.fault = newLab(r.system.name + "."); r.fault != nil {
+		return
 	}
-	if err := r.ready(ctx); err != nil {
-		return r, fmt.Errorf("not ready after %v: %w\n%s", time.Since(begin).Round(time.Millisecond), err, l.logs())
+	if r.joined, r.fault = r.system.start(ctx, r.lab, tools); r.fault != nil {
+		r.fault = fmt.Errorf("start: %w\n%s", r.fault, r.lab.logs())
+		return
 	}
-	for _, m := range r.measures() {
-		if ctx.Err() != nil {
-			return r, ctx.Err()
-		}
-		if err := m.take(ctx); err != nil {
-			r.failed = append(r.failed, failure{s.name, m.name, round, err.Error()})
-			say("  %s: %v", m.name, err)
-		}
-		if err := l.anyEnded(); err != nil {
-			return r, err
-		}
+	r.joined.tag = r.lab.tag
+	if r.fault = r.ready(ctx); r.fault != nil {
+		r.fault = fmt.Errorf("not ready after %v: %w\n%s", time.Since(begin).Round(time.Millisecond), r.fault, r.lab.logs())
 	}
-	return r, ctx.Err()
+}
+
+// stop ends what start started, whatever came of it.
+func (r *runner) stop() error {
+	if r.lab == nil {
+		return nil
+	}
+	return r.lab.close()
+}
+
+// own returns the system's own form of a test of the run's plan, which may be
+// shorter; ok is false if it is not part of what is measured of the system.
+func (r *runner) own(t test) (own test, ok bool) {
+	if r.fault != nil {
+		return test{}, false
+	}
+	tests := r.tests()
+	i := slices.IndexFunc(tests, func(own test) bool { return own.name == t.name })
+	if i < 0 {
+		return test{}, false
+	}
+	return tests[i], true
+}
+
+// lasts is about how long t takes of the system: no time if it is not taken.
+func (r *runner) lasts(t test) time.Duration {
+	own, _ := r.own(t)
+	return own.lasts
+}
+
+// take runs one test. What it could not take is a failure; a daemon that ended
+// is a fault.
+func (r *runner) take(ctx context.Context, t test) {
+	if err := t.take(r, ctx); err != nil && ctx.Err() == nil {
+		r.failed = append(r.failed, failure{r.system.name, t.name, r.round, err.Error()})
+		r.say("  %-20s %s: %v", r.system.name, t.name, err)
+	}
+	r.fault = r.lab.anyEnded()
 }
 
 // ready starts the probes' servers and waits until an echo has come back.
@@ -113,39 +110,8 @@ func (r *runner) ready(ctx context.Context) error {
 	return nil
 }
 
-// A measure takes one or several values at once.
-type measure struct {
-	name string
-	take func(context.Context) error
-}
-
-// measures lists what is taken, in order: memory before traffic, delays before
-// load, TCP before UDP, so that the TCP peak is TCP's.
-func (r *runner) measures() []measure {
-	ms := []measure{{"rss_idle", r.takeIdle}, {"rtt_idle", r.takeRTTIdle}}
-	for _, n := range r.streams {
-		ms = append(ms, r.tcp(n, true))
-		if r.down {
-			ms = append(ms, r.tcp(n, false))
-		}
-	}
-	ms = append(ms, measure{"rtt_load", r.takeRTTLoaded}, measure{"rss_peak", r.takePeak("rss_peak_tcp")})
-	if r.joined.udp != "" {
-		for _, size := range r.udp {
-			ms = append(ms, r.overload(size))
-			if r.ndrSteps > 0 {
-				ms = append(ms, r.lossless(size))
-			}
-		}
-		if len(r.udp) > 0 {
-			ms = append(ms, measure{"rss_peak", r.takePeak("rss_peak")})
-		}
-	}
-	return ms
-}
-
 func (r *runner) add(name string, value, foreign float64) {
-	r.out = append(r.out, sample{r.system, name, r.round, value, foreign})
+	r.out = append(r.out, sample{r.system.name, name, r.round, value, foreign})
 }
 
 // during runs do and returns what daemons and machine spent meanwhile.
@@ -159,12 +125,8 @@ func (r *runner) during(do func() error) (spent, error) {
 	return after.since(before), errors.Join(errDo, err)
 }
 
-func (r *runner) tcp(streams int, up bool) measure {
-	name := fmt.Sprintf("tcp%d_down", streams)
-	if up {
-		name = fmt.Sprintf("tcp%d_up", streams)
-	}
-	return measure{name, func(ctx context.Context) error {
+func takeTCP(name string, streams int, up bool) func(*runner, context.Context) error {
+	return func(r *runner, ctx context.Context) error {
 		var b bulkRun
 		s, err := r.during(func() (err error) {
 			b, err = bulk(ctx, r.joined, streams, up, r.length)
@@ -182,9 +144,9 @@ func (r *runner) tcp(streams int, up bool) measure {
 		if b.retrans >= 0 {
 			r.add(name+".retrans", float64(b.retrans), s.foreign)
 		}
-		r.say("  %-11s %8.0f Mbit/s %7.2f CPU-s/GB%s", name, b.mbps(), s.daemons.Seconds()/gigabytes, noisy(s.foreign))
+		r.say("  %-20s %8.0f Mbit/s %7.2f CPU-s/GB%s", r.system.name, b.mbps(), s.daemons.Seconds()/gigabytes, noisy(s.foreign))
 		return nil
-	}}
+	}
 }
 
 func noisy(foreign float64) string {
@@ -200,8 +162,8 @@ func (r *runner) takeIdle(context.Context) error {
 	return err
 }
 
-func (r *runner) takePeak(name string) func(context.Context) error {
-	return func(context.Context) error {
+func takePeak(name string) func(*runner, context.Context) error {
+	return func(r *runner, _ context.Context) error {
 		_, peak, err := r.memory()
 		r.add(name+".mib", peak, 0)
 		return err
@@ -219,9 +181,6 @@ func (r *runner) memory() (rss, peak float64, err error) {
 	}
 	return rss, peak, nil
 }
-
-// echoTime is how long the echo client asks: as long as the pings take.
-func (r *runner) echoTime() time.Duration { return time.Duration(r.pings) * 10 * time.Millisecond }
 
 func (r *runner) takeRTTIdle(ctx context.Context) error {
 	return r.rtt(ctx, "idle")
@@ -251,7 +210,7 @@ func (r *runner) rtt(ctx context.Context, when string) error {
 			r.add(p.name+".p99_us", p.micros(0.99), s.foreign)
 		}
 	}
-	r.say("  rtt_%-7s %8.0f us%s", when, echo.micros(0.5), noisy(s.foreign))
+	r.say("  %-20s %8.0f us%s", r.system.name, echo.micros(0.5), noisy(s.foreign))
 	return nil
 }
 
@@ -286,10 +245,9 @@ func (r *runner) takeRTTLoaded(ctx context.Context) error {
 	return errors.Join(err, <-load)
 }
 
-// overload sends as fast as one thread can.
-func (r *runner) overload(size int) measure {
-	name := fmt.Sprintf("udp%d", size)
-	return measure{name, func(ctx context.Context) error {
+// takeOverload sends as fast as one thread can.
+func takeOverload(name string, size int) func(*runner, context.Context) error {
+	return func(r *runner, ctx context.Context) error {
 		var u udpRun
 		s, err := r.during(func() (err error) {
 			u, err = udpStream(ctx, r.joined, r.self, size, 0, r.udpTime)
@@ -304,18 +262,17 @@ func (r *runner) overload(size int) measure {
 		if u.Received > 0 {
 			r.add(name+".cpu_s_per_mpkt", s.daemons.Seconds()/(float64(u.Received)/1e6), s.foreign)
 		}
-		r.say("  %-11s %8.1f kpps of %.1f%s", name, float64(u.Received)/u.Seconds/1e3, float64(u.Sent)/u.Seconds/1e3, noisy(s.foreign))
+		r.say("  %-20s %8.1f kpps of %.1f%s", r.system.name, float64(u.Received)/u.Seconds/1e3, float64(u.Sent)/u.Seconds/1e3, noisy(s.foreign))
 		return nil
-	}}
+	}
 }
 
 // lossMaxPercent is the loss up to which a rate counts as carried.
 const lossMaxPercent = 1
 
-// lossless searches for the highest rate that is carried.
-func (r *runner) lossless(size int) measure {
-	name := fmt.Sprintf("udp%d_ndr", size)
-	return measure{name, func(ctx context.Context) error {
+// takeLossless searches for the highest rate that is carried.
+func takeLossless(name string, size int) func(*runner, context.Context) error {
+	return func(r *runner, ctx context.Context) error {
 		var best float64
 		s, err := r.during(func() (err error) {
 			best, err = highestRate(20e3, lossMaxPercent, r.ndrSteps, func(rate float64) (float64, error) {
@@ -331,7 +288,7 @@ func (r *runner) lossless(size int) measure {
 			return err
 		}
 		r.add(name+".kpps", best/1e3, s.foreign)
-		r.say("  %-11s %8.1f kpps at <= %d %% loss%s", name, best/1e3, lossMaxPercent, noisy(s.foreign))
+		r.say("  %-20s %8.1f kpps at <= %d %% loss%s", r.system.name, best/1e3, lossMaxPercent, noisy(s.foreign))
 		return nil
-	}}
+	}
 }

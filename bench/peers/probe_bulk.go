@@ -77,7 +77,7 @@ func bulk(ctx context.Context, j *joined, streams int, up bool, length time.Dura
 	if !up {
 		args = append(args, "-R")
 	}
-	cmd := inside(ctx, j.client, "iperf3", args...)
+	cmd := j.inClient(ctx, "iperf3", args...)
 	out, err := output(cmd)
 	b, errParse := parseIperf(out)
 	if errParse != nil {
@@ -133,7 +133,7 @@ func curlOne(ctx context.Context, j *joined, up bool, length time.Duration) (bul
 	} else {
 		args = append(args, "-w", "%{size_download} %{time_total}", "-o", os.DevNull, fmt.Sprintf("%s/down?length=%s", j.web, length))
 	}
-	cmd := inside(ctx, j.client, "curl", args...)
+	cmd := j.inClient(ctx, "curl", args...)
 	if up {
 		cmd.Stdin = &zeros{length: length}
 	}

@@ -52,7 +52,7 @@ func parsePing(text string) (rtts, error) {
 func ping(ctx context.Context, j *joined, count int) (rtts, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(count)*10*time.Millisecond+20*time.Second)
 	defer cancel()
-	out, err := output(inside(ctx, j.client, "ping", "-n", "-i", "0.01", "-c", strconv.Itoa(count), "-w", strconv.Itoa(count/100+5), j.ping))
+	out, err := output(j.inClient(ctx, "ping", "-n", "-i", "0.01", "-c", strconv.Itoa(count), "-w", strconv.Itoa(count/100+5), j.ping))
 	r, errParse := parsePing(string(out))
 	if errParse != nil {
 		return nil, errors.Join(errParse, err)
@@ -65,7 +65,7 @@ func ping(ctx context.Context, j *joined, count int) (rtts, error) {
 func echoes(ctx context.Context, j *joined, self string, length time.Duration) (rtts, error) {
 	ctx, cancel := context.WithTimeout(ctx, length+10*time.Second)
 	defer cancel()
-	out, err := output(inside(ctx, j.client, self, "probe-echo", j.echo, length.String(), j.proxy))
+	out, err := output(j.inClient(ctx, self, "probe-echo", j.echo, length.String(), j.proxy))
 	if err != nil {
 		return nil, err
 	}

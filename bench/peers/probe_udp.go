@@ -33,7 +33,7 @@ const udpMinBytes = 16
 // A udpFlow is a stream of datagrams between two namespaces. Several may run at
 // once, each with a port of its own.
 type udpFlow struct {
-	client, server string // namespaces
+	client, server string // namespaces, with the tag of their lab
 	to, port       string // the receiver as the client sees it
 	size           int
 	perSecond      float64 // 0: as fast as one thread can
@@ -43,7 +43,7 @@ type udpFlow struct {
 // udpStream sends datagrams of size bytes for a time, at perSecond or, when
 // that is 0, as fast as one thread can. Sender and receiver are processes.
 func udpStream(ctx context.Context, j *joined, self string, size int, perSecond float64, length time.Duration) (udpRun, error) {
-	f := udpFlow{client: j.client, server: j.server, to: j.udp, port: portUDP, size: size, perSecond: perSecond}
+	f := udpFlow{client: j.tag + j.client, server: j.tag + j.server, to: j.udp, port: portUDP, size: size, perSecond: perSecond}
 	return f.run(ctx, self, length)
 }
 

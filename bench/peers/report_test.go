@@ -15,9 +15,9 @@ import (
 func exampleResults() *results {
 	r := &results{
 		Mode: "quick", Started: time.Date(2026, 11, 20, 13, 0, 0, 0, time.UTC),
-		Machine: machine{CPU: "A & B <CPU>", CPUs: 2, MemoryGiB: 24, Kernel: "6.18", Go: "go1.26", Commit: "abc", Load1: 0.1},
-		Systems: []described{{"raw", "the underlay"}, {"slicewire-forward", "ours"}, {"tailscale-user", "theirs"}},
-		Left:    []string{"pasta: no pasta"},
+		Machine:     machine{CPU: "A & B <CPU>", CPUs: 2, MemoryGiB: 24, Kernel: "6.18", Go: "go1.26", Commit: "abc", Load1: 0.1},
+		Systems:     []described{{"raw", "the underlay"}, {"slicewire-forward", "ours"}, {"tailscale-user", "theirs"}, {"pasta", "away"}},
+		Unavailable: []absence{{"pasta", "no pasta"}},
 	}
 	for round := range 2 {
 		f := float64(round)
@@ -39,8 +39,8 @@ func TestMarkdown(t *testing.T) {
 	got := markdown(r)
 	for _, want := range []string{
 		"| slicewire-forward | 4.50 [4.00..5.00] | 2050 [2000..2100] | - | - | - | - |\n",
-		"| slicewire-forward | tailscale-user | tcp1_up.cpu_s_per_gb | 0.56 [0.50..0.62] |\n",
-		"- **raw**: the underlay\n", "- left out: pasta: no pasta\n", "- tailscale-user, rtt_load, round 2: no answer\n", "2 x A & B <CPU>", "slicewire abc",
+		"| slicewire-forward | tailscale-user | tcp1_up.cpu_s_per_gb | 0.56 [0.50..0.62] |  |\n",
+		"- **raw**: the underlay\n", "- **pasta**: away (unavailable: no pasta)\n", "| pasta | unavailable: no pasta | - | - | - | - | - |\n", "- tailscale-user, rtt_load, round 2: no answer\n", "2 x A & B <CPU>", "slicewire abc",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("lacks %q in\n%s", want, got)
@@ -53,7 +53,7 @@ func TestMarkdown(t *testing.T) {
 	}
 	r.Samples = append(r.Samples, sample{"raw", "x", 0, 1, 2})
 	r.summarize()
-	if !strings.Contains(markdown(r), "busy machine, not to be quoted") || !strings.Contains(headline(r), "BUSY") {
+	if !strings.Contains(markdown(r), "busy machine, not to be quoted") || !strings.Contains(terminal(r), "BUSY") {
 		t.Error("a busy machine is not said")
 	}
 }

@@ -15,22 +15,38 @@ import (
 
 // results are everything that a run found, as they are written to JSON.
 type results struct {
-	Mode     string                       `json:"mode"`
-	Started  time.Time                    `json:"started"`
-	Machine  machine                      `json:"machine"`
-	Busy     string                       `json:"busy,omitempty"` // why the figures are not to be quoted
-	Cut      string                       `json:"cut,omitempty"`  // why there are fewer rounds than planned
-	Left     []string                     `json:"left_out,omitempty"`
-	Systems  []described                  `json:"systems"`
-	Figures  map[string]map[string]figure `json:"figures"` // by system and measure
-	Ratios   []ratio                      `json:"ratios"`
-	Failures []failure                    `json:"failures,omitempty"`
-	Samples  []sample                     `json:"samples"`
+	Mode        string                       `json:"mode"`
+	Started     time.Time                    `json:"started"`
+	Machine     machine                      `json:"machine"`
+	Busy        string                       `json:"busy,omitempty"` // why the figures are not to be quoted
+	Cut         string                       `json:"cut,omitempty"`  // why there are fewer rounds than planned
+	Unavailable []absence                    `json:"unavailable,omitempty"`
+	Systems     []described                  `json:"systems"`
+	Figures     map[string]map[string]figure `json:"figures"` // by system and measure
+	Ratios      []ratio                      `json:"ratios"`
+	Failures    []failure                    `json:"failures,omitempty"`
+	Samples     []sample                     `json:"samples"`
 }
 
 type described struct {
 	Name  string `json:"name"`
 	About string `json:"about"`
+}
+
+// An absence is a system that could not be measured on this machine.
+type absence struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// unavailable says why a system is, or nothing.
+func (r *results) unavailable(name string) string {
+	for _, a := range r.Unavailable {
+		if a.Name == name {
+			return a.Why
+		}
+	}
+	return ""
 }
 
 // machine is where the figures are from.
@@ -90,22 +106,29 @@ func memTotalKiB(meminfo string) string {
 	return ""
 }
 
-// headlines are the pairs that a reader looks for: ours, and the nearest peer
-// that gets an application to another site in the same way.
-var headlines = []struct{ of, to string }{
-	{"slicewire-tun", "wireguard-go"},
-	{"slicewire-tun", "nebula"},
-	{"slicewire-tun", "tailscale"},
-	{"slicewire-tun", "kubeslice-chain"},
-	{"slicewire-tun-5", "slicewire-tun"},
-	{"slicewire-run", "slicewire-tun"},
-	{"slicewire-socks", "tailscale-user"},
-	{"slicewire-forward", "tailscale-user"},
-	{"slicewire-forward", "kubeslice-chain"},
-	{"slicewire-forward-5", "slicewire-forward"},
-	{"kubeslice-chain", "openvpn"},
-	{"tailscale", "wireguard-go"},
-	{"nebula", "wireguard-go"},
+// A headline is a pair that a reader looks for: ours, and the nearest peer that
+// gets an application to another site in the same way. A bar is what the ratio
+// of a measure has to keep below.
+type headline struct {
+	of, to string
+	bars   map[string]float64
+}
+
+var headlines = []headline{
+	{of: "slicewire-tun", to: "wireguard-go"},
+	{of: "slicewire-tun", to: "nebula"},
+	{of: "slicewire-tun", to: "tailscale"},
+	{of: "slicewire-tun", to: "kubeslice-chain"},
+	{of: "slicewire-tun-5", to: "slicewire-tun"},
+	{of: "slicewire-run", to: "slicewire-tun"},
+	{of: "slicewire-socks", to: "wireguard-netstack", bars: map[string]float64{"tcp1_up.cpu_s_per_gb": 0.25}},
+	{of: "slicewire-socks", to: "tailscale-user"},
+	{of: "slicewire-forward", to: "tailscale-user"},
+	{of: "slicewire-forward", to: "kubeslice-chain"},
+	{of: "slicewire-forward-5", to: "slicewire-forward"},
+	{of: "kubeslice-chain", to: "openvpn"},
+	{of: "tailscale", to: "wireguard-go"},
+	{of: "nebula", to: "wireguard-go"},
 }
 
 // headlineMeasures are what the pairs are compared by.
@@ -115,8 +138,12 @@ var headlineMeasures = []string{"tcp1_up.cpu_s_per_gb", "tcp1_up.mbps", "echo_id
 func (r *results) summarize() {
 	busy := 0
 	r.Figures, busy = figures(r.Samples)
+	r.Ratios = nil
 	for _, h := range headlines {
-		r.Ratios = append(r.Ratios, ratios(r.Samples, h.of, h.to, headlineMeasures)...)
+		for _, x := range ratios(r.Samples, h.of, h.to, headlineMeasures) {
+			x.Bar = h.bars[x.Measure]
+			r.Ratios = append(r.Ratios, x)
+		}
 	}
 	if busy > 0 {
 		r.Busy = fmt.Sprintf("%d of %d values were taken while other programs used more than %.2f CPUs", busy, len(r.Samples), foreignMax)

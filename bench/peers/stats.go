@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // A figure is the median of a measure over the rounds, with its range.
 type figure struct {
@@ -72,6 +75,20 @@ type ratio struct {
 	To      string `json:"to"`
 	Measure string `json:"measure"`
 	figure
+	Bar float64 `json:"bar,omitempty"` // what the median has to keep below, if anything
+}
+
+// verdict says whether the bar is kept, to the digit that decides, or nothing
+// where there is none.
+func (r ratio) verdict() string {
+	switch {
+	case r.Bar == 0:
+		return ""
+	case r.Median < r.Bar:
+		return fmt.Sprintf("%.3f is below %s", r.Median, number(r.Bar))
+	default:
+		return fmt.Sprintf("%.3f is NOT below %s", r.Median, number(r.Bar))
+	}
 }
 
 // ratios returns the ratio of of to to for every measure that both have in the
@@ -100,7 +117,7 @@ func ratios(samples []sample, of, to string, measures []string) []ratio {
 			all = quiet
 		}
 		if len(all) > 0 {
-			out = append(out, ratio{of, to, m, summarize(all)})
+			out = append(out, ratio{Of: of, To: to, Measure: m, figure: summarize(all)})
 		}
 	}
 	return out

@@ -65,6 +65,23 @@ func TestRatiosAreTakenRoundByRound(t *testing.T) {
 	}
 }
 
+func TestABarIsKeptOnlyFromBelow(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		median, bar float64
+		want        string
+	}{
+		{"no bar, no verdict", 3, 0, ""},
+		{"below it", 0.2461, 0.25, "0.246 is below 0.25"},
+		{"on it", 0.25, 0.25, "0.250 is NOT below 0.25"},
+		{"above it by less than the table shows", 0.2539, 0.25, "0.254 is NOT below 0.25"},
+	} {
+		if got := (ratio{figure: figure{Median: c.median}, Bar: c.bar}).verdict(); got != c.want {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
 func TestHighestRateFindsTheLimit(t *testing.T) {
 	for _, limit := range []float64{1e3, 20e3, 33e3, 300e3} {
 		tries := 0

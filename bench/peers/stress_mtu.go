@@ -81,7 +81,7 @@ func climbMTUs(ctx context.Context, tools toolbox, ways []way, length time.Durat
 // climbMTU makes new sites, so that nobody remembers another way, and measures.
 func climbMTU(ctx context.Context, tools toolbox, w way, length time.Duration, say func(string, ...any)) (g mtuRung, err error) {
 	g.Way = w.String()
-	l, err := newLab()
+	l, err := newLab("")
 	if err != nil {
 		return g, err
 	}
@@ -242,7 +242,7 @@ func steadyStream(ctx context.Context, j *joined, length time.Duration) (interva
 	if err != nil {
 		return intervals{}, err
 	}
-	cmd := inside(ctx, j.client, "iperf3", "-c", j.udp, "-p", portIperf, "-J", "-R", "-t", strconv.Itoa(int(length.Seconds())),
+	cmd := j.inClient(ctx, "iperf3", "-c", j.udp, "-p", portIperf, "-J", "-R", "-t", strconv.Itoa(int(length.Seconds())),
 		"-i", strconv.FormatFloat(mtuInterval.Seconds(), 'f', 1, 64), "--connect-timeout", "5000", "-C", iperfCongestion(string(available)))
 	// Asked to end, iperf3 still writes its report; killed, it does not.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -97,7 +97,7 @@ type overload struct {
 // overloadSlices joins two sites by five slices, offers the first ten times
 // what it carries, and looks at the others and at the daemons meanwhile.
 func overloadSlices(ctx context.Context, tools toolbox, length time.Duration, say func(string, ...any)) (report *overloadReport, err error) {
-	l, err := newLab()
+	l, err := newLab("")
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func startSlirp(mtu int) func(context.Context, *lab, toolbox) (*joined, error) {
 			return nil, err
 		}
 		d, err := l.start("a", "slirp4netns", tools.find("slirp4netns"),
-			"--configure", fmt.Sprintf("--mtu=%d", mtu), "--netns-type=path", netnsDir+"work", "tap0")
+			"--configure", fmt.Sprintf("--mtu=%d", mtu), "--netns-type=path", l.netns("work"), "tap0")
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +41,7 @@ func startPasta(_ context.Context, l *lab, tools toolbox) (*joined, error) {
 		return nil, err
 	}
 	d, err := l.start("a", "pasta", tools.find("pasta"), "--foreground", "--quiet", "--config-net",
-		"--no-map-gw", "--ns-ifname", "pasta0", "--runas", "0", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns-only", "--netns", netnsDir+"work")
+		"--no-map-gw", "--ns-ifname", "pasta0", "--runas", "0", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--netns-only", "--netns", l.netns("work"))
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func slicewireTUN(slices int) func(context.Context, *lab, toolbox) (*joined, err
 // slicewireAttach puts a namespace on a slice of a site and returns its address.
 func slicewireAttach(ctx context.Context, l *lab, program, site string, slice int, space string) (string, error) {
 	said, err := output(exec.CommandContext(ctx, program, "attach", "--socket", l.path(site+".sock"),
-		"--slice", fmt.Sprintf("slice-%d", slice), "--netns", netnsDir+space, "--name", "sw0"))
+		"--slice", fmt.Sprintf("slice-%d", slice), "--netns", l.netns(space), "--name", "sw0"))
 	if err != nil {
 		return "", err
 	}
@@ -92,7 +92,7 @@ func slicewireRun(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
 			return nil, err
 		}
 		r, err := l.start(site, "run-"+site, "setpriv", "--reuid", fmt.Sprint(nobody), "--regid", fmt.Sprint(nobody), "--clear-groups",
-			program, "run", "--socket", socket, "--slice", "slice-1", "--", "sh", "-c", "ip -4 -o addr show dev sw0; exec sleep 3600")
+			program, "run", "--socket", socket, "--slice", "slice-1", "--", "sh", "-c", "ip -4 -o addr show dev sw0; echo "+runTold+"; exec sleep 3600")
 		if err != nil {
 			return nil, err
 		}
@@ -109,6 +109,11 @@ func slicewireRun(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
 // nobody is the uid and gid of an ordinary user.
 const nobody = 65534
 
+// runTold is what the program of a run says when it has told its address and
+// the process that told it has ended: then its youngest descendant is the one
+// that stays.
+const runTold = "that is all"
+
 // runAddress waits until the program of a run has told its address.
 func runAddress(ctx context.Context, l *lab, r *daemon) (addr string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readyPatience)
@@ -119,7 +124,7 @@ func runAddress(ctx context.Context, l *lab, r *daemon) (addr string, err error)
 			return false, err
 		}
 		// 2: sw0    inet 10.101.0.9/32 scope global sw0 ...
-		if f := strings.Fields(string(said)); len(f) > 3 && f[2] == "inet" {
+		if f := strings.Fields(string(said)); strings.Contains(string(said), runTold) && len(f) > 3 && f[2] == "inet" {
 			addr, _, _ = strings.Cut(f[3], "/")
 			return true, nil
 		}

@@ -99,7 +99,7 @@ func tailscaleUp(ctx context.Context, l *lab, tools toolbox, site string) error 
 	if err != nil {
 		return err
 	}
-	_, err = output(inside(ctx, site, tools.find("tailscale"), "--socket="+socket, "up",
+	_, err = output(inside(ctx, l.tag+site, tools.find("tailscale"), "--socket="+socket, "up",
 		"--login-server=http://"+controlAddr, "--accept-dns=false", "--netfilter-mode=off", "--hostname=site-"+site))
 	return err
 }

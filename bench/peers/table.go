@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -58,7 +59,8 @@ func markdown(r *results) string {
 	if r.Cut != "" {
 		fmt.Fprintf(&b, "Not all rounds: %s.\n\n", r.Cut)
 	}
-	b.WriteString("Two sites as network namespaces of one machine, veth underlay with MTU 1500 and offloads on, systems interleaved round by round.\n" +
+	b.WriteString("Two sites as network namespaces of one machine, veth underlay with MTU 1500 and offloads on. In each round all systems are up at once, and\n" +
+		"idle but for the one that is measured; each test is taken of one system right after the other, in the reverse order every other round.\n" +
 		"Median [min..max], with n where it is not the number of rounds. CPU-s/GB: time of the daemons of both sites on a CPU for each 1e9 bytes of\n" +
 		"payload that arrived. Both sites share the CPUs, so Mbit/s is less than two machines would show; CPU-s/GB carries over.\n" +
 		"Where curl is the client, Mbit/s counts until the last of its streams has ended.\n\n")
@@ -68,16 +70,16 @@ func markdown(r *results) string {
 	}
 	b.WriteString("## Systems\n\n")
 	for _, s := range r.Systems {
-		fmt.Fprintf(&b, "- **%s**: %s\n", s.Name, s.About)
-	}
-	for _, l := range r.Left {
-		fmt.Fprintf(&b, "- left out: %s\n", l)
+		fmt.Fprintf(&b, "- **%s**: %s", s.Name, s.About)
+		if why := r.unavailable(s.Name); why != "" {
+			fmt.Fprintf(&b, " (unavailable: %s)", why)
+		}
+		b.WriteByte('\n')
 	}
 	if len(r.Failures) > 0 {
 		b.WriteString("\n## Not measured\n\n")
 		for _, f := range r.Failures {
-			line, _, _ := strings.Cut(f.Error, "\n")
-			fmt.Fprintf(&b, "- %s, %s, round %d: %s\n", f.System, f.Measure, f.Round+1, line)
+			fmt.Fprintf(&b, "- %s, %s, round %d: %s\n", f.System, f.Measure, f.Round+1, firstLine(errors.New(f.Error)))
 		}
 	}
 	return b.String()
@@ -88,9 +90,9 @@ func ratioTable(r *results) string {
 		return ""
 	}
 	var b strings.Builder
-	b.WriteString("## Ratios, round by round\n\n| ratio of | to | measure | median [min..max] |\n|---|---|---|---|\n")
+	b.WriteString("## Ratios, round by round\n\n| ratio of | to | measure | median [min..max] | bar |\n|---|---|---|---|---|\n")
 	for _, x := range r.Ratios {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Of, x.To, x.Measure, cell(x.figure, r.rounds()))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", x.Of, x.To, x.Measure, cell(x.figure, r.rounds()), x.verdict())
 	}
 	b.WriteByte('\n')
 	return b.String()
@@ -105,8 +107,10 @@ func (r *results) rounds() int {
 	return n
 }
 
-// markdown returns the table, or nothing when no system has its measures.
+// markdown returns the table, or nothing when no system has its measures. The
+// first one says what is unavailable as well.
 func (t table) markdown(r *results) string {
+	first := t.title == tables[0].title
 	var rows strings.Builder
 	for _, s := range r.Systems {
 		cells, any := make([]string, len(t.columns)), false
@@ -115,6 +119,9 @@ func (t table) markdown(r *results) string {
 			if f, ok := r.Figures[s.Name][c.measure]; ok {
 				cells[i], any = cell(f, r.rounds()), true
 			}
+		}
+		if why := r.unavailable(s.Name); why != "" && !any {
+			cells[0], any = "unavailable: "+why, first
 		}
 		if any {
 			fmt.Fprintf(&rows, "| %s | %s |\n", s.Name, strings.Join(cells, " | "))
@@ -150,8 +157,8 @@ func number(v float64) string {
 	}
 }
 
-// headline is what the terminal shows at the end.
-func headline(r *results) string {
+// terminal is what the terminal shows at the end.
+func terminal(r *results) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", r.Machine)
 	if r.Busy != "" {
@@ -161,6 +168,10 @@ func headline(r *results) string {
 	for _, s := range r.Systems {
 		f := r.Figures[s.Name]
 		fmt.Fprintf(&b, "%-20s", s.Name)
+		if why := r.unavailable(s.Name); why != "" {
+			fmt.Fprintf(&b, "  unavailable: %s\n", why)
+			continue
+		}
 		for i, m := range []string{"tcp1_up.cpu_s_per_gb", "tcp1_up.mbps", "echo_idle.p50_us", "echo_load.p50_us", "rss_peak_tcp.mib"} {
 			value := "-"
 			if x, ok := f[m]; ok {
@@ -174,7 +185,7 @@ func headline(r *results) string {
 		b.WriteString("\nratios, round by round\n")
 	}
 	for _, x := range r.Ratios {
-		fmt.Fprintf(&b, "  %-20s / %-18s %-22s %6s [%s..%s]\n", x.Of, x.To, x.Measure, number(x.Median), number(x.Min), number(x.Max))
+		fmt.Fprintf(&b, "  %-20s / %-18s %-22s %6s [%s..%s]  %s\n", x.Of, x.To, x.Measure, number(x.Median), number(x.Min), number(x.Max), x.verdict())
 	}
 	fmt.Fprintf(&b, "\ntook %v\n", time.Since(r.Started).Round(time.Second))
 	return b.String()

@@ -20,6 +20,7 @@ type Status struct {
 	Site       string        `json:"site"`
 	Node       string        `json:"node"`
 	Gateway    bool          `json:"gateway"`
+	Cordoned   bool          `json:"cordoned"`
 	Started    time.Time     `json:"started"`
 	UptimeSecs float64       `json:"uptimeSeconds"`
 	PID        int           `json:"pid"`
@@ -76,6 +77,16 @@ type PeerStatus struct {
 	LastHandshake *time.Time     `json:"lastHandshake"` // null: never
 	RxBytes       uint64         `json:"rxBytes"`
 	TxBytes       uint64         `json:"txBytes"`
+	Link          *LinkStatus    `json:"link,omitempty"` // absent: not watched
+}
+
+// LinkStatus is the state of a watched link to a peer.
+type LinkStatus struct {
+	Up      bool    `json:"up"`
+	RTTMs   float64 `json:"rttMs"`
+	Loss    float64 `json:"loss"`    // share of probes without an answer
+	Changes int     `json:"changes"` // how often it went up or down
+	Leaving bool    `json:"leaving"` // the peer asks other gateways to carry its load
 }
 
 // ServiceStatus is a service that can be reached on the slice.

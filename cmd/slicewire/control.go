@@ -34,6 +34,7 @@ const maxRequestBody = 64 << 10
 type control struct {
 	listener *net.UnixListener
 	daemon   controlled
+	cordoned cordoned
 	host     host
 	trust    trust
 	log      *slog.Logger
@@ -112,6 +113,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/ping", c.ping)
 	mux.HandleFunc("POST /v1/reload", c.reload)
+	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
 	c.handleTrust(mux)

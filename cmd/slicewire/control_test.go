@@ -16,7 +16,12 @@ import (
 )
 
 // asked is a daemon that notes what it was asked for.
-type asked struct{ reloads int }
+type asked struct{ reloads, cordons int }
+
+func (a *asked) Cordon(context.Context, CordonRequest) (CordonReply, error) {
+	a.cordons++
+	return CordonReply{Alone: []string{"red"}}, nil
+}
 
 func (a *asked) Status(context.Context) Status { return Status{APIVersion: apiVersion, Node: "n1"} }
 func (a *asked) Reload(context.Context) error  { a.reloads++; return nil }
@@ -94,6 +99,12 @@ func TestOnlyRootAndTheOwnerMayChange(t *testing.T) {
 		c.reload(w, httptest.NewRequestWithContext(tc.ctx, http.MethodPost, "/v1/reload", nil))
 		if w.Code != tc.want || (d.reloads == 1) != (tc.want == http.StatusOK) {
 			t.Errorf("%s: %d and %d reloads, want %d", tc.name, w.Code, d.reloads, tc.want)
+		}
+		c.cordoned = d
+		w = httptest.NewRecorder()
+		c.cordon(w, httptest.NewRequestWithContext(tc.ctx, http.MethodPost, "/v1/cordon", strings.NewReader(`{"cordon":true}`)))
+		if w.Code != tc.want || (d.cordons == 1) != (tc.want == http.StatusOK) {
+			t.Errorf("%s: %d and %d cordons, want %d", tc.name, w.Code, d.cordons, tc.want)
 		}
 	}
 }

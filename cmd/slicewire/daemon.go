@@ -107,6 +107,8 @@ type daemon struct {
 	unable  atomic.Pointer[string] // why the certificate was not renewed; nil: it was, or was not due
 	view    atomic.Pointer[daemonView]
 
+	cordoned atomic.Bool // for the status
+
 	// Owned by the reconcile loop once the daemon runs.
 	want   desired
 	given  given
@@ -169,8 +171,8 @@ func runDaemon(ctx context.Context, path, socket string, log *slog.Logger) error
 	return nil
 }
 
-// handleSignals ends the daemon at the first SIGTERM or SIGINT and the process
-// at the second, and has SIGHUP reload.
+// handleSignals ends the daemon at the first SIGTERM or SIGINT, once its peers
+// have taken other ways, and the process at the second, and has SIGHUP reload.
 func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-chan struct{}) {
 	ending := false
 	for {
@@ -189,7 +191,10 @@ func (d *daemon) handleSignals(signals <-chan os.Signal, cancel func(), quit <-c
 			default:
 				d.log.Info("ending", "signal", s.String())
 				ending = true
-				cancel()
+				go func() {
+					d.leave(context.Background())
+					cancel()
+				}()
 			}
 		}
 	}
@@ -251,6 +256,12 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log}); err != nil {
 		return nil, nil, nil, err
 	}
+	var cordon bool
+	if err := d.state.readJSON(fileCordon, &cordon); err != nil {
+		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
+	}
+	d.cordoned.Store(cordon)
+	d.gateway.SetLeaving(cordon)
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}
@@ -265,7 +276,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, host: d, trust: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.

@@ -25,7 +25,7 @@ func (d *daemon) Status(context.Context) Status {
 	a := d.id.authority()
 	s := Status{
 		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
-		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway,
+		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), CertExpiry: a.NotAfter,
 		Gossip: GossipStatus{Listen: d.gossip.Addr().String(), Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
@@ -84,7 +84,10 @@ func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
 		return out
 	}
 	q := t.Peers[i]
-	out.RxBytes, out.TxBytes = q.RxBytes, q.TxBytes
+	out.RxBytes, out.TxBytes, out.Prefixes = q.RxBytes, q.TxBytes, append([]netip.Prefix{}, q.Prefixes...)
+	if q.Watched {
+		out.Link = &LinkStatus{Up: q.Up, RTTMs: float64(q.RTT.Nanoseconds()) / 1e6, Loss: q.Loss, Changes: q.Changes, Leaving: q.Leaving}
+	}
 	if q.Endpoint.IsValid() {
 		out.Endpoint = q.Endpoint.String()
 	}
@@ -200,20 +203,15 @@ func (v *sliceView) target(text string) (netip.Addr, error) {
 	if addrs, ok := v.node.names.Lookup(overlay.ServiceDNSName(second, first)); ok && len(addrs) > 0 {
 		return addrs[0], nil
 	}
-	for _, p := range v.view.Peers {
+	for _, p := range v.view.Nodes {
 		if p.ID.Site != first || p.ID.Node != second {
 			continue
 		}
-		// The node's own address is the first of its block, the longest of its
-		// IPv4 prefixes.
-		var block netip.Prefix
+		// The node's own address is the first of its block.
 		for _, x := range p.Prefixes {
-			if x.Addr().Is4() && (!block.IsValid() || x.Bits() > block.Bits()) {
-				block = x
+			if x.Addr().Is4() {
+				return overlay.NodeAddr(x), nil
 			}
-		}
-		if block.IsValid() {
-			return overlay.NodeAddr(block), nil
 		}
 	}
 	return netip.Addr{}, errTarget

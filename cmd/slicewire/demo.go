@@ -216,8 +216,9 @@ func (n *demoNode) start() error {
 	if err := n.process.Start(); err != nil {
 		return fmt.Errorf("start the daemon of %s: %w", n.site, err)
 	}
-	n.exited, n.done = make(chan error, 1), make(chan struct{})
-	go func() { n.exited <- n.process.Wait(); close(n.done) }()
+	process, exited, done := n.process, make(chan error, 1), make(chan struct{})
+	n.exited, n.done = exited, done // another start replaces them
+	go func() { exited <- process.Wait(); close(done) }()
 	return nil
 }
 

@@ -43,6 +43,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
 		newConfigCommand(), newCACommand(), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts), newVersionCommand(),
 	)
+	root.AddCommand(newDrainCommands(&opts)...)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -193,8 +193,8 @@ func (d *daemon) reconcile() error {
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(a, v, publishOf(d.want.file, a), workloads))
-		tunnels = append(tunnels, n.tunnel(v))
+		errs = append(errs, n.set(a, s.Sites, v, publishOf(d.want.file, a), workloads))
+		tunnels = append(tunnels, n.tunnel(self.ID, v))
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, workloads: statusOf(workloads)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))

@@ -206,18 +206,23 @@ func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
 	return n.stack.Set(own)
 }
 
-// set states what the slice should be now: the node's own addresses, its
-// peers' prefixes, what it publishes, its workloads and which names there are.
-func (n *sliceNode) set(a *overlay.Attachment, v overlay.View, backends []publish.Backend, workloads []*workload) error {
-	var remote []netip.Prefix
-	for _, p := range v.Peers {
-		remote = append(remote, p.Prefixes...)
-	}
+// set states what the slice should be now: the node's own addresses, the
+// prefixes behind its peers, what it passes on between them, what it publishes, its workloads and which names there are.
+func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v overlay.View, backends []publish.Backend, workloads []*workload) error {
+	remote := v.Fabric.Remote()
 	own := a.Owned()
 	state := router.State{Ports: []router.Port{
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
 	}}
+	for _, t := range v.Fabric.Transits() {
+		state.Transits = append(state.Transits, router.Transit(t))
+	}
+	for _, site := range sites {
+		for _, p := range []netip.Prefix{site.Prefix, site.Prefix6} {
+			state.Zones = append(state.Zones, router.Zone{Prefix: p, Name: site.Name})
+		}
+	}
 	for _, p := range remote {
 		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: router.OutsideName})
 	}
@@ -247,10 +252,16 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 }
 
 // tunnel is the slice's tunnel as the gateway is told.
-func (n *sliceNode) tunnel(v overlay.View) gateway.Tunnel {
-	t := gateway.Tunnel{Slice: n.name, PrivateKey: n.key, MTU: n.local.mtu, Inside: n.router.Outside()}
+func (n *sliceNode) tunnel(self overlay.NodeID, v overlay.View) gateway.Tunnel {
+	t := gateway.Tunnel{
+		Slice: n.name, Tag: self.Tag(), PrivateKey: n.key, MTU: n.local.mtu,
+		Inside: n.router.Outside(), Paths: v.Fabric.Paths,
+	}
 	for _, p := range v.Peers {
-		t.Peers = append(t.Peers, gateway.Peer{Name: p.ID.String(), PublicKey: p.PublicKey, Endpoints: p.Endpoints, Prefixes: p.Prefixes})
+		t.Peers = append(t.Peers, gateway.Peer{
+			Name: p.ID.String(), PublicKey: p.PublicKey, Endpoints: p.Endpoints, Prefixes: p.Prefixes,
+			Tag: p.ID.Tag(), Probe: p.Probe, Standby: p.Standby,
+		})
 	}
 	return t
 }

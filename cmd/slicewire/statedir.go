@@ -33,6 +33,7 @@ const (
 	fileEpoch     = "epoch"
 	fileRecords   = "records"
 	fileAddresses = "addresses.json"
+	fileCordon    = "cordon.json"
 	fileLock      = "lock"
 	dirWireGuard  = "wireguard"
 )

@@ -75,6 +75,9 @@ func printStatus(w io.Writer, output string, s Status) error {
 	if s.Gateway {
 		role = "gateway"
 	}
+	if s.Cordoned {
+		role = "cordoned " + role
+	}
 	fmt.Fprintf(w, "%s %s  site %s  mesh %s  up %s  %s  tunnels on %s  certificate ends in %s\n",
 		role, clean(s.Node), clean(s.Site), clean(s.Mesh), short(time.Duration(s.UptimeSecs*float64(time.Second))), s.Version, s.Listen, short(time.Until(s.CertExpiry)))
 	for _, warning := range s.Warnings {
@@ -87,10 +90,10 @@ func printStatus(w io.Writer, output string, s Status) error {
 			size(x.Counters.OutsideRxBytes), size(x.Counters.OutsideTxBytes), drops(x.Drops), dash(x.Proxy), dash(x.DNS))
 	}
 	t.flush()
-	t.row("PEER", "SLICE", "ENDPOINT", "HANDSHAKE", "RX", "TX", "PREFIXES")
+	t.row("PEER", "SLICE", "ENDPOINT", "HANDSHAKE", "LINK", "RX", "TX", "PREFIXES")
 	for _, x := range s.Slices {
 		for _, p := range x.Peers {
-			t.row(clean(p.Site+"/"+p.Node), clean(x.Name), dash(p.Endpoint), handshake(p.LastHandshake), size(p.RxBytes), size(p.TxBytes), joinAny(outermost(p.Prefixes)))
+			t.row(clean(p.Site+"/"+p.Node), clean(x.Name), dash(p.Endpoint), handshake(p.LastHandshake), p.Link.String(), size(p.RxBytes), size(p.TxBytes), joinAny(outermost(p.Prefixes)))
 		}
 	}
 	t.flush()
@@ -123,6 +126,24 @@ func printStatus(w io.Writer, output string, s Status) error {
 	}
 	t.flush()
 	return t.err
+}
+
+// String says in a few words how a link is.
+func (l *LinkStatus) String() string {
+	switch {
+	case l == nil:
+		return "-"
+	case !l.Up:
+		return "down"
+	}
+	text := fmt.Sprintf("up %.1fms", l.RTTMs)
+	if l.Loss >= 0.01 {
+		text += fmt.Sprintf(" loss %.0f%%", 100*l.Loss)
+	}
+	if l.Leaving {
+		text += " leaving"
+	}
+	return text
 }
 
 // what says what a workload is, in a few words.

@@ -20,6 +20,7 @@ func sampleStatus() Status {
 			Name: "blue", Subnet: netip.MustParsePrefix("10.7.0.0/16"), Address: netip.MustParseAddr("10.7.0.1"),
 			Peers: []PeerStatus{
 				{Site: "oslo", Node: "gw", Endpoint: "192.0.2.1:51820", LastHandshake: &at, RxBytes: 5 << 20,
+					Link:     &LinkStatus{Up: true, RTTMs: 3.25, Loss: 0.04, Leaving: true},
 					Prefixes: []netip.Prefix{netip.MustParsePrefix("10.7.16.0/20"), netip.MustParsePrefix("10.7.16.0/24"), netip.MustParsePrefix("fd00::/56")}},
 				{Site: "\x1b[31mevil", Node: "gw\nnode"},
 			},
@@ -39,7 +40,7 @@ func TestStatusSaysWhatIsAndWhatToDo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"site worker-1", "up 1m30s", "certificate ends in 2d23h", "! something to do",
-		"1/2", "41s ago", "never", "5.0 MiB", "10.7.16.0/20,fd00::/56", "malformed:2 source:14",
+		"1/2", "41s ago", "up 3.2ms loss 4% leaving", "never", "5.0 MiB", "10.7.16.0/20,fd00::/56", "malformed:2 source:14",
 		"web.shop.svc.slice.local", "80/TCP", "w0@oslo=10.7.16.9", "shop/api a0", "3 active",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -22,9 +22,10 @@ const (
 	// waitBytes is the buffer that a direction waits with. An idle connection
 	// pins two of these and nothing more.
 	waitBytes = 4 << 10
-	// bulkBytes is the buffer once data is known to be queued: larger ones
-	// only cost memory: 32 KiB to 256 KiB carry the same, within the noise.
-	bulkBytes = 64 << 10
+	// bulkBytes is the buffer once data is known to be queued. It is one segment
+	// of netstack's, 65,374 bytes at most: of 64 KiB, the last 162 bytes became a
+	// packet of their own through all stages. Larger ones only cost memory.
+	bulkBytes = 60 << 10
 	// halfClosedIdle ends a connection of which one direction has ended while
 	// the other says nothing. Keepalive finds dead TCP peers much earlier; this
 	// is for unix sockets, where a peer that is gone looks like one that only

@@ -64,6 +64,9 @@ func (b *builder) assemble(o *Object, spec *SliceConfigSpec, octets map[string]i
 		Namespaces: bindings(spec.NamespaceIsolationProfile.ApplicationNamespaces),
 		Allowed:    bindings(spec.NamespaceIsolationProfile.AllowedNamespaces),
 	}
+	if t := spec.Topology; t != nil && t.Mode == "HubAndSpoke" {
+		s.Hubs = slices.Sorted(slices.Values(t.Hubs))
+	}
 	// An octet in the manifests is older than anything a node remembers.
 	known := map[string]int{}
 	taken := map[int]bool{}

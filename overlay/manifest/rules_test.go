@@ -298,7 +298,6 @@ func TestRules(t *testing.T) {
 		{"a spoke is a member", topology, "topology: {mode: HubAndSpoke, hubs: [a], spokes: [c]}", Error, redID, "spec.topology.spokes[0]", "not one of the slice's clusters"},
 		{"a spoke is there once", topology, "topology: {mode: HubAndSpoke, hubs: [a], spokes: [b, b]}", Error, redID, "spec.topology.spokes[1]", "twice"},
 		{"a spoke is no hub", topology, "topology: {mode: HubAndSpoke, hubs: [a], spokes: [a]}", Error, redID, "spec.topology.spokes[0]", "is a hub"},
-		{"hub and spoke is served as a full mesh", topology, "topology: {mode: HubAndSpoke, hubs: [a], spokes: [b]}", Warning, redID, "spec.topology.mode", "full mesh"},
 		// SliceConfig: name
 		{"a long slice name is said", "metadata: {name: dyn, namespace: ks-demo}\nspec:\n", "metadata: {name: abcdefghijklmnop, namespace: ks-demo}\nspec:\n", Warning, "SliceConfig ks-demo/abcdefghijklmnop", "metadata.name", "15 characters"},
 		{"a slice name is a label", "metadata: {name: red, namespace: ks-demo}\nspec:\n  overlay", "metadata: {name: r.ed, namespace: ks-demo}\nspec:\n  overlay", Error, "SliceConfig ks-demo/r.ed", "metadata.name", "not a DNS label"},

@@ -352,5 +352,4 @@ func (b *builder) checkTopology(o *Object, spec *SliceConfigSpec) {
 		}
 		b.checkMember(o, spec, field, s, false)
 	}
-	b.warn(o, "spec.topology.mode", "HubAndSpoke is served as a full mesh: spokes reach each other directly")
 }

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// A pathLab is a mesh of sites with several nodes each, all real daemons on
+// loopback, with one slice and one echo service behind the last node of the
+// last site.
+type pathLab struct {
+	t     *testing.T
+	dir   string
+	nodes map[string]*labNode // by site/node
+	order []*labNode
+	echo  *echoService
+	cable *cable
+	hubs  []string
+}
+
+type labNode struct {
+	*demoNode
+	id      overlay.NodeID
+	gateway bool
+	proxy   string
+}
+
+// labSite is a site with so many nodes g1, g2 ..., the first of them gateways.
+type labSite struct {
+	name            string
+	gateways, nodes int
+}
+
+func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	t.Setenv(asProgram, "1")
+	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t), hubs: hubs}
+	t.Cleanup(l.close)
+	var names []string
+	for _, s := range sites {
+		names = append(names, s.name)
+	}
+	topology := ""
+	if len(hubs) > 0 {
+		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
+	}
+	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, strings.Join(names, ", "), topology))
+	authority := stateDir(filepath.Join(dir, "ca"))
+	if err := initAuthority(authority, "lab", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, s := range sites {
+		count += s.nodes
+	}
+	ports, err := freePorts(3 * count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sites {
+		for i := range s.nodes {
+			at := 3 * len(l.order)
+			l.addNode(authority, ports[at:at+3], overlay.NodeID{Site: s.name, Node: fmt.Sprintf("g%d", i+1)}, i, i < s.gateways)
+		}
+	}
+	for i, n := range l.order {
+		l.writeConfig(n, i == len(l.order)-1)
+	}
+	for _, n := range l.order {
+		if err := n.start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
+const labManifests = `apiVersion: controller.kubeslice.io/v1alpha1
+kind: SliceConfig
+metadata: {name: lab, namespace: kubeslice-lab}
+spec:
+  sliceSubnet: 10.190.0.0/16
+  sliceType: Application
+  sliceGatewayProvider: {sliceGatewayType: Wireguard, sliceCaType: Local}
+  sliceIpamType: Static
+  clusters: [%s]
+  standardQosProfileName: profile1
+  namespaceIsolationProfile:
+    applicationNamespaces: [{namespace: lab, clusters: ['*']}]
+%s
+---
+apiVersion: controller.kubeslice.io/v1alpha1
+kind: SliceQoSConfig
+metadata: {name: profile1, namespace: kubeslice-lab}
+spec: {queueType: HTB, priority: 1, tcType: BANDWIDTH_CONTROL, bandwidthCeilingKbps: 500000, bandwidthGuaranteedKbps: 20000, dscpClass: AF11}
+---
+apiVersion: networking.kubeslice.io/v1beta1
+kind: ServiceExport
+metadata: {name: echo, namespace: lab}
+spec:
+  slice: lab
+  selector: {matchLabels: {app: echo}}
+  ports:
+  - {name: udp, containerPort: 7000, protocol: UDP}
+  - {name: tcp, containerPort: 7001, protocol: TCP}
+`
+
+func (l *pathLab) write(name, text string) {
+	l.t.Helper()
+	path := filepath.Join(l.dir, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *pathLab) addNode(authority stateDir, ports []string, id overlay.NodeID, index int, gateway bool) {
+	l.t.Helper()
+	base := filepath.Join(l.dir, id.Site+"-"+id.Node)
+	n := &labNode{
+		demoNode: &demoNode{site: id.String(), config: base + ".yaml", socket: base + ".sock", logFile: base + ".log", tunnel: ports[0], gossip: ports[1]},
+		id:       id, gateway: gateway, proxy: ports[2],
+	}
+	state := stateDir(base)
+	request, err := requestIdentity(state)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	s := signing{authority: authority, manifests: []string{filepath.Join(l.dir, "manifests")}, id: id, index: index, plain: !gateway, life: certLife}
+	bundle, err := s.sign(request, time.Now())
+	if err == nil {
+		_, err = installBundle(state, bundle, time.Now)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.nodes[id.String()] = n
+	l.order = append(l.order, n)
+}
+
+func (l *pathLab) writeConfig(n *labNode, publish bool) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: 1\nmesh: lab\nsite: %s\nnode: %s\nlisten: %s\n", n.id.Site, n.id.Node, n.tunnel)
+	fmt.Fprintf(&b, "advertise: [\"%s\"]\n", l.cable.plug(n.id.String(), n.tunnel))
+	fmt.Fprintf(&b, "gossip:\n  listen: %s\n  join:\n", n.gossip)
+	for _, o := range l.order {
+		if o != n {
+			fmt.Fprintf(&b, "  - %s\n", o.gossip)
+		}
+	}
+	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", strings.TrimSuffix(n.config, ".yaml"), n.socket, n.proxy)
+	if publish {
+		fmt.Fprintf(&b, "publish:\n- {slice: lab, namespace: lab, service: echo, backend: echo-0, ports: [{name: udp, target: \"%s\"}, {name: tcp, target: \"%s\"}]}\n", l.echo.udp.LocalAddr(), l.echo.tcp.Addr())
+	}
+	l.write(filepath.Base(n.config), b.String())
+}
+
+func (l *pathLab) close() {
+	for _, n := range l.order {
+		n.interrupt()
+	}
+	for _, n := range l.order {
+		l.ended(n)
+	}
+	l.echo.close()
+	l.cable.close()
+	if l.t.Failed() {
+		for _, n := range l.order {
+			l.t.Logf("log of %v:\n%s", n.id, n.tail())
+		}
+	}
+	if err := os.RemoveAll(l.dir); err != nil {
+		l.t.Error(err)
+	}
+}
+
+// ended waits for the end of a node that was told to. How long that may take is
+// not what these tests are about.
+func (l *pathLab) ended(n *labNode) {
+	l.t.Helper()
+	if n.exited == nil {
+		return // killed
+	}
+	select {
+	case err := <-n.exited:
+		if err != nil {
+			l.t.Errorf("the daemon of %v: %v", n.id, err)
+		}
+	case <-time.After(patience):
+		l.t.Errorf("the daemon of %v does not end", n.id)
+		_ = n.process.Process.Kill()
+	}
+	n.exited = nil
+}
+
+// until asks again and again until ok says yes.
+func (l *pathLab) until(what string, ok func() bool) {
+	l.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			l.t.Fatalf("waited %v in vain: %s", patience, what)
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *pathLab) node(name string) *labNode { return l.nodes[name] }
+
+func (l *pathLab) status(n *labNode) (SliceStatus, bool) {
+	s, err := newClient(n.socket).status(l.t.Context())
+	if err != nil || len(s.Slices) != 1 {
+		return SliceStatus{}, false
+	}
+	return s.Slices[0], true
+}
+
+// settled reports whether all nodes know each other and all links are up.
+func (l *pathLab) settled() bool {
+	for _, n := range l.order {
+		s, ok := l.status(n)
+		if !ok || len(s.Peers) == 0 {
+			return false
+		}
+		for _, p := range s.Peers {
+			if p.Link != nil && !p.Link.Up {
+				return false
+			}
+		}
+		if n != l.order[len(l.order)-1] && len(s.Services) == 0 {
+			return false
+		}
+	}
+	// Every node has all that it peers with.
+	for _, n := range l.order {
+		s, _ := l.status(n)
+		want := 0
+		for _, o := range l.order {
+			adjacent := len(l.hubs) == 0 || slices.Contains(l.hubs, o.id.Site) || slices.Contains(l.hubs, n.id.Site)
+			if o != n && (o.id.Site == n.id.Site || o.gateway && n.gateway && adjacent) {
+				want++
+			}
+		}
+		if len(s.Peers) != want {
+			return false
+		}
+	}
+	return true
+}
+
+// carrier returns the gateway of its own site through which a node reaches an
+// address.
+func (l *pathLab) carrier(n *labNode, addr netip.Addr) *labNode {
+	s, _ := l.status(n)
+	best, bits := "", -1
+	for _, p := range s.Peers {
+		for _, x := range p.Prefixes {
+			if x.Contains(addr) && x.Bits() > bits {
+				best, bits = p.Site+"/"+p.Node, x.Bits()
+			}
+		}
+	}
+	return l.nodes[best]
+}
+
+// carried returns how many bytes a node has exchanged with each of its peers.
+func (l *pathLab) carried(n *labNode) map[string]uint64 {
+	out := make(map[string]uint64)
+	s, _ := l.status(n)
+	for _, p := range s.Peers {
+		out[p.Site+"/"+p.Node] = p.RxBytes + p.TxBytes
+	}
+	return out
+}
+
+// echoAddr returns the address of the echo service.
+func (l *pathLab) echoAddr(n *labNode) netip.Addr {
+	s, _ := l.status(n)
+	for _, x := range s.Services {
+		for _, e := range x.Endpoints {
+			return e.Address
+		}
+	}
+	return netip.Addr{}
+}
+
+func (n *labNode) kill(t *testing.T) {
+	t.Helper()
+	if err := n.process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-n.done
+	n.exited = nil // its exit code is the signal's
+}

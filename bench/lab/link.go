@@ -146,3 +146,16 @@ func (l Link) resend(rng *rand.Rand, size int) time.Duration {
 		rto = min(2*rto, rtoMax)
 	}
 }
+
+// Arrivals decides what comes of one packet: after how long each of its copies
+// that arrive whole does. None if it is lost.
+func (l Link) Arrivals(rng *rand.Rand) []time.Duration {
+	whole := l
+	whole.Corrupt = 0
+	whole.Loss = l.Loss + l.Corrupt - l.Loss*l.Corrupt // a damaged packet is as good as lost
+	var out []time.Duration
+	for _, a := range whole.carry(rng, nil) {
+		out = append(out, a.after)
+	}
+	return out
+}

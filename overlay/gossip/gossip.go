@@ -105,7 +105,7 @@ type Gossip struct {
 	asked  map[overlay.NodeID]question // the last one about an origin
 	seeds  []string
 
-	newcomers map[overlay.NodeID]newcomer
+	newcomers map[overlay.NodeID]time.Time // when to ask them, see greet
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -134,7 +134,7 @@ func New(cfg Config) (*Gossip, error) {
 		pace:    make(map[overlay.NodeID]*bucket),
 		asked:   make(map[overlay.NodeID]question),
 
-		newcomers: make(map[overlay.NodeID]newcomer),
+		newcomers: make(map[overlay.NodeID]time.Time),
 	}
 	g.refused.by = make(map[string]uint64)
 	g.members.init()

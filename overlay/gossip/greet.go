@@ -12,24 +12,18 @@ import (
 // exchanged summaries with the one that let it in. In a mesh of few, all others
 // send it theirs at once: nothing is faster. A summary is as long as the mesh is
 // large, and there are as many, so in a mesh of many only some do. The others
-// expect its news by broadcast, and ask it for that only which it has to say
-// itself, and only if nothing comes: each at another time, for it has to answer
-// them all.
+// expect its news by broadcast, and ask it afterwards for what they missed of
+// what it has to say itself: each at another time, in a packet that is answered
+// only if something is missing.
 const (
 	greeters = 32
 	// askSpread times the number of members is how long it takes until all have
-	// asked. A member answers 33 a second over a distance of 30 ms.
+	// asked: twenty a second.
 	askSpread = 50 * time.Millisecond
 	// maxNewcomers bounds those to be asked. In a mesh that comes together, of
 	// more than so many, the rest are found by summaries.
 	maxNewcomers = 1024
 )
-
-// A newcomer is to be asked at a time, unless it is heard of before.
-type newcomer struct {
-	at     time.Time
-	newest overlay.Version // what was seen of it when it came
-}
 
 // greet tells a new member what is known here, or remembers to ask it. It is
 // called with memberlist's lock held.
@@ -39,7 +33,7 @@ func (g *Gossip) greet(name string) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if len(g.newcomers) < maxNewcomers {
-			g.newcomers[id] = newcomer{time.Now().Add(rand.N(askSpread * time.Duration(n))), g.ledger.Newest(id)}
+			g.newcomers[id] = time.Now().Add(rand.N(askSpread * time.Duration(n)))
 		}
 		return
 	}
@@ -48,22 +42,22 @@ func (g *Gossip) greet(name string) {
 	}
 }
 
-// askNewcomers asks those whose time has come and of whom nothing was heard.
-func (g *Gossip) askNewcomers() {
-	g.mu.Lock()
+// askNewcomers asks those whose time has come.
+func (g *Gossip) askNewcomers(n *network) {
 	var ask []want
-	for id, n := range g.newcomers {
-		if time.Now().Before(n.at) {
-			continue
-		}
-		delete(g.newcomers, id)
-		if g.ledger.Newest(id) == n.newest {
+	g.mu.Lock()
+	for id, at := range g.newcomers {
+		if !time.Now().Before(at) {
+			delete(g.newcomers, id)
 			ask = append(ask, want{origin: id, marks: g.ledger.Marks(id)})
 		}
 	}
 	g.mu.Unlock()
 	for _, w := range ask {
-		g.sendTo(w.origin.String(), g.wantMessages([]want{w}, false))
+		messages := g.wantMessages([]want{w}, false)
+		small := len(messages) == 1 && len(messages[0]) <= n.packetRoom
+		// When the outbox is full, summaries have to do.
+		g.queues.send(job{to: w.origin.String(), make: func() [][]byte { return messages }, packet: small})
 	}
 }
 

@@ -53,11 +53,20 @@ type Member struct {
 type members struct {
 	mu       sync.Mutex // guards what follows; taken under memberlist's lock
 	live     map[string]*memberlist.Node
-	gone     map[string]netip.AddrPort
+	gone     map[string]departed
 	unproven map[string]bool
 	proofs   map[[32]byte]bool
 	twins    map[string]twin
 }
+
+// departed is where a member was. died is zero if it said that it leaves.
+type departed struct {
+	addr netip.AddrPort
+	died time.Time
+}
+
+// lostFor is how long a member that died without a word is looked for.
+const lostFor = time.Hour
 
 // twin is what was seen of a live name at a second address.
 type twin struct {
@@ -93,7 +102,7 @@ func (m *members) twin(name string, now time.Time) bool {
 
 func (m *members) init() {
 	m.live = make(map[string]*memberlist.Node)
-	m.gone = make(map[string]netip.AddrPort)
+	m.gone = make(map[string]departed)
 	m.unproven = make(map[string]bool)
 	m.proofs = make(map[[32]byte]bool)
 	m.twins = make(map[string]twin)
@@ -120,7 +129,11 @@ func (m *members) remove(n *memberlist.Node) {
 	delete(m.live, n.Name)
 	delete(m.unproven, n.Name)
 	if len(m.gone) < maxGone {
-		m.gone[n.Name] = addrOf(n)
+		d := departed{addr: addrOf(n)}
+		if n.State != memberlist.StateLeft {
+			d.died = time.Now()
+		}
+		m.gone[n.Name] = d
 	}
 }
 
@@ -148,6 +161,21 @@ func (m *members) withoutMembers(set map[netip.AddrPort]bool) {
 	}
 }
 
+// lost returns the address of some member that died lately.
+func (m *members) lost() (addr netip.AddrPort, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, d := range m.gone { // in random order
+		if !d.died.IsZero() && time.Since(d.died) < lostFor {
+			return d.addr, true
+		}
+		if !d.died.IsZero() {
+			m.gone[name] = departed{addr: d.addr}
+		}
+	}
+	return addr, false
+}
+
 // count returns how many members are live, this node included.
 func (m *members) count() int {
 	m.mu.Lock()
@@ -172,8 +200,8 @@ func (g *Gossip) Members() []Member {
 		out = append(out, Member{Name: name, Addr: addrOf(n)})
 		metas[name] = n.Meta
 	}
-	for name, addr := range m.gone {
-		out = append(out, Member{Name: name, Addr: addr, State: StateGone})
+	for name, d := range m.gone {
+		out = append(out, Member{Name: name, Addr: d.addr, State: StateGone})
 	}
 	m.mu.Unlock()
 	for i := range out {

@@ -119,7 +119,10 @@ func (g *Gossip) compareRevocations(n *network) {
 	g.mu.Lock()
 	var wants []want
 	for _, id := range g.ledger.Origins() {
-		if marks := g.ledger.Marks(id); id.Site == "" && len(marks) > 0 {
+		if id.Site != "" {
+			continue // a node; issuers have no site
+		}
+		if marks := g.ledger.Marks(id); len(marks) > 0 {
 			wants = append(wants, want{origin: id, marks: marks})
 		}
 	}

@@ -31,11 +31,18 @@ const (
 	// its metadata says whose it is.
 	reclaimTime = time.Second
 
-	leaveTime     = time.Second
-	joinFirst     = 100 * time.Millisecond
-	joinSlowest   = 500 * time.Millisecond
-	joinMissing   = 500 * time.Millisecond // seeds that are not members, while there are others
-	joinQuiet     = 15 * time.Second       // a seed that answered, but under another address
+	leaveTime   = time.Second
+	joinFirst   = 100 * time.Millisecond
+	joinSlowest = 500 * time.Millisecond
+	joinMissing = 500 * time.Millisecond // seeds that are not members, while there are others
+	// A seed that answered and is no member answers under another address, or the
+	// two have taken each other for dead and are about to find out.
+	joinAgain = time.Second // doubles up to joinQuiet
+	joinQuiet = 15 * time.Second
+	// So many members of all look for one that died, in every joinMissing. It may
+	// hear them and not be heard: then nothing tells it that it counts as dead,
+	// and nobody else would ask until the next exchange of everything.
+	lookForLost   = 2
 	maintainEvery = 5 * time.Second
 	senders       = 4
 	maxSeeds      = 64
@@ -172,7 +179,7 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 	for {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
-		g.askNewcomers()
+		g.askNewcomers(n)
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {
@@ -195,7 +202,7 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 // once a second, which repeats it by itself after one.
 func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 	backoff := joinFirst
-	answered := make(map[netip.AddrPort]time.Time)
+	before := make(map[netip.AddrPort]answered)
 	for {
 		alone := g.members.count() <= 1
 		wait := joinMissing
@@ -206,7 +213,7 @@ func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 			backoff = joinFirst
 		}
 		began := time.Now()
-		g.joinMissing(ctx, n, alone, answered)
+		g.joinMissing(ctx, n, alone, before)
 		if alone && g.members.count() > 1 {
 			wait = joinMissing
 		}
@@ -223,16 +230,33 @@ func (g *Gossip) joinLoop(ctx context.Context, n *network) {
 	}
 }
 
-// joinMissing tries every seed that is not a member, all at once.
-func (g *Gossip) joinMissing(ctx context.Context, n *network, alone bool, answered map[netip.AddrPort]time.Time) {
+// answered is when a seed answered, and for how long it is left alone then.
+type answered struct {
+	at    time.Time
+	quiet time.Duration
+}
+
+// joinMissing tries every seed that is not a member, and sometimes a member that
+// died, all at once.
+func (g *Gossip) joinMissing(ctx context.Context, n *network, alone bool, before map[netip.AddrPort]answered) {
 	missing := g.resolveSeeds(ctx)
 	delete(missing, n.transport.advertise)
+	if rand.IntN(g.members.count()) < lookForLost {
+		if addr, ok := g.members.lost(); ok {
+			missing[addr] = true
+		}
+	}
 	g.members.withoutMembers(missing)
+	for addr := range before {
+		if !missing[addr] {
+			delete(before, addr)
+		}
+	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for addr := range missing {
 		mu.Lock()
-		quiet := !alone && time.Since(answered[addr]) < joinQuiet
+		quiet := !alone && time.Since(before[addr].at) < before[addr].quiet
 		mu.Unlock()
 		if quiet {
 			continue
@@ -243,7 +267,7 @@ func (g *Gossip) joinMissing(ctx context.Context, n *network, alone bool, answer
 				return
 			}
 			mu.Lock()
-			answered[addr] = time.Now()
+			before[addr] = answered{time.Now(), min(max(2*before[addr].quiet, joinAgain), joinQuiet)}
 			mu.Unlock()
 		})
 	}

@@ -18,6 +18,10 @@ BENCHTIME ?= 0.5s
 # How often bench-failover tries each failure.
 TRIALS ?= 30
 
+# The size of bench-mesh's meshes: time and memory grow with the square of it.
+MEMBERS ?= 300
+STALLED ?= 10m
+
 # A user without a home directory (nobody, a CI container) still builds: the
 # caches then live inside the checkout.
 writable = $(shell d="$$($(GO) env $(1) 2>/dev/null)"; [ -n "$$d" ] && mkdir -p "$$d" 2>/dev/null && [ -w "$$d" ] && echo yes)
@@ -29,10 +33,10 @@ export GOMODCACHE := $(CURDIR)/.cache/mod
 export GOFLAGS := $(GOFLAGS) -modcacherw
 endif
 
-SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover bench-mesh peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -78,6 +82,9 @@ bench-failover: ## what the failure of a gateway costs, 30 trials of each (a qua
 	@mkdir -p .cache
 	@$(GO) test -count=1 -timeout 60m -v -run 'IsReplaced|LosesNothing|DrainsByItself|IsBackSoon' ./cmd/slicewire \
 		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
+
+bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (300: six minutes, 2 GB)
+	$(GO) test -count=1 -timeout 10h -v -run 'InFiveSeconds|NotTakenForDead|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)
 
 peers: build
 	@bench/peers/install $(PEERS)

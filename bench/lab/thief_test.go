@@ -127,6 +127,10 @@ func seen(nodes []*Node) map[overlay.NodeID]map[overlay.Key]overlay.Version {
 }
 
 func TestAThiefOfTheGossipKeyChangesNoFact(t *testing.T) {
+	rounds := uint32(100)
+	if raced {
+		rounds = 10
+	}
 	story(t, 12, func(w *world) {
 		w.start(w.nodes...)
 		w.within(5*time.Second, "everything is known to all 12", func() bool { return equal(w.nodes, 48) })
@@ -136,7 +140,7 @@ func TestAThiefOfTheGossipKeyChangesNoFact(t *testing.T) {
 		began, alarm := time.Now(), time.Duration(0)
 		// Twenty seconds of storm: every member is said to be suspect, dead and elsewhere,
 		// at ever greater incarnations, to every other.
-		for round := range uint32(100) {
+		for round := range rounds {
 			for i, to := range w.nodes {
 				victim := w.nodes[(i+1+int(round)%11)%12]
 				name := victim.ID.String()

@@ -71,9 +71,12 @@ type NodeBody struct {
 	Endpoints []netip.AddrPort // UDP, best first
 }
 
-// KeyBody is a WireGuard (Curve25519) public key.
+// KeyBody is the WireGuard (Curve25519) public key that a node sends with, and
+// while keys change the one that it takes as well and will send with next.
 type KeyBody struct {
-	PublicKey [32]byte
+	PublicKey  [32]byte
+	Generation uint64   // of PublicKey
+	Next       SliceKey // zero: none
 }
 
 // PrefixBody lists what a node delivers on a slice.

@@ -113,6 +113,7 @@ type daemon struct {
 	want   desired
 	given  given
 	slices map[string]*sliceNode
+	turned chan struct{} // level-triggered: keys have come one step on
 	faults chan error
 
 	workloads []*workload   // admitted and not ended
@@ -138,6 +139,7 @@ type sliceView struct {
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View
+	keys       KeyStatus
 	workloads  []WorkloadStatus // but for their counters
 }
 
@@ -217,7 +219,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
+		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {

@@ -103,9 +103,10 @@ type RevocationBody struct {
 	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
 }
 
-// IssuerBody says where certificates are asked for.
+// IssuerBody says where certificates and the key of the gossip are asked for.
 type IssuerBody struct {
 	Endpoints []netip.AddrPort // TCP, best first
+	Keys      uint64           // version of the gossip's key that is handed out there; 0: the mesh's first
 }
 
 // Authority is what a verified certificate allows its holder to say.

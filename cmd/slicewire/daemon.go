@@ -98,6 +98,7 @@ type daemon struct {
 	state   stateDir
 	id      *identity
 	issue   *issuance // nil: this node certifies nobody
+	keys    *gossipKeys
 	gossip  *gossip.Gossip
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
@@ -292,6 +293,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
 		{"certificate", d.renewals},
+		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
 	}
 	if d.issue != nil {
@@ -310,6 +312,10 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 
 // openGossip makes the gossip with what was known before this start.
 func (d *daemon) openGossip() error {
+	var err error
+	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
+		return err
+	}
 	epoch, err := d.state.nextEpoch(d.started)
 	if err != nil {
 		return err
@@ -319,7 +325,7 @@ func (d *daemon) openGossip() error {
 		return err
 	}
 	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.id.gossipKey, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
+		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
 		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
 	})
 	if err != nil {

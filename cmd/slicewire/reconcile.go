@@ -193,6 +193,7 @@ func (d *daemon) reconcile() error {
 	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
 
 	records := d.gossip.Records()
+	d.noticeKeys(records)
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())

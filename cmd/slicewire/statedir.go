@@ -22,20 +22,21 @@ type stateDir string
 
 // Names of the files. Folders are made as needed.
 const (
-	fileNodeKey   = "node.key"
-	fileNodeCert  = "node.crt"
-	fileCACert    = "ca.crt"
-	fileGossipKey = "gossip.key"
-	fileIssuerKey = "issuer.key"
-	fileIssuer    = "issuer.crt"
-	fileTokens    = "tokens.json"
-	fileClock     = "clock"
-	fileEpoch     = "epoch"
-	fileRecords   = "records"
-	fileAddresses = "addresses.json"
-	fileCordon    = "cordon.json"
-	fileLock      = "lock"
-	dirWireGuard  = "wireguard"
+	fileNodeKey    = "node.key"
+	fileNodeCert   = "node.crt"
+	fileCACert     = "ca.crt"
+	fileGossipKey  = "gossip.key"
+	fileGossipRing = "gossip.json"
+	fileIssuerKey  = "issuer.key"
+	fileIssuer     = "issuer.crt"
+	fileTokens     = "tokens.json"
+	fileClock      = "clock"
+	fileEpoch      = "epoch"
+	fileRecords    = "records"
+	fileAddresses  = "addresses.json"
+	fileCordon     = "cordon.json"
+	fileLock       = "lock"
+	dirWireGuard   = "wireguard"
 )
 
 // maxStateFile bounds what is read back: nothing written here comes near it.

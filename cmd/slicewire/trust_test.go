@@ -31,6 +31,11 @@ func (f *trusting) Renew(context.Context) (RenewReply, error) {
 	f.asked = append(f.asked, "renew")
 	return RenewReply{}, nil
 }
+func (f *trusting) RotateGossipKey(context.Context, GossipKeyRequest) (GossipKeyReply, error) {
+	f.asked = append(f.asked, "gossip-key")
+	return GossipKeyReply{}, nil
+}
+
 func (f *trusting) Revoke(context.Context, RevokeRequest) error {
 	f.asked = append(f.asked, "revoke")
 	return nil
@@ -51,6 +56,8 @@ func TestWhoMayChangeWhoIsTrusted(t *testing.T) {
 		{"renewing is for the owner", "renew", `{}`, &own, http.StatusOK, true},
 		{"revoking is not for others", "revoke", `{}`, &other, http.StatusForbidden, false},
 		{"revoking is for the owner", "revoke", `{}`, &own, http.StatusOK, true},
+		{"changing the gossip key is not for others", "gossip-key", `{}`, &other, http.StatusForbidden, false},
+		{"changing the gossip key is for the owner", "gossip-key", `{}`, &own, http.StatusOK, true},
 		{"nonsense is refused", "revoke", `[`, &own, http.StatusBadRequest, false},
 		{"and so is much of it", "token", `{"node":"` + strings.Repeat("x", maxRequestBody), &own, http.StatusBadRequest, false},
 	} {

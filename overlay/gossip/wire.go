@@ -21,7 +21,7 @@ package gossip
 //	          u16 n, n × (str name, u8 families, [4 bytes], [16 bytes])
 //	                     families: 1 IPv4, 2 IPv6, 3 both
 //	revocation = i64 seconds since 1970          0 for a key
-//	issuer  = as node
+//	issuer  = as node, [u64 version of the key, if not 0]
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -167,6 +167,9 @@ func (w *writer) payload(r overlay.Record) {
 		w.endpoints(r.Node.Endpoints)
 	case r.Key.Kind == overlay.KindIssuer && r.Issuer != nil:
 		w.endpoints(r.Issuer.Endpoints)
+		if r.Issuer.Keys != 0 {
+			w.u64(r.Issuer.Keys)
+		}
 	case r.Key.Kind == overlay.KindKey && r.WGKey != nil:
 		w.keys(r.WGKey)
 	case r.Key.Kind == overlay.KindPrefix && r.Prefix != nil:
@@ -284,6 +287,10 @@ func (r *reader) into(rec *overlay.Record) {
 		rec.Node = &overlay.NodeBody{Endpoints: r.endpoints()}
 	case overlay.KindIssuer:
 		rec.Issuer = &overlay.IssuerBody{Endpoints: r.endpoints()}
+		if len(r.b) > 0 {
+			rec.Issuer.Keys = r.u64()
+			r.bad = r.bad || rec.Issuer.Keys == 0
+		}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}
 		seconds := r.u64()

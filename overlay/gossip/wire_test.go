@@ -63,7 +63,7 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
 		}
 	case overlay.KindIssuer:
-		r.Issuer = &overlay.IssuerBody{}
+		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
 		for range rng.IntN(20) {
 			r.Issuer.Endpoints = append(r.Issuer.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}

@@ -235,6 +235,9 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	undo = append(undo, release)
+	if err := d.state.sweep(); err != nil {
+		return nil, nil, nil, err
+	}
 	if d.id, err = loadIdentity(d.state, d.want.file.Mesh, wall); err != nil {
 		return nil, nil, nil, err
 	}

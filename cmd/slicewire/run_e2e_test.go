@@ -35,6 +35,8 @@ func probe(what string) {
 			}
 			c.Close()
 			fmt.Printf("%s %s: reached\n", network, addr)
+		case "state": // FOLDER
+			writeState(arg)
 		case "serve": // ADDRESS
 			l, err := net.Listen("tcp", arg)
 			if err != nil {

@@ -81,9 +81,12 @@ func (d stateDir) write(name string, data []byte) error {
 	return nil
 }
 
+// tempPattern matches the temporary files of a file's writes.
+func tempPattern(name string) string { return "." + name + ".*" }
+
 func writeAtomic(path string, data []byte) error {
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	tmp, err := os.CreateTemp(dir, tempPattern(filepath.Base(path)))
 	if err != nil {
 		return err
 	}
@@ -101,6 +104,27 @@ func writeAtomic(path string, data []byte) error {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// sweep removes what writes that were cut short have left behind. The folder is
+// locked: nobody writes meanwhile.
+func (d stateDir) sweep() error {
+	var errs []error
+	for _, dir := range []string{".", dirWireGuard} {
+		entries, err := os.ReadDir(d.path(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if left, _ := filepath.Match(tempPattern("*"), e.Name()); left && e.Type().IsRegular() {
+				errs = append(errs, os.Remove(filepath.Join(d.path(dir), e.Name())))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tidy the state folder: %w", err)
+	}
+	return nil
 }
 
 func syncDir(dir string) error {
@@ -134,7 +158,8 @@ func (d stateDir) epoch() (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("read the boot counter %s: %w", d.path(fileEpoch), err)
+		return 0, fmt.Errorf("the boot counter is damaged: write %d into %s, or any number above the last boot's, and start again (%w)",
+			time.Now().Unix(), d.path(fileEpoch), err)
 	}
 	return n, nil
 }

@@ -42,9 +42,14 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// A Tunnel is one slice's part of this node: its key and its peers.
+// A Tunnel is one slice's part of this node: its key and its peers. While keys
+// change a slice has two, of different generations, which agree in everything
+// but their keys: what the slice sends goes out by one of them, and what comes
+// in by either is taken. That takes an Inside that is a Waker.
 type Tunnel struct {
 	Slice      string
+	Generation uint64      // of the keys; peers have theirs of the same
+	Passive    bool        // the slice's other tunnel sends
 	Tag        overlay.Tag // of this node; peers with Probe need it
 	PrivateKey [32]byte
 	MTU        int // of inner packets, in bytes; 0 means overlay.DefaultMTU
@@ -53,6 +58,9 @@ type Tunnel struct {
 	// gone from Set, has another Inside, or Run ends.
 	Inside Link
 	Peers  []Peer
+	// Missing are nodes that would be peers with Probe if they had a key of this
+	// generation: there is no link to them.
+	Missing []overlay.Tag
 	// Paths says which prefixes each peer has while the links are as given. It is
 	// asked whenever what is known of them changes, and must be pure and quick.
 	// nil: the Prefixes of Peers, always.
@@ -76,22 +84,48 @@ type Peer struct {
 }
 
 func validateAll(tunnels []Tunnel) error {
-	names := make(map[string]bool)
+	bySlice := make(map[string][]*Tunnel)
 	keys := make(map[[32]byte]string)
 	for i := range tunnels {
 		t := &tunnels[i]
-		if names[t.Slice] {
-			return fmt.Errorf("tunnel %q: set twice", t.Slice)
-		}
-		names[t.Slice] = true
 		if err := t.validate(); err != nil {
 			return fmt.Errorf("tunnel %q: %w", t.Slice, err)
 		}
+		bySlice[t.Slice] = append(bySlice[t.Slice], t)
 		own := PublicKey(t.PrivateKey)
 		if other, ok := keys[own]; ok {
 			return fmt.Errorf("tunnel %q: same key as %q: initiations could not be told apart", t.Slice, other)
 		}
 		keys[own] = t.Slice
+	}
+	for name, all := range bySlice {
+		if err := validateTogether(all); err != nil {
+			return fmt.Errorf("tunnel %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// validateTogether checks the tunnels of one slice.
+func validateTogether(all []*Tunnel) error {
+	t := all[0]
+	if len(all) == 1 {
+		if t.Passive {
+			return errors.New("passive, and the only one")
+		}
+		return nil
+	}
+	_, wakes := t.Inside.(Waker)
+	other := all[1]
+	switch {
+	case len(all) > 2 || t.Generation == other.Generation:
+		return errors.New("set twice")
+	case t.Passive == other.Passive:
+		return errors.New("one of two tunnels sends")
+	case t.Inside != other.Inside || t.Tag != other.Tag:
+		return errors.New("two tunnels with different insides or tags")
+	case !wakes:
+		return errors.New("the inside link cannot be woken for a change of keys")
 	}
 	return nil
 }
@@ -154,5 +188,6 @@ func (t Tunnel) clone() Tunnel {
 		peers[i] = p
 	}
 	t.Peers = peers
+	t.Missing = append([]overlay.Tag(nil), t.Missing...)
 	return t
 }

@@ -1,5 +1,6 @@
 // Package gateway is the encrypted side of a node: one WireGuard device per
-// slice, each with its own keys, all behind one UDP socket.
+// slice, each with its own keys, all behind one UDP socket. While the keys of a
+// slice change it has two devices, for the old ones and the new (trunk.go).
 //
 // The life of a packet going outside:
 //

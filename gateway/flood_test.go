@@ -62,10 +62,10 @@ func TestLostCreditsComeBack(t *testing.T) {
 	p := newPair(t, "127.0.0.1:0", 64)
 	defer p.b.stop()
 	defer p.a.stop()
-	tun := p.a.running["red"]
+	tun := p.a.running[tunnelID{slice: "red"}]
 	for range 20 { // as if the device had swallowed them
 		tun.outside.take(defaultLimit())
-		p.b.running["red"].inside.take(defaultLimit())
+		p.b.running[tunnelID{slice: "red"}].inside.take(defaultLimit())
 		p.la.send(t, packet("10.1.1.1", "10.1.2.9", 1, 100))
 		p.lb.receive(t)
 	}
@@ -253,7 +253,7 @@ func TestASlowSliceDoesNotHoldUpAnother(t *testing.T) {
 	eventually(t, "handshakes", func() bool { return a.hasSession() && b.hasSession() })
 	// The stuck slice's device takes nothing from its queue: as if it had no
 	// processor.
-	stuck := b.running["stuck"]
+	stuck := b.running[tunnelID{slice: "stuck"}]
 	stuck.inside.mu.Lock()
 	defer stuck.inside.mu.Unlock()
 	for range queuePackets + 1000 {
@@ -265,7 +265,7 @@ func TestASlowSliceDoesNotHoldUpAnother(t *testing.T) {
 	got := lb[1].wrote.Load()
 	la[1].send(t, packet("10.1.1.1", "10.1.2.9", 1, 100))
 	eventually(t, "the live slice goes on", func() bool { return lb[1].wrote.Load() > got })
-	eventually(t, "the stuck slice drops", func() bool { return stuck.drops.Get(overlay.DropQueueFull) > 0 })
+	eventually(t, "the stuck slice drops", func() bool { return stuck.trunk.drops.Get(overlay.DropQueueFull) > 0 })
 	stuck.bind.mu.Lock()
 	bytes := stuck.bind.queue.bytes
 	stuck.bind.mu.Unlock()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,13 +29,14 @@ type Gateway struct {
 	mux  *mux
 	wake chan struct{} // capacity 1: there is somebody to greet
 
-	probed   chan struct{}             // capacity 1: probes have brought news
-	watching atomic.Pointer[[]*tunnel] // what runs, for the probing
+	probed   chan struct{}            // capacity 1: probes have brought news
+	watching atomic.Pointer[[]*trunk] // what runs, for the probing
 
 	mu      sync.Mutex
 	state   state
-	desired []Tunnel           // what Set said, in its order
-	running map[string]*tunnel // by slice, while running
+	desired []Tunnel // what Set said, in its order
+	running map[tunnelID]*tunnel
+	trunks  map[string]*trunk // by slice, of what runs
 	leaving bool
 }
 
@@ -64,7 +67,8 @@ func New(cfg Config) (*Gateway, error) {
 		mux:     newMux(s, s.inet6, cfg.Log),
 		wake:    make(chan struct{}, 1),
 		probed:  make(chan struct{}, 1),
-		running: make(map[string]*tunnel),
+		running: make(map[tunnelID]*tunnel),
+		trunks:  make(map[string]*trunk),
 	}, nil
 }
 
@@ -104,11 +108,12 @@ func (g *Gateway) Set(tunnels []Tunnel) error {
 
 // applyLocked makes what runs equal to what is desired.
 func (g *Gateway) applyLocked() error {
-	is := make(map[string]*Tunnel, len(g.desired))
+	is := make(map[tunnelID]bool, len(g.desired))
+	inside := make(map[string]Link)
 	known := make(map[netip.Addr]struct{})
 	for i := range g.desired {
 		t := &g.desired[i]
-		is[t.Slice] = t
+		is[t.id()], inside[t.Slice] = true, t.Inside
 		for _, p := range t.Peers {
 			for _, e := range p.Endpoints {
 				known[e.Addr()] = struct{}{}
@@ -116,27 +121,28 @@ func (g *Gateway) applyLocked() error {
 		}
 	}
 	g.mux.known.Store(&known)
-	for name, t := range g.running {
-		if want := is[name]; want == nil || want.Inside != t.conf.Inside {
-			g.closeLocked(name)
+	for id, t := range g.running {
+		if inside[id.slice] != t.trunk.inside {
+			g.closeLocked(id)
 		}
 	}
 	var errs []error
 	for i := range g.desired {
 		want := g.desired[i]
-		t := g.running[want.Slice]
-		if t == nil {
-			var err error
-			if t, err = newTunnel(want, g.mux, &g.cfg, g.news); err != nil {
-				errs = append(errs, fmt.Errorf("tunnel %q: %w", want.Slice, err))
-				continue
-			}
-			t.probes.setLeaving(g.leaving)
-			g.running[want.Slice] = t
-			g.bindsLocked() // before its first initiation can be answered
+		t, err := g.ensureLocked(&want)
+		if err == nil {
+			err = t.set(want, g.usable)
 		}
-		if err := t.set(want, g.usable); err != nil {
+		if err != nil {
 			errs = append(errs, fmt.Errorf("tunnel %q: %w", want.Slice, err))
+		}
+		if t != nil && !want.Passive {
+			t.lead()
+		}
+	}
+	for id := range g.running { // last, so that somebody sends all the time
+		if !is[id] {
+			g.closeLocked(id)
 		}
 	}
 	select {
@@ -147,11 +153,33 @@ func (g *Gateway) applyLocked() error {
 	return errors.Join(errs...)
 }
 
+// ensureLocked returns the running tunnel, opened if need be.
+func (g *Gateway) ensureLocked(want *Tunnel) (*tunnel, error) {
+	if t := g.running[want.id()]; t != nil {
+		return t, nil
+	}
+	k := g.trunks[want.Slice]
+	if k == nil {
+		k = newTrunk(want, g.cfg.Log, g.mux.now, g.news)
+		k.probes.setLeaving(g.leaving)
+	}
+	t, err := newTunnel(*want, k, g.mux, &g.cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.trunks[want.Slice], g.running[want.id()] = k, t
+	g.bindsLocked() // before its first initiation can be answered
+	return t, nil
+}
+
 // closeLocked ends a tunnel: first nothing more is led to it, then its device
 // goes, then what was learnt of it.
-func (g *Gateway) closeLocked(name string) {
-	t := g.running[name]
-	delete(g.running, name)
+func (g *Gateway) closeLocked(id tunnelID) {
+	t := g.running[id]
+	delete(g.running, id)
+	if len(t.trunk.tunnels) == 1 {
+		delete(g.trunks, id.slice)
+	}
 	g.bindsLocked()
 	t.close()
 	g.mux.index.forget(t.bind)
@@ -161,13 +189,12 @@ func (g *Gateway) closeLocked(name string) {
 // are watched.
 func (g *Gateway) bindsLocked() {
 	all := make([]*bind, 0, len(g.running))
-	tunnels := make([]*tunnel, 0, len(g.running))
 	for _, t := range g.running {
 		all = append(all, t.bind)
-		tunnels = append(tunnels, t)
 	}
+	trunks := slices.Collect(maps.Values(g.trunks))
 	g.mux.binds.Store(&all)
-	g.watching.Store(&tunnels)
+	g.watching.Store(&trunks)
 }
 
 // usable reports whether the socket's family can reach an address.
@@ -212,8 +239,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	g.mu.Lock()
 	g.state = stateEnded
-	for name := range g.running {
-		g.closeLocked(name)
+	for id := range g.running {
+		g.closeLocked(id)
 	}
 	for i := range g.desired {
 		err = errors.Join(err, g.desired[i].Inside.Close())

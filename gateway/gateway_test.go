@@ -156,13 +156,13 @@ func TestSetIsIdempotentAndRemoves(t *testing.T) {
 	p := newPair(t, "127.0.0.1:0", 64)
 	defer p.b.stop()
 	before := p.a.Status()[0].Peers[0].LastHandshake
-	old := p.a.running["red"]
+	old := p.a.running[tunnelID{slice: "red"}]
 	for range 5 {
 		p.a.set(p.confA)
 	}
 	p.la.send(t, packet("10.1.1.1", "10.1.2.9", 1, 100))
 	p.lb.receive(t)
-	if p.a.running["red"] != old || !p.a.Status()[0].Peers[0].LastHandshake.Equal(before) {
+	if p.a.running[tunnelID{slice: "red"}] != old || !p.a.Status()[0].Peers[0].LastHandshake.Equal(before) {
 		t.Error("setting the same again made something new")
 	}
 
@@ -292,7 +292,7 @@ func TestAPacketTooLongForADatagramIsCounted(t *testing.T) {
 	if got := p.lb.receive(t); sequence(got) != 2 || len(got) != innerMax {
 		t.Errorf("got packet %d of %d bytes", sequence(got), len(got))
 	}
-	if n := p.a.running["red"].drops.Get(overlay.DropTooBig); n != 1 {
+	if n := p.a.running[tunnelID{slice: "red"}].trunk.drops.Get(overlay.DropTooBig); n != 1 {
 		t.Errorf("%d counted", n)
 	}
 }

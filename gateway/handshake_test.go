@@ -177,10 +177,10 @@ func TestAPeerThatComesLaterIsReachedAtOnce(t *testing.T) {
 		t.Errorf("dark for %v", dark)
 	}
 	// What the survivor sent to nobody was bounded, not queued.
-	if n := a.running["red"].drops.Get(overlay.DropQueueFull); n == 0 {
+	if n := a.running[tunnelID{slice: "red"}].trunk.drops.Get(overlay.DropQueueFull); n == 0 {
 		t.Error("packets to a silent peer were not bounded")
 	}
-	eventually(t, "the gate opens", func() bool { return a.running["red"].inner.gate.Load() == nil })
+	eventually(t, "the gate opens", func() bool { return a.running[tunnelID{slice: "red"}].inner.gate.Load() == nil })
 }
 
 // A nat forwards datagrams between one node and the world from a port that it

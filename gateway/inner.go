@@ -45,7 +45,7 @@ type inner struct {
 	outside *governor // taken when packets are read
 	inside  *governor // given back when packets are written
 	gate    atomic.Pointer[gate]
-	probes  *prober
+	lane    *lane
 	mtu     atomic.Int32
 
 	ready  chan struct{} // closed when the peers are set: before, there is nobody to send to
@@ -57,9 +57,9 @@ type inner struct {
 
 var _ tun.Device = (*inner)(nil)
 
-func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor, probes *prober) *inner {
+func newInner(link Link, mtu int, log *slog.Logger, drops *overlay.Drops, outside, inside *governor, lane *lane) *inner {
 	t := &inner{
-		link: link, log: log, drops: drops, outside: outside, inside: inside, probes: probes,
+		link: link, log: log, drops: drops, outside: outside, inside: inside, lane: lane,
 		events: make(chan tun.Event, 1), ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	t.mtu.Store(int32(mtu))
@@ -80,7 +80,7 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	if !t.outside.wait(t.done) {
 		return 0, os.ErrClosed
 	}
-	if n, leave := t.probes.fill(bufs, sizes); n > 0 {
+	if n, leave := t.lane.fill(bufs, sizes); n > 0 {
 		t.outside.take(leave)
 		return n, nil
 	}
@@ -107,7 +107,7 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		}
 	}
 	t.outside.take(taken)
-	t.probes.moved.Add(uint64(taken))
+	t.lane.probes.moved.Add(uint64(taken))
 	return n, nil
 }
 
@@ -117,21 +117,14 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 		return 0, errors.New("gateway: wireguard's headroom is not the links'")
 	}
 	n := len(bufs)
-	if bufs = t.probes.take(bufs); len(bufs) > 0 {
-		t.probes.moved.Add(uint64(len(bufs)))
+	if bufs = t.lane.take(bufs); len(bufs) > 0 {
+		t.lane.probes.moved.Add(uint64(len(bufs)))
 		if err := t.link.Write(bufs); err != nil {
 			t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch
 		}
 	}
 	t.inside.give(n)
 	return n, nil
-}
-
-// wake has Read look for probes.
-func (t *inner) wake() {
-	if w, ok := t.link.(Waker); ok {
-		w.Wake()
-	}
 }
 
 // setMTU tells the device of another MTU; it matters for padding only.

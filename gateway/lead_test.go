@@ -10,7 +10,7 @@ import (
 func (n *node) lead(slice string) lead {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	b := n.running[slice].bind
+	b := n.running[tunnelID{slice: slice}].bind
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.lead
@@ -69,7 +69,7 @@ func TestAHeldSliceKeepsNobodyWaiting(t *testing.T) {
 	p := newPair(t, "127.0.0.1:0", 64)
 	defer p.b.stop()
 	defer p.a.stop()
-	g := p.b.running["red"].inside
+	g := p.b.running[tunnelID{slice: "red"}].inside
 	seq := uint32(0)
 	eventually(t, "the slice reads for itself", func() bool {
 		seq++

@@ -254,7 +254,7 @@ func TestAProbeForAnotherIsIgnored(t *testing.T) {
 	var now time.Duration
 	var mu sync.Mutex
 	woken := 0
-	p := newProber(testLog(), func() time.Duration { return now }, func() {}, func() { mu.Lock(); woken++; mu.Unlock() })
+	p := newProber(testLog(), func() time.Duration { return now }, func() {}).lane(func() { mu.Lock(); woken++; mu.Unlock() })
 	self, friend := newKey(t), newKey(t)
 	x := peer(friend, netip.MustParseAddrPort("127.0.0.1:1"))
 	x.Tag, x.Probe = 2, true

@@ -12,10 +12,12 @@ import (
 
 // TunnelStatus says how a slice's tunnel is doing.
 type TunnelStatus struct {
-	Slice  string
-	Listen netip.AddrPort // the socket's, the same for all
-	Peers  []PeerStatus   // in the order of Set
-	Drops  map[string]uint64
+	Slice      string
+	Generation uint64
+	Passive    bool              // the slice's other tunnel sends
+	Listen     netip.AddrPort    // the socket's, the same for all
+	Peers      []PeerStatus      // in the order of Set
+	Drops      map[string]uint64 // of all tunnels of the slice; nil for one that is passive
 	// Packets between the slice's Link and the socket: now, and the most there
 	// ever were.
 	Outside, OutsidePeak int
@@ -52,23 +54,27 @@ func (g *Gateway) Status() []TunnelStatus {
 	}
 	all := make([]TunnelStatus, 0, len(g.desired))
 	for i := range g.desired {
-		s := TunnelStatus{Slice: g.desired[i].Slice, Listen: listen}
+		d := &g.desired[i]
+		s := TunnelStatus{Slice: d.Slice, Generation: d.Generation, Passive: d.Passive, Listen: listen}
 		var state map[[32]byte]*peerState
-		if t := g.running[s.Slice]; t != nil {
+		t := g.running[d.id()]
+		if t != nil {
 			state = t.state()
-			s.Drops = t.drops.Snapshot()
+			if !d.Passive {
+				s.Drops = t.trunk.drops.Snapshot()
+			}
 			s.Outside, s.OutsidePeak = t.outside.load()
 			s.Inside, s.InsidePeak = t.inside.load()
 		}
-		for _, p := range g.desired[i].Peers {
+		for _, p := range d.Peers {
 			x := PeerStatus{PublicKey: p.PublicKey, Name: p.Name, Prefixes: slices.Clone(p.Prefixes)}
 			if y := state[p.PublicKey]; y != nil {
 				x.Endpoint, x.LastHandshake = y.endpoint, y.handshake
 				x.RxBytes, x.TxBytes, x.Prefixes = y.rx, y.tx, y.prefixes
 			}
 			x.Prefixes = slices.DeleteFunc(x.Prefixes, func(q netip.Prefix) bool { return q.Addr().IsLinkLocalUnicast() })
-			if t := g.running[s.Slice]; t != nil && p.Probe {
-				t.probes.status(&x)
+			if t != nil && p.Probe {
+				t.lane.status(&x)
 			}
 			slices.SortFunc(x.Prefixes, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
 			s.Peers = append(s.Peers, x)

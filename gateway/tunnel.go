@@ -34,7 +34,7 @@ var greetings = [2][]time.Duration{
 	{560 * time.Millisecond, 2100 * time.Millisecond, 4 * time.Second},
 }
 
-// A tunnel is a running Tunnel. The Gateway's mutex guards conf, want, young and
+// A tunnel is a running Tunnel: a device with its key. The Gateway's mutex guards conf, want, young and
 // isSet.
 type tunnel struct {
 	want  Tunnel                // what Set said
@@ -45,10 +45,11 @@ type tunnel struct {
 	dev     *device.Device
 	bind    *bind
 	inner   *inner
-	probes  *prober
+	trunk   *trunk
+	branch  *branch
+	lane    *lane
 	outside *governor
 	inside  *governor
-	drops   *overlay.Drops
 	opened  atomic.Bool // a session may have been opened since the last look
 }
 
@@ -59,29 +60,31 @@ type greeting struct {
 	to    []netip.AddrPort // where the peer may be, tried in turn
 }
 
-func newTunnel(conf Tunnel, m *mux, c *Config, probed func()) (*tunnel, error) {
+func newTunnel(conf Tunnel, trunk *trunk, m *mux, c *Config) (*tunnel, error) {
 	log := c.Log.With("slice", conf.Slice)
 	t := &tunnel{
 		conf:    conf,
+		trunk:   trunk,
+		branch:  trunk.fork.branch(),
 		young:   make(map[[32]byte]greeting),
 		outside: newGovernor(c.OutsideLimit),
 		inside:  newGovernor(c.InsideLimit),
-		drops:   new(overlay.Drops),
 	}
 	t.conf.Peers = nil // setPeers adds them
-	t.probes = newProber(log, m.now, probed, func() { t.inner.wake() })
-	t.inner = newInner(conf.Inside, conf.mtu(), log, t.drops, t.outside, t.inside, t.probes)
+	t.lane = trunk.probes.lane(t.branch.Wake)
+	t.inner = newInner(t.branch, conf.mtu(), log, trunk.drops, t.outside, t.inside, t.lane)
 	t.bind = &bind{
-		mux: m, drops: t.drops, outside: t.outside, inside: t.inside,
+		mux: m, drops: trunk.drops, outside: t.outside, inside: t.inside,
 		ready: make(chan struct{}, 1),
 		fresh: func() { t.opened.Store(true); t.inner.gate.Store(nil) },
 	}
 	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
 	t.dev = device.NewDevice(t.inner, t.bind, deviceLogger(log))
 	if err := t.start(); err != nil {
-		t.dev.Close()
+		t.close()
 		return nil, err
 	}
+	trunk.tunnels = append(trunk.tunnels, t)
 	return t, nil
 }
 
@@ -115,7 +118,7 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 	}
 	t.bind.crossing.setPeers(PublicKey(conf.PrivateKey), conf.Peers)
 	t.want = conf
-	t.probes.setPeers(&conf)
+	t.lane.setPeers(&conf)
 	conf.Peers = t.routed()
 	text, greet := changes(t.conf.Peers, conf.Peers, usable)
 	if text != "" {
@@ -163,13 +166,24 @@ func (t *tunnel) set(conf Tunnel, usable func(netip.AddrPort) bool) error {
 	return nil
 }
 
+// lead has the tunnel send what the slice sends from now on. Its gate may still be
+// shut to a peer whose session is new: nobody asked for it until now.
+func (t *tunnel) lead() {
+	if f := t.trunk.fork; f.sender.Load() != t.branch {
+		if t.isSet {
+			t.look(time.Now())
+		}
+		f.send(t.branch)
+	}
+}
+
 // routed returns the peers that Set named, with the prefixes that each has as
 // the links are now.
 func (t *tunnel) routed() []Peer {
 	peers := slices.Clone(t.want.Peers)
 	var paths map[overlay.Tag][]netip.Prefix
 	if t.want.Paths != nil {
-		paths = t.want.Paths(t.probes.links())
+		paths = t.want.Paths(t.trunk.probes.links())
 	}
 	for i := range peers {
 		p := &peers[i]
@@ -203,8 +217,12 @@ func (t *tunnel) reroute() error {
 	return nil
 }
 
-// close ends the device and its Link, and waits.
-func (t *tunnel) close() { t.dev.Close() }
+// close ends the device, and with the slice's last one its Link, and waits.
+func (t *tunnel) close() {
+	t.trunk.remove(t)
+	t.lane.close()
+	t.dev.Close()
+}
 
 // state asks the device for its peers.
 func (t *tunnel) state() map[[32]byte]*peerState {
@@ -223,7 +241,7 @@ func (t *tunnel) look(now time.Time) {
 		s := state[key]
 		return s == nil || now.Sub(s.handshake) >= sessionLife
 	}
-	t.probes.setSilent(silent)
+	t.lane.setSilent(silent)
 	g := newGate(t.conf.Peers, func(p *Peer) bool { return silent(p.PublicKey) })
 	t.inner.gate.Store(g)
 	if t.opened.Load() {

@@ -31,10 +31,10 @@ func (g *Gateway) watch(ctx context.Context) {
 		now := g.mux.now()
 		next := now + time.Hour
 		if all := g.watching.Load(); all != nil {
-			for _, t := range *all {
-				dirty, at := t.probes.step()
+			for _, k := range *all {
+				dirty, at := k.probes.step()
 				if dirty {
-					g.reroute(t)
+					g.reroute(k)
 				}
 				next = min(next, at)
 			}
@@ -43,14 +43,13 @@ func (g *Gateway) watch(ctx context.Context) {
 	}
 }
 
-func (g *Gateway) reroute(t *tunnel) {
+func (g *Gateway) reroute(k *trunk) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.running[t.want.Slice] != t {
-		return // it ended meanwhile
-	}
-	if err := t.reroute(); err != nil {
-		g.cfg.Log.Error("paths are not as they should be", "slice", t.want.Slice, "err", err)
+	for _, t := range k.tunnels { // none if the slice has ended meanwhile
+		if err := t.reroute(); err != nil {
+			g.cfg.Log.Error("paths are not as they should be", "slice", k.slice, "err", err)
+		}
 	}
 }
 
@@ -60,8 +59,8 @@ func (g *Gateway) SetLeaving(leaving bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.leaving = leaving
-	for _, t := range g.running {
-		t.probes.setLeaving(leaving)
+	for _, k := range g.trunks {
+		k.probes.setLeaving(leaving)
 	}
 }
 
@@ -119,8 +118,8 @@ func (g *Gateway) told() bool {
 	if all == nil {
 		return true
 	}
-	for _, t := range *all {
-		if !t.probes.told() {
+	for _, k := range *all {
+		if !k.probes.told() {
 			return false
 		}
 	}

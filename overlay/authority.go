@@ -76,8 +76,9 @@ func (a Authority) Permits(r Record, now time.Time) error {
 	case KindNode:
 		return permitsEndpoints(r.Node.Endpoints)
 	case KindKey:
-		if lowOrder(r.WGKey.PublicKey) {
-			return fmt.Errorf("WireGuard key of %v: %w", r.Origin, RefusedKey)
+		k := r.WGKey
+		if lowOrder(k.PublicKey) || k.Next != (SliceKey{}) && (lowOrder(k.Next.PublicKey) || k.Next.PublicKey == k.PublicKey || k.Next.Generation <= k.Generation) {
+			return fmt.Errorf("WireGuard keys of %v: %w", r.Origin, RefusedKey)
 		}
 		return nil
 	case KindIssuer:

@@ -22,7 +22,7 @@ func (f *Fabric) Peers() []Peer {
 			continue
 		}
 		out = append(out, Peer{
-			ID: m.ID, PublicKey: m.PublicKey, Endpoints: m.Endpoints, Prefixes: paths[m.tag],
+			ID: m.ID, PublicKey: m.PublicKey, Generation: m.Generation, Next: m.Next, Endpoints: m.Endpoints, Prefixes: paths[m.tag],
 			Probe:   f.self.Gateway || m.Gateway,
 			Standby: (f.self.Gateway || m.Gateway) && (f.spare(own) || f.spare(site)),
 		})

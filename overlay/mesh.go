@@ -1,6 +1,9 @@
 package overlay
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Mesh is the desired state of a whole mesh as its manifests say it. It is the
 // same on every node that reads the same manifests.
@@ -43,6 +46,9 @@ type Slice struct {
 	Allowed    []NamespaceBinding // allowed namespaces
 	Services   []Service          // exported on this slice; sorted by namespace, name
 	Hubs       []string           // sites that join the others; none: every site is adjacent to every other
+
+	RotationInterval time.Duration // how often keys change; 0: never by themselves
+	RenewBefore      time.Time     // keys from before are to be changed; zero: none are
 }
 
 // Site returns the slice's part at the named site.

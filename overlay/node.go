@@ -8,11 +8,13 @@ import (
 
 // A Node is a member of a slice as the records tell of it.
 type Node struct {
-	ID        NodeID
-	PublicKey [32]byte         // zero for the node that looks
-	Endpoints []netip.AddrPort // UDP, best first; none for the node that looks
-	Gateway   bool             // it speaks for its site
-	Prefixes  []netip.Prefix   // its own blocks, sorted
+	ID         NodeID
+	PublicKey  [32]byte         // zero for the node that looks
+	Generation uint64           // of PublicKey
+	Next       SliceKey         // while keys change
+	Endpoints  []netip.AddrPort // UDP, best first; none for the node that looks
+	Gateway    bool             // it speaks for its site
+	Prefixes   []netip.Prefix   // its own blocks, sorted
 }
 
 // A Tag names a node in few bytes, the same everywhere. Two nodes with one tag

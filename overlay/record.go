@@ -71,9 +71,12 @@ type NodeBody struct {
 	Endpoints []netip.AddrPort // UDP, best first
 }
 
-// KeyBody is a WireGuard (Curve25519) public key.
+// KeyBody is the WireGuard (Curve25519) public key that a node sends with, and
+// while keys change the one that it takes as well and will send with next.
 type KeyBody struct {
-	PublicKey [32]byte
+	PublicKey  [32]byte
+	Generation uint64   // of PublicKey
+	Next       SliceKey // zero: none
 }
 
 // PrefixBody lists what a node delivers on a slice.
@@ -100,9 +103,10 @@ type RevocationBody struct {
 	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
 }
 
-// IssuerBody says where certificates are asked for.
+// IssuerBody says where certificates and the key of the gossip are asked for.
 type IssuerBody struct {
 	Endpoints []netip.AddrPort // TCP, best first
+	Keys      uint64           // version of the gossip's key that is handed out there; 0: the mesh's first
 }
 
 // Authority is what a verified certificate allows its holder to say.

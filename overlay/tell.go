@@ -9,8 +9,8 @@ import (
 // Tell lists everything a node has to say of itself: where it is reached and,
 // per slice, its WireGuard public key, its prefixes and its part of every
 // service. The records carry no version and no lifetime yet; whoever signs
-// them adds both. keys holds the public key per slice.
-func Tell(self NodeID, endpoints []netip.AddrPort, attachments []Attachment, keys map[string][32]byte) []Record {
+// them adds both. keys holds the public keys per slice.
+func Tell(self NodeID, endpoints []netip.AddrPort, attachments []Attachment, keys map[string]KeyBody) []Record {
 	out := []Record{{Origin: self, Key: Key{Kind: KindNode}, Node: &NodeBody{Endpoints: endpoints}}}
 	for i := range attachments {
 		a := &attachments[i]
@@ -19,7 +19,7 @@ func Tell(self NodeID, endpoints []netip.AddrPort, attachments []Attachment, key
 			continue
 		}
 		out = append(out,
-			Record{Origin: self, Key: Key{Kind: KindKey, Slice: a.Slice}, WGKey: &KeyBody{PublicKey: key}},
+			Record{Origin: self, Key: Key{Kind: KindKey, Slice: a.Slice}, WGKey: &key},
 			Record{Origin: self, Key: Key{Kind: KindPrefix, Slice: a.Slice}, Prefix: &PrefixBody{Prefixes: a.Announce}})
 		out = append(out, tellServices(self, a)...)
 	}

@@ -18,12 +18,14 @@ type View struct {
 
 // A Peer is another node of the slice that this node has a tunnel to.
 type Peer struct {
-	ID        NodeID
-	PublicKey [32]byte
-	Endpoints []netip.AddrPort // UDP, best first
-	Prefixes  []netip.Prefix   // what is sent to this peer while all links are up; each prefix has one owner
-	Probe     bool             // the state of the link to it may decide about paths
-	Standby   bool             // another gateway stands ready for what goes by this link
+	ID         NodeID
+	PublicKey  [32]byte
+	Generation uint64           // of PublicKey
+	Next       SliceKey         // zero: none
+	Endpoints  []netip.AddrPort // UDP, best first
+	Prefixes   []netip.Prefix   // what is sent to this peer while all links are up; each prefix has one owner
+	Probe      bool             // the state of the link to it may decide about paths
+	Standby    bool             // another gateway stands ready for what goes by this link
 }
 
 // A ServiceView is an exported service with the endpoints of all its nodes.
@@ -84,10 +86,10 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 		return n
 	}
 	owned := make(map[netip.Prefix]bool)
-	taken := make(map[[32]byte]bool)
+	taken := map[[32]byte]bool{{}: true}
 	for _, r := range records {
 		if r.Origin == self && !r.Deleted && r.Key == (Key{Kind: KindKey, Slice: s.Name}) {
-			taken[r.WGKey.PublicKey] = true
+			taken[r.WGKey.PublicKey], taken[r.WGKey.Next.PublicKey] = true, true
 		}
 	}
 	for _, r := range records {
@@ -100,9 +102,14 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 			node(r.Origin).Endpoints = r.Node.Endpoints
 		case r.Key.Slice != s.Name:
 		case r.Key.Kind == KindKey:
+			n := node(r.Origin)
 			if k := r.WGKey.PublicKey; !taken[k] {
 				taken[k] = true
-				node(r.Origin).PublicKey = k
+				n.PublicKey, n.Generation = k, r.WGKey.Generation
+			}
+			if k := r.WGKey.Next; !taken[k.PublicKey] {
+				taken[k.PublicKey] = true
+				n.Next = k
 			}
 		case r.Key.Kind == KindPrefix:
 			n := node(r.Origin)

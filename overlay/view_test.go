@@ -54,7 +54,7 @@ func attachOne(t *testing.T, m *Mesh, a Authority, publish ...Backend) Attachmen
 // tellAll is what node id tells, complete with a key and an endpoint.
 func tellAll(id NodeID, a Attachment, key byte) []Record {
 	ep := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, key}), 51820)
-	return Tell(id, []netip.AddrPort{ep}, []Attachment{a}, map[string][32]byte{a.Slice: {key}})
+	return Tell(id, []netip.AddrPort{ep}, []Attachment{a}, map[string]KeyBody{a.Slice: {PublicKey: [32]byte{key}}})
 }
 
 func TestTwoSitesSeeEachOther(t *testing.T) {

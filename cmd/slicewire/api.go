@@ -55,6 +55,7 @@ type SliceStatus struct {
 	Block     netip.Prefix      `json:"block"`
 	Address   netip.Addr        `json:"address"`
 	Address6  netip.Addr        `json:"address6"`
+	Keys      KeyStatus         `json:"keys"`
 	MTU       int               `json:"mtu"`
 	Proxy     string            `json:"proxy,omitempty"`
 	DNS       string            `json:"dns,omitempty"`
@@ -65,6 +66,12 @@ type SliceStatus struct {
 	Workloads []WorkloadStatus  `json:"workloads"`
 	Counters  CounterStatus     `json:"counters"`
 	Drops     map[string]uint64 `json:"drops"`
+}
+
+// KeyStatus says how old a node's WireGuard key on a slice is.
+type KeyStatus struct {
+	Generation time.Time `json:"generation"` // the change that the key in use belongs to
+	Changing   bool      `json:"changing"`   // there are two, the next or the last one among them
 }
 
 // PeerStatus is a tunnel to another node.

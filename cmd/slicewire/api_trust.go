@@ -74,6 +74,20 @@ type RenewReply struct {
 	NotAfter time.Time `json:"notAfter"`
 }
 
+// GossipKeyRequest has the key of the mesh's gossip changed.
+type GossipKeyRequest struct {
+	Within time.Duration `json:"within"` // how long all of it may take
+}
+
+// GossipKeyReply says when.
+type GossipKeyReply struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Version    uint64    `json:"version"`
+	UseAt      time.Time `json:"useAt"`  // from then on nodes send with it
+	DropAt     time.Time `json:"dropAt"` // from then on they refuse the one before
+}
+
 // RevokeRequest names a node to revoke, or carries a revocation that was signed
 // elsewhere.
 type RevokeRequest struct {

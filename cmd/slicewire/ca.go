@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -75,8 +74,10 @@ func initAuthority(d stateDir, mesh string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	gossip := make([]byte, gossipKeyBytes)
-	rand.Read(gossip)
+	gossip, err := newGossipKey()
+	if err != nil {
+		return err
+	}
 	return errors.Join(
 		d.write(fileGossipKey, []byte(base64.StdEncoding.EncodeToString(gossip)+"\n")),
 		d.write(fileAuthorityCert, ca.CertPEM()), d.write(fileAuthorityKey, key))

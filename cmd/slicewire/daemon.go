@@ -98,6 +98,7 @@ type daemon struct {
 	state   stateDir
 	id      *identity
 	issue   *issuance // nil: this node certifies nobody
+	keys    *gossipKeys
 	gossip  *gossip.Gossip
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
@@ -113,6 +114,7 @@ type daemon struct {
 	want   desired
 	given  given
 	slices map[string]*sliceNode
+	turned chan struct{} // level-triggered: keys have come one step on
 	faults chan error
 
 	workloads []*workload   // admitted and not ended
@@ -138,6 +140,7 @@ type sliceView struct {
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View
+	keys       KeyStatus
 	workloads  []WorkloadStatus // but for their counters
 }
 
@@ -217,7 +220,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		slices: make(map[string]*sliceNode), faults: make(chan error, 1),
+		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
@@ -293,6 +296,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
 		{"certificate", d.renewals},
+		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
 	}
 	if d.issue != nil {
@@ -311,6 +315,10 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 
 // openGossip makes the gossip with what was known before this start.
 func (d *daemon) openGossip() error {
+	var err error
+	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
+		return err
+	}
 	epoch, err := d.state.nextEpoch(d.started)
 	if err != nil {
 		return err
@@ -320,7 +328,7 @@ func (d *daemon) openGossip() error {
 		return err
 	}
 	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.id.gossipKey, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
+		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
 		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
 	})
 	if err != nil {

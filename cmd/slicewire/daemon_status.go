@@ -42,10 +42,13 @@ func (d *daemon) Status(context.Context) Status {
 	s.Warnings = append(s.Warnings, view.warnings...)
 	tunnels := make(map[string]gateway.TunnelStatus)
 	for _, t := range d.gateway.Status() {
-		tunnels[t.Slice] = t
+		if !t.Passive {
+			tunnels[t.Slice] = t
+		}
 	}
 	for i := range view.slices {
-		s.Slices = append(s.Slices, view.slices[i].status(tunnels[view.slices[i].node.name]))
+		v := &view.slices[i]
+		s.Slices = append(s.Slices, v.status(tunnels[v.node.name]))
 	}
 	return s
 }
@@ -54,7 +57,7 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	n, a := v.node, &v.attachment
 	s := SliceStatus{
 		Name: n.name, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
-		MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns,
+		Keys: v.keys, MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns,
 		Peers: []PeerStatus{}, Services: []ServiceStatus{}, Publish: []PublishStatus{}, Forward: []ForwardStatus{},
 	}
 	for _, p := range v.view.Peers {
@@ -78,12 +81,13 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 }
 
 func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
-	out := PeerStatus{Site: p.ID.Site, Node: p.ID.Node, Prefixes: p.Prefixes, PublicKey: base64.StdEncoding.EncodeToString(p.PublicKey[:])}
-	i := slices.IndexFunc(t.Peers, func(q gateway.PeerStatus) bool { return q.PublicKey == p.PublicKey })
+	out := PeerStatus{Site: p.ID.Site, Node: p.ID.Node, Prefixes: p.Prefixes}
+	i := slices.IndexFunc(t.Peers, func(q gateway.PeerStatus) bool { return q.Name == p.ID.String() })
 	if i < 0 {
 		return out
 	}
 	q := t.Peers[i]
+	out.PublicKey = base64.StdEncoding.EncodeToString(q.PublicKey[:])
 	out.RxBytes, out.TxBytes, out.Prefixes = q.RxBytes, q.TxBytes, append([]netip.Prefix{}, q.Prefixes...)
 	if q.Watched {
 		out.Link = &LinkStatus{Up: q.Up, RTTMs: float64(q.RTT.Nanoseconds()) / 1e6, Loss: q.Loss, Changes: q.Changes, Leaving: q.Leaving}

@@ -217,7 +217,7 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 }
 
 func (b *checkedBundle) install(d stateDir) error {
-	return errors.Join(d.write(fileCACert, b.root), d.write(fileGossipKey, b.gossip), d.write(fileNodeCert, b.chain))
+	return errors.Join(d.write(fileCACert, b.root), d.write(fileGossipKey, b.gossip), forgetRing(d), d.write(fileNodeCert, b.chain))
 }
 
 // readFileOrStdin reads a file, or standard input for "-".

@@ -95,8 +95,9 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	}
 	x.addr = x.listener.Addr().(*net.TCPAddr).AddrPort()
 	x.server, err = join.NewServer(join.Config{
-		Listener: x.listener, Issuer: x.issuer, Verifier: d.id.verifier, Book: x.book, Root: d.id.root, Gossip: d.id.gossipKey,
-		Now: d.id.clock.Now, Log: d.log, Holder: d.holder,
+		Listener: x.listener, Issuer: x.issuer, Verifier: d.id.verifier, Book: x.book, Root: d.id.root,
+		Keys: func() join.Keys { ring := d.keys.get(); return ring.handOut(time.Now()) },
+		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder,
 	})
 	if err != nil {
 		x.listener.Close()
@@ -112,7 +113,7 @@ func (d *daemon) issuerFacts() []overlay.Record {
 		return nil
 	}
 	return []overlay.Record{{
-		Origin: d.id.authority().ID, Key: overlay.Key{Kind: overlay.KindIssuer}, Issuer: &overlay.IssuerBody{Endpoints: d.joinEndpoints()},
+		Origin: d.id.authority().ID, Key: overlay.Key{Kind: overlay.KindIssuer}, Issuer: &overlay.IssuerBody{Endpoints: d.joinEndpoints(), Keys: d.keys.get().Version},
 	}}
 }
 

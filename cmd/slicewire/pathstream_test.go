@@ -73,6 +73,7 @@ type echoService struct {
 	came arrivals
 	done chan struct{}
 	wait sync.WaitGroup
+	once sync.Once
 }
 
 // probeEvery is the pace of a probe stream, each way.
@@ -134,10 +135,12 @@ func newEchoService(t *testing.T) *echoService {
 }
 
 func (e *echoService) close() {
-	close(e.done)
-	e.udp.Close()
-	e.tcp.Close()
-	e.wait.Wait()
+	e.once.Do(func() {
+		close(e.done)
+		e.udp.Close()
+		e.tcp.Close()
+		e.wait.Wait()
+	})
 }
 
 // pace calls send with 1, 2, 3 ... every probeEvery until done is closed.

@@ -113,6 +113,8 @@ func sameNode(old, file *manifest.NodeFile) error {
 func (d *daemon) loop(ctx context.Context) error {
 	defer close(d.looped)
 	defer d.stopSlices()
+	look := time.NewTicker(rekeyLook)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,13 +122,17 @@ func (d *daemon) loop(ctx context.Context) error {
 		case err := <-d.faults:
 			return err
 		case <-d.gossip.Changed():
-			if err := d.reconcile(); err != nil {
-				d.log.Error("not all of the configuration is in force", "err", err)
-			}
+			d.turn()
 			select {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
+		case <-look.C:
+			if d.keysDue() {
+				d.turn()
+			}
+		case <-d.turned:
+			d.turn()
 		case f := <-d.work:
 			f()
 		case req := <-d.reloads:
@@ -143,6 +149,13 @@ func (d *daemon) loop(ctx context.Context) error {
 	}
 }
 
+// turn reconciles and says what went wrong.
+func (d *daemon) turn() {
+	if err := d.reconcile(); err != nil {
+		d.log.Error("not all of the configuration is in force", "err", err)
+	}
+}
+
 // reconcile brings slices, tunnels and what the node tells in line with
 // configuration and records:
 //
@@ -151,7 +164,8 @@ func (d *daemon) loop(ctx context.Context) error {
 //     workloads that have no place any more are ended;
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
-//  5. tunnels.
+//  5. keys: a change of keys goes one step on, see overlay.Rekeying;
+//  6. tunnels.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
@@ -165,7 +179,7 @@ func (d *daemon) reconcile() error {
 			errs = append(errs, d.stopSlice(n))
 		}
 	}
-	keys := make(map[string][32]byte)
+	keys := make(map[string]overlay.KeyBody)
 	for i := range attachments {
 		a := &attachments[i]
 		n, err := d.ensureSlice(a)
@@ -173,12 +187,13 @@ func (d *daemon) reconcile() error {
 			errs = append(errs, err)
 			continue
 		}
-		keys[a.Slice] = gateway.PublicKey(n.key)
+		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
 	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
 
 	records := d.gossip.Records()
+	d.noticeKeys(records)
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())
@@ -194,8 +209,9 @@ func (d *daemon) reconcile() error {
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
 		errs = append(errs, n.set(a, s.Sites, v, publishOf(d.want.file, a), workloads))
-		tunnels = append(tunnels, n.tunnel(self.ID, v))
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, workloads: statusOf(workloads)})
+		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
+		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	err := errors.Join(errs...)
@@ -211,11 +227,11 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if n := d.slices[a.Slice]; n != nil {
 		return n, nil
 	}
-	key, err := d.state.wireGuardKey(a.Slice, gateway.NewPrivateKey)
+	keys, err := d.openKeys(a.Slice)
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), key, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

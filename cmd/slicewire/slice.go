@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"slicewire/dnsd"
-	"slicewire/gateway"
 	"slicewire/netstack"
 	"slicewire/netstack/forward"
 	"slicewire/netstack/publish"
@@ -43,7 +42,7 @@ type sliceNode struct {
 	names    *dnsd.Server
 	publish  *publish.Publisher
 	forwards []*forward.Server
-	key      [32]byte // WireGuard private key
+	keys     *sliceKeys
 	addrs    atomic.Pointer[[]netip.Addr]
 
 	cancel context.CancelFunc
@@ -79,8 +78,8 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, key [32]byte, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
-	n := &sliceNode{name: a.Slice, local: local, key: key, done: make(chan error, 1)}
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
 	n.shaper = shaper.New()
@@ -249,21 +248,6 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 		out[i] = netip.PrefixFrom(a, a.BitLen())
 	}
 	return out
-}
-
-// tunnel is the slice's tunnel as the gateway is told.
-func (n *sliceNode) tunnel(self overlay.NodeID, v overlay.View) gateway.Tunnel {
-	t := gateway.Tunnel{
-		Slice: n.name, Tag: self.Tag(), PrivateKey: n.key, MTU: n.local.mtu,
-		Inside: n.router.Outside(), Paths: v.Fabric.Paths,
-	}
-	for _, p := range v.Peers {
-		t.Peers = append(t.Peers, gateway.Peer{
-			Name: p.ID.String(), PublicKey: p.PublicKey, Endpoints: p.Endpoints, Prefixes: p.Prefixes,
-			Tag: p.ID.Tag(), Probe: p.Probe, Standby: p.Standby,
-		})
-	}
-	return t
 }
 
 // counters returns what crossed the tunnel and what was dropped inside it.

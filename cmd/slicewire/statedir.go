@@ -22,20 +22,21 @@ type stateDir string
 
 // Names of the files. Folders are made as needed.
 const (
-	fileNodeKey   = "node.key"
-	fileNodeCert  = "node.crt"
-	fileCACert    = "ca.crt"
-	fileGossipKey = "gossip.key"
-	fileIssuerKey = "issuer.key"
-	fileIssuer    = "issuer.crt"
-	fileTokens    = "tokens.json"
-	fileClock     = "clock"
-	fileEpoch     = "epoch"
-	fileRecords   = "records"
-	fileAddresses = "addresses.json"
-	fileCordon    = "cordon.json"
-	fileLock      = "lock"
-	dirWireGuard  = "wireguard"
+	fileNodeKey    = "node.key"
+	fileNodeCert   = "node.crt"
+	fileCACert     = "ca.crt"
+	fileGossipKey  = "gossip.key"
+	fileGossipRing = "gossip.json"
+	fileIssuerKey  = "issuer.key"
+	fileIssuer     = "issuer.crt"
+	fileTokens     = "tokens.json"
+	fileClock      = "clock"
+	fileEpoch      = "epoch"
+	fileRecords    = "records"
+	fileAddresses  = "addresses.json"
+	fileCordon     = "cordon.json"
+	fileLock       = "lock"
+	dirWireGuard   = "wireguard"
 )
 
 // maxStateFile bounds what is read back: nothing written here comes near it.
@@ -165,25 +166,72 @@ func (d stateDir) epoch() (uint64, error) {
 
 func (d stateDir) setEpoch(n uint64) error { return d.write(fileEpoch, fmt.Appendf(nil, "%d\n", n)) }
 
-// wireGuardKey returns the node's private key on a slice, made by generate at
-// its first use.
-func (d stateDir) wireGuardKey(slice string, generate func() ([32]byte, error)) ([32]byte, error) {
-	name := filepath.Join(dirWireGuard, slice+".key")
-	data, err := d.read(name)
-	if err == nil {
-		if len(data) != 32 {
-			return [32]byte{}, fmt.Errorf("%s has %d bytes instead of 32: remove it to have a new key made", d.path(name), len(data))
+// wireGuardKeys returns the node's private keys on a slice, by generation.
+func (d stateDir) wireGuardKeys(slice string) (map[uint64][32]byte, error) {
+	keys := make(map[uint64][32]byte)
+	files, err := os.ReadDir(d.path(dirWireGuard))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for WireGuard keys: %w", err)
+	}
+	for _, f := range files {
+		generation, ok := generationOf(f.Name(), slice)
+		if !ok {
+			continue
 		}
-		return [32]byte(data), nil
+		name := filepath.Join(dirWireGuard, f.Name())
+		data, err := d.read(name)
+		if err != nil {
+			return nil, fmt.Errorf("read a WireGuard key: %w", err)
+		}
+		if len(data) != 32 {
+			return nil, fmt.Errorf("%s has %d bytes instead of 32: remove it to have a new key made", d.path(name), len(data))
+		}
+		keys[generation] = [32]byte(data)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return [32]byte{}, fmt.Errorf("read the WireGuard key: %w", err)
+	return keys, nil
+}
+
+// wireGuardFile names the file of a key: slice.key for generation 0, else
+// slice.generation.key. Names of slices have no dots.
+func wireGuardFile(slice string, generation uint64) string {
+	if generation != 0 {
+		slice = fmt.Sprintf("%s.%d", slice, generation)
 	}
+	return filepath.Join(dirWireGuard, slice+".key")
+}
+
+// generationOf reads wireGuardFile's names.
+func generationOf(file, slice string) (uint64, bool) {
+	rest, ok := strings.CutPrefix(file, slice+".")
+	if !ok {
+		return 0, false
+	}
+	if rest == "key" {
+		return 0, true
+	}
+	number, ok := strings.CutSuffix(rest, ".key")
+	if !ok {
+		return 0, false
+	}
+	generation, err := strconv.ParseUint(number, 10, 64)
+	return generation, err == nil && generation != 0
+}
+
+// makeWireGuardKey makes the node's private key of a generation and keeps it.
+func (d stateDir) makeWireGuardKey(slice string, generation uint64, generate func() ([32]byte, error)) ([32]byte, error) {
 	key, err := generate()
 	if err != nil {
 		return key, fmt.Errorf("make a WireGuard key: %w", err)
 	}
-	return key, d.write(name, key[:])
+	return key, d.write(wireGuardFile(slice, generation), key[:])
+}
+
+// dropWireGuardKey forgets a key.
+func (d stateDir) dropWireGuardKey(slice string, generation uint64) error {
+	if err := os.Remove(d.path(wireGuardFile(slice, generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget a WireGuard key: %w", err)
+	}
+	return nil
 }
 
 // forgetWireGuardKeys has new keys made at their next use.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,22 +91,38 @@ func TestBootsAreCounted(t *testing.T) {
 	}
 }
 
-func TestAWireGuardKeyIsMadeOnce(t *testing.T) {
+func TestWireGuardKeysAreKeptByGeneration(t *testing.T) {
 	d := newStateDir(t)
-	calls := 0
-	generate := func() ([32]byte, error) { calls++; return [32]byte{byte(calls)}, nil }
-	for range 2 {
-		if k, err := d.wireGuardKey("blue", generate); err != nil || k[0] != 1 {
-			t.Errorf("key %v, %v", k, err)
+	if keys, err := d.wireGuardKeys("blue"); err != nil || len(keys) != 0 {
+		t.Errorf("in an empty folder: %v, %v", keys, err)
+	}
+	for slice, generations := range map[string][]uint64{"blue": {0, 1764000000}, "red": {7}, "blue-7": {0, 8}} {
+		for _, g := range generations {
+			if _, err := d.makeWireGuardKey(slice, g, func() ([32]byte, error) { return [32]byte{slice[0], byte(g)}, nil }); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	if k, err := d.wireGuardKey("red", generate); err != nil || k[0] != 2 {
-		t.Errorf("another slice's key: %v, %v", k, err)
-	}
-	if err := d.write("wireguard/blue.key", []byte("short")); err != nil {
+	if err := d.write("wireguard/blue.x.key", []byte("no key of ours")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.wireGuardKey("blue", generate); err == nil || !strings.Contains(err.Error(), "instead of 32") {
+	want := map[uint64][32]byte{0: {'b', 0}, 1764000000: {'b', byte(uint64(1764000000) & 0xff)}}
+	if keys, err := d.wireGuardKeys("blue"); err != nil || !maps.Equal(keys, want) {
+		t.Errorf("keys %v, %v, want %v", keys, err, want)
+	}
+	for range 2 { // again does nothing
+		if err := d.dropWireGuardKey("blue", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(want, 0)
+	if keys, err := d.wireGuardKeys("blue"); err != nil || !maps.Equal(keys, want) {
+		t.Errorf("after one was dropped: %v, %v, want %v", keys, err, want)
+	}
+	if err := d.write("wireguard/red.7.key", []byte("short")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.wireGuardKeys("red"); err == nil || !strings.Contains(err.Error(), "instead of 32") {
 		t.Errorf("a damaged key: %v", err)
 	}
 }

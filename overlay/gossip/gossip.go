@@ -50,7 +50,7 @@ const minLife = time.Minute
 type Config struct {
 	Self      overlay.NodeID
 	Mesh      string         // at most 255 bytes; separates meshes that share a network
-	Key       []byte         // 32 bytes that all members share
+	Key       []byte         // 32 bytes that all members share, see SetKeys
 	Bind      netip.AddrPort // UDP and TCP; port 0 takes a free one
 	Advertise netip.AddrPort // where members reach this node; zero: the bound address, which then must be a specific one
 	Signer    Signer
@@ -68,8 +68,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("gossip: self %q: want two DNS labels", c.Self)
 	case c.Mesh == "" || len(c.Mesh) > 255:
 		return fmt.Errorf("gossip: mesh name of %d bytes, want 1 to 255", len(c.Mesh))
-	case len(c.Key) != 32:
-		return fmt.Errorf("gossip: key of %d bytes, want 32", len(c.Key))
+	case len(c.Key) != keyBytes:
+		return fmt.Errorf("gossip: key of %d bytes, want %d", len(c.Key), keyBytes)
 	case !c.Bind.Addr().IsValid():
 		return errors.New("gossip: no address to bind")
 	case c.Bind.Addr().IsUnspecified() && !c.Advertise.Addr().IsValid():
@@ -96,6 +96,7 @@ type Gossip struct {
 	members members
 	queues  queues
 	net     atomic.Pointer[network] // set while running
+	keys    keyring
 
 	mu     sync.Mutex // guards what follows; never held while calling memberlist
 	ledger overlay.Ledger
@@ -135,6 +136,9 @@ func New(cfg Config) (*Gossip, error) {
 		asked:   make(map[overlay.NodeID]question),
 
 		newcomers: make(map[overlay.NodeID]time.Time),
+	}
+	if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
+		return nil, err
 	}
 	g.refused.by = make(map[string]uint64)
 	g.members.init()

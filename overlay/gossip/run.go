@@ -112,7 +112,7 @@ func (g *Gossip) listConfig(n *network) *memberlist.Config {
 	c.Name = g.cfg.Self.String()
 	c.Transport = n.transport
 	c.Label = g.cfg.Mesh
-	c.SecretKey = g.cfg.Key
+	c.Keyring = &g.keys.ring
 	c.EnableCompression = false
 	c.ProtocolVersion = memberlist.ProtocolVersionMax
 	c.TCPTimeout = ioTimeout

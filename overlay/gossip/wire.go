@@ -13,14 +13,15 @@ package gossip
 //	          u8 deleted (0 or 1)
 //	          u16 length of payload, payload   empty if deleted, else by kind:
 //	node    = u8 n, n × (addr, u16 port)
-//	key     = 32 bytes
+//	key     = 32 bytes, [u64 generation, [32 bytes, u64 generation]]  the next key comes second;
+//	          what is all zero is left out
 //	prefix  = u8 n, n × (addr, u8 bits)
 //	service = u8 n, n × (str name, u16 port, u8 1 for TCP or 2 for UDP)
 //	          u8 n, n × str alias
 //	          u16 n, n × (str name, u8 families, [4 bytes], [16 bytes])
 //	                     families: 1 IPv4, 2 IPv6, 3 both
 //	revocation = i64 seconds since 1970          0 for a key
-//	issuer  = as node
+//	issuer  = as node, [u64 version of the key, if not 0]
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -166,8 +167,11 @@ func (w *writer) payload(r overlay.Record) {
 		w.endpoints(r.Node.Endpoints)
 	case r.Key.Kind == overlay.KindIssuer && r.Issuer != nil:
 		w.endpoints(r.Issuer.Endpoints)
+		if r.Issuer.Keys != 0 {
+			w.u64(r.Issuer.Keys)
+		}
 	case r.Key.Kind == overlay.KindKey && r.WGKey != nil:
-		w.b = append(w.b, r.WGKey.PublicKey[:]...)
+		w.keys(r.WGKey)
 	case r.Key.Kind == overlay.KindPrefix && r.Prefix != nil:
 		w.count(len(r.Prefix.Prefixes))
 		for _, p := range r.Prefix.Prefixes {
@@ -202,6 +206,35 @@ func (r *reader) endpoints() (eps []netip.AddrPort) {
 		eps = append(eps, netip.AddrPortFrom(r.addr(), r.u16()))
 	}
 	return eps
+}
+
+func (w *writer) keys(k *overlay.KeyBody) {
+	w.b = append(w.b, k.PublicKey[:]...)
+	next := k.Next != (overlay.SliceKey{})
+	if k.Generation != 0 || next {
+		w.u64(k.Generation)
+	}
+	if next {
+		w.b = append(w.b, k.Next.PublicKey[:]...)
+		w.u64(k.Next.Generation)
+	}
+}
+
+func (r *reader) keys() *overlay.KeyBody {
+	k := &overlay.KeyBody{}
+	copy(k.PublicKey[:], r.take(32))
+	if len(r.b) == 0 {
+		return k
+	}
+	k.Generation = r.u64()
+	if len(r.b) == 0 {
+		r.bad = r.bad || k.Generation == 0
+		return k
+	}
+	copy(k.Next.PublicKey[:], r.take(32))
+	k.Next.Generation = r.u64()
+	r.bad = r.bad || k.Next == overlay.SliceKey{}
+	return k
 }
 
 func (w *writer) service(s *overlay.ServiceBody) {
@@ -254,6 +287,10 @@ func (r *reader) into(rec *overlay.Record) {
 		rec.Node = &overlay.NodeBody{Endpoints: r.endpoints()}
 	case overlay.KindIssuer:
 		rec.Issuer = &overlay.IssuerBody{Endpoints: r.endpoints()}
+		if len(r.b) > 0 {
+			rec.Issuer.Keys = r.u64()
+			r.bad = r.bad || rec.Issuer.Keys == 0
+		}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}
 		seconds := r.u64()
@@ -262,8 +299,7 @@ func (r *reader) into(rec *overlay.Record) {
 			rec.Revocation.Until = time.Unix(int64(seconds), 0).UTC()
 		}
 	case overlay.KindKey:
-		rec.WGKey = &overlay.KeyBody{}
-		copy(rec.WGKey.PublicKey[:], r.take(32))
+		rec.WGKey = r.keys()
 	case overlay.KindPrefix:
 		rec.Prefix = &overlay.PrefixBody{}
 		for n := r.u8(); n > 0 && !r.bad; n-- {

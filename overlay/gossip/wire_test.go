@@ -47,7 +47,11 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 			r.Node.Endpoints = append(r.Node.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}
 	case overlay.KindKey:
-		r.WGKey = &overlay.KeyBody{PublicKey: [32]byte{byte(rng.Uint32()), 31: byte(rng.Uint32())}}
+		key := func() [32]byte { return [32]byte{byte(rng.Uint32()), 31: byte(rng.Uint32())} }
+		r.WGKey = &overlay.KeyBody{PublicKey: key(), Generation: rng.Uint64N(2) * rng.Uint64()}
+		if rng.IntN(2) == 0 {
+			r.WGKey.Next = overlay.SliceKey{Generation: rng.Uint64N(3), PublicKey: key()}
+		}
 	case overlay.KindPrefix:
 		r.Prefix = &overlay.PrefixBody{}
 		for range rng.IntN(255) {
@@ -59,7 +63,7 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
 		}
 	case overlay.KindIssuer:
-		r.Issuer = &overlay.IssuerBody{}
+		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
 		for range rng.IntN(20) {
 			r.Issuer.Endpoints = append(r.Issuer.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"slicewire/overlay"
 )
@@ -63,6 +64,9 @@ func (b *builder) assemble(o *Object, spec *SliceConfigSpec, octets map[string]i
 		Isolated:   spec.NamespaceIsolationProfile.IsolationEnabled,
 		Namespaces: bindings(spec.NamespaceIsolationProfile.ApplicationNamespaces),
 		Allowed:    bindings(spec.NamespaceIsolationProfile.AllowedNamespaces),
+
+		RotationInterval: time.Duration(spec.RotationInterval) * 24 * time.Hour,
+		RenewBefore:      spec.RenewBefore,
 	}
 	if t := spec.Topology; t != nil && t.Mode == "HubAndSpoke" {
 		s.Hubs = slices.Sorted(slices.Values(t.Hubs))

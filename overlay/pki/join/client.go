@@ -85,7 +85,31 @@ func Renew(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, 
 	out, err := ask(ctx, addr, conf, func(tls.ConnectionState) (request, error) {
 		return request{Verb: verbRenew, Request: string(requestPEM)}, nil
 	})
+	if err == nil && len(out.Chain) == 0 {
+		err = fmt.Errorf("%w: no certificate", errMessage)
+	}
 	return out.Chain, err
+}
+
+// FetchKeys asks the issuer at addr for the keys of the mesh's gossip, once. It
+// may be an issuer for any site: the gossip is one for all.
+func FetchKeys(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, now time.Time) (Keys, error) {
+	conf := clientConfig(func(chain [][]byte) error {
+		a, err := v.Authority(chain, now)
+		if err == nil && a.Issuer == nil {
+			err = fmt.Errorf("%v is no issuer", a.ID)
+		}
+		return err
+	})
+	conf.Certificates = []tls.Certificate{id.Certificate()}
+	out, err := ask(ctx, addr, conf, func(tls.ConnectionState) (request, error) { return request{Verb: verbKeys}, nil })
+	if err != nil {
+		return Keys{}, err
+	}
+	if out.Keys == nil {
+		return Keys{}, fmt.Errorf("%w: no keys", errMessage)
+	}
+	return *out.Keys, nil
 }
 
 // clientConfig trusts who verify accepts. The names and purposes that crypto/tls
@@ -170,7 +194,7 @@ func ask(ctx context.Context, addr string, conf *tls.Config, make func(tls.Conne
 	if out.Reason != "" {
 		return answer{}, Refusal{out.Reason, out.Text}
 	}
-	if len(out.Chain) == 0 {
+	if len(out.Chain) == 0 && out.Keys == nil {
 		return answer{}, fmt.Errorf("%w: neither a certificate nor a refusal", errMessage)
 	}
 	return out, nil

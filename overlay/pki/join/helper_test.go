@@ -28,6 +28,7 @@ type testIssuer struct {
 	now   time.Time
 	saved []byte
 	fail  error                       // of the next saves
+	until time.Duration               // the next gossip key is used
 	keys  map[[32]byte]overlay.NodeID // for Holder
 }
 
@@ -48,7 +49,7 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &testIssuer{t: t, ca: ca, now: begin, keys: make(map[[32]byte]overlay.NodeID)}
+	x := &testIssuer{t: t, ca: ca, now: begin, until: time.Minute, keys: make(map[[32]byte]overlay.NodeID)}
 	if x.verifier, err = pki.NewVerifier("lab", ca.CertPEM()); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	}
 	x.addr = l.Addr().String()
 	s, err := NewServer(Config{
-		Listener: l, Issuer: x.issuer, Verifier: x.verifier, Book: x.book, Root: ca.CertPEM(), Gossip: []byte("gossip key"),
+		Listener: l, Issuer: x.issuer, Verifier: x.verifier, Book: x.book, Root: ca.CertPEM(), Keys: x.gossip,
 		Now: x.clock, Holder: x.holder,
 	})
 	if err != nil {
@@ -88,6 +89,13 @@ func newTestIssuer(t *testing.T) *testIssuer {
 		}
 	})
 	return x
+}
+
+// gossip are the keys that the issuer hands out: one is being changed.
+func (x *testIssuer) gossip() Keys {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return Keys{Version: 7, Key: []byte("next key"), Old: []byte("gossip key"), UseIn: x.until, DropIn: time.Hour}
 }
 
 func (x *testIssuer) clock() time.Time {

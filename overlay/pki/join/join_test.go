@@ -276,6 +276,46 @@ func TestARenewalIsForTheSameKeyAndContents(t *testing.T) {
 	}
 }
 
+func TestKeysAreForNodesThatAreNotRevoked(t *testing.T) {
+	x := newTestIssuer(t)
+	id, err := x.join(x.token())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := FetchKeys(t.Context(), x.addr, id, x.verifier, begin)
+	if want := x.gossip(); err != nil || k.Version != 7 || string(k.Key) != "next key" || string(k.Old) != "gossip key" || k.UseIn != want.UseIn || k.DropIn != want.DropIn {
+		t.Errorf("keys %+v, %v", k, err)
+	}
+	conf := clientConfig(func([][]byte) error { return nil })
+	asked := func(tls.ConnectionState) (request, error) { return request{Verb: verbKeys}, nil }
+	if _, err := ask(t.Context(), x.addr, conf, asked); reason(err) != RefusedCert {
+		t.Errorf("without a certificate: %v", err)
+	}
+	conf.Certificates = []tls.Certificate{x.issuer.Certificate()}
+	if _, err := ask(t.Context(), x.addr, conf, asked); reason(err) != RefusedCert {
+		t.Errorf("with an issuer's: %v", err)
+	}
+	stranger := newTestIssuer(t)
+	if _, err := FetchKeys(t.Context(), stranger.addr, id, x.verifier, begin); err == nil || reason(err) != "" {
+		t.Errorf("from a stranger's issuer: %v", err)
+	}
+	x.verifier.Revoke([]overlay.Revocation{{Node: edge, Until: x.clock()}})
+	if _, err := FetchKeys(t.Context(), x.addr, id, x.verifier, begin); reason(err) != RefusedCert {
+		t.Errorf("revoked: %v", err)
+	}
+	// Who joins gets the key that the others send with.
+	for until, want := range map[time.Duration]string{time.Minute: "gossip key", 0: "next key"} {
+		x.mu.Lock()
+		x.until = until
+		x.mu.Unlock()
+		_, request := newRequest(t)
+		got, err := Join(t.Context(), x.token(), edge, request)
+		if err != nil || string(got.Gossip) != want {
+			t.Errorf("a newcomer gets %q, %v, want %q", got.Gossip, err, want)
+		}
+	}
+}
+
 func TestWhoSaysNothingOrTooMuchIsCutOff(t *testing.T) {
 	x := newTestIssuer(t)
 	conn, err := tls.Dial("tcp", x.addr, clientConfig(func([][]byte) error { return nil }))

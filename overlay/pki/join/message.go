@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // On a connection there is one request and one answer, each as four bytes of
@@ -24,26 +25,38 @@ const (
 const (
 	verbJoin  = "join"
 	verbRenew = "renew"
+	verbKeys  = "keys"
 )
 
-// request is what a node asks. A renewal has only the verb and the request: the
-// TLS session says whose it is.
+// request is what a node asks. A renewal has only the verb and the request, a
+// question for keys only the verb: the TLS session says whose it is.
 type request struct {
 	Verb    string `json:"verb"`
-	Request string `json:"request"`         // PKCS #10, in PEM
-	Token   string `json:"token,omitempty"` // its Name
-	Site    string `json:"site,omitempty"`  // who the newcomer wants to be
+	Request string `json:"request,omitempty"` // PKCS #10, in PEM
+	Token   string `json:"token,omitempty"`   // its Name
+	Site    string `json:"site,omitempty"`    // who the newcomer wants to be
 	Node    string `json:"node,omitempty"`
 	Proof   []byte `json:"proof,omitempty"`
 }
 
-// answer is what the issuer says: a Refusal, or a chain.
+// answer is what the issuer says: a Refusal, a chain, or keys.
 type answer struct {
 	Reason string `json:"reason,omitempty"` // of a refusal
 	Text   string `json:"text,omitempty"`
 	Chain  []byte `json:"chain,omitempty"`  // PEM
 	Root   []byte `json:"root,omitempty"`   // PEM, for a newcomer
 	Gossip []byte `json:"gossip,omitempty"` // for a newcomer
+	Keys   *Keys  `json:"keys,omitempty"`
+}
+
+// Keys are the keys of the mesh's gossip as an issuer hands them out. Times are
+// from now: the clocks of nodes differ.
+type Keys struct {
+	Version uint64        `json:"version"` // higher for every change
+	Key     []byte        `json:"key"`
+	Old     []byte        `json:"old,omitempty"` // the one before, while it is taken
+	UseIn   time.Duration `json:"useIn"`         // until nodes send with Key; 0: they do
+	DropIn  time.Duration `json:"dropIn"`        // until nodes take Old no more
 }
 
 var errMessage = errors.New("malformed message")
@@ -56,6 +69,7 @@ func decodeRequest(b []byte) (request, error) {
 	}
 	switch {
 	case r.Verb == verbJoin && len(r.Proof) == sha256.Size && r.Token != "" && r.Site != "" && r.Node != "" && r.Request != "":
+	case r.Verb == verbKeys && r.Proof == nil && r.Token == "" && r.Site == "" && r.Node == "" && r.Request == "":
 	case r.Verb == verbRenew && r.Proof == nil && r.Token == "" && r.Site == "" && r.Node == "" && r.Request != "":
 	default:
 		return request{}, fmt.Errorf("verb %q: %w", r.Verb, errMessage)

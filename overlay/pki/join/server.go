@@ -31,7 +31,7 @@ type Config struct {
 	Verifier *pki.Verifier
 	Book     *Book
 	Root     []byte           // the mesh's authority in PEM, for newcomers
-	Gossip   []byte           // the key of the mesh's gossip, for newcomers
+	Keys     func() Keys      // those of the mesh's gossip, as they are now
 	Life     time.Duration    // of certificates; zero: DefaultLife
 	Now      func() time.Time // wall clock
 	Log      *slog.Logger     // zero: no log
@@ -52,8 +52,8 @@ type Server struct {
 
 // NewServer checks cfg. It starts nothing.
 func NewServer(cfg Config) (*Server, error) {
-	if cfg.Listener == nil || cfg.Issuer == nil || cfg.Verifier == nil || cfg.Book == nil || cfg.Now == nil || len(cfg.Root) == 0 || len(cfg.Gossip) == 0 {
-		return nil, errors.New("join server: listener, issuer, verifier, book, root, gossip key and clock are needed")
+	if cfg.Listener == nil || cfg.Issuer == nil || cfg.Verifier == nil || cfg.Book == nil || cfg.Now == nil || len(cfg.Root) == 0 || cfg.Keys == nil {
+		return nil, errors.New("join server: listener, issuer, verifier, book, root, gossip keys and clock are needed")
 	}
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
@@ -190,10 +190,14 @@ func (r Refusal) level() slog.Level {
 }
 
 func (s *Server) answer(r request, session tls.ConnectionState, from netip.AddrPort) (answer, error) {
-	if r.Verb == verbRenew {
+	switch r.Verb {
+	case verbRenew:
 		return s.renew(r, session, from)
+	case verbKeys:
+		return s.keys(session, from)
+	default:
+		return s.join(r, session, from)
 	}
-	return s.join(r, session, from)
 }
 
 // join lets a newcomer in.
@@ -217,7 +221,12 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 		return answer{}, err
 	}
 	s.cfg.Log.Info("node let in", "node", r.Site+"/"+r.Node, "peer", from.String(), "token", r.Token)
-	return answer{Chain: chain, Root: s.cfg.Root, Gossip: s.cfg.Gossip}, nil
+	k := s.cfg.Keys()
+	gossip := k.Key
+	if k.UseIn > 0 {
+		gossip = k.Old
+	}
+	return answer{Chain: chain, Root: s.cfg.Root, Gossip: gossip}, nil
 }
 
 // enrolment is when a node is let in: now, and after whatever was revoked of it.
@@ -231,17 +240,10 @@ func (s *Server) enrolment(id overlay.NodeID, now time.Time) time.Time {
 // renew gives a node that shows a good certificate a younger one: the same
 // contents and the same key, so that a revocation holds for both.
 func (s *Server) renew(r request, session tls.ConnectionState, from netip.AddrPort) (answer, error) {
-	var chain [][]byte
-	for _, c := range session.PeerCertificates {
-		chain = append(chain, c.Raw)
-	}
-	if len(chain) == 0 {
-		return answer{}, Refusal{RefusedCert, "a renewal needs a certificate: join with a token first"}
-	}
 	now := s.cfg.Now()
-	a, err := s.cfg.Verifier.Authority(chain, now)
-	if err != nil || a.Issuer != nil {
-		return answer{}, Refusal{RefusedCert, fmt.Sprintf("the certificate shown is not good for a renewal (%v): join again with a new token", err)}
+	chain, a, err := s.node(session, now)
+	if err != nil {
+		return answer{}, err
 	}
 	held, err := pki.ChainSum(chain)
 	if err != nil {
@@ -256,6 +258,34 @@ func (s *Server) renew(r request, session tls.ConnectionState, from netip.AddrPo
 	}
 	s.cfg.Log.Info("certificate renewed", "node", a.ID.String(), "peer", from.String())
 	return answer{Chain: out}, nil
+}
+
+// keys tells a node that shows a good certificate the keys of the gossip.
+func (s *Server) keys(session tls.ConnectionState, from netip.AddrPort) (answer, error) {
+	_, a, err := s.node(session, s.cfg.Now())
+	if err != nil {
+		return answer{}, err
+	}
+	k := s.cfg.Keys()
+	s.cfg.Log.Debug("gossip keys handed out", "node", a.ID.String(), "peer", from.String())
+	return answer{Keys: &k}, nil
+}
+
+// node returns who is at the other end: a node with a good certificate, or
+// nobody.
+func (s *Server) node(session tls.ConnectionState, now time.Time) ([][]byte, overlay.Authority, error) {
+	var chain [][]byte
+	for _, c := range session.PeerCertificates {
+		chain = append(chain, c.Raw)
+	}
+	if len(chain) == 0 {
+		return nil, overlay.Authority{}, Refusal{RefusedCert, "that needs a certificate: join with a token first"}
+	}
+	a, err := s.cfg.Verifier.Authority(chain, now)
+	if err != nil || a.Issuer != nil {
+		return nil, a, Refusal{RefusedCert, fmt.Sprintf("the certificate shown is no good (%v): join again with a new token", err)}
+	}
+	return chain, a, nil
 }
 
 func (s *Server) issue(r request, subject pki.Subject, now time.Time) ([]byte, error) {

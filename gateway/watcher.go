@@ -11,17 +11,21 @@ import (
 // A Watcher is what watches the links of one tunnel, without the tunnel:
 // whoever simulates a mesh carries its packets and moves its time. It decides
 // as the tunnel of a running Gateway does. It is not for concurrent use.
-type Watcher struct{ p *prober }
+type Watcher struct {
+	p *prober
+	l *lane
+}
 
 // NewWatcher returns a Watcher without links. now is the time since any fixed
 // point.
 func NewWatcher(now func() time.Duration) *Watcher {
 	nothing := func() {}
-	return &Watcher{newProber(slog.New(slog.DiscardHandler), now, nothing, nothing)}
+	p := newProber(slog.New(slog.DiscardHandler), now, nothing)
+	return &Watcher{p, p.lane(nothing)}
 }
 
 // Set says whose links are watched: those of the peers of t with Probe.
-func (w *Watcher) Set(t Tunnel) { w.p.setPeers(&t) }
+func (w *Watcher) Set(t Tunnel) { w.l.setPeers(&t) }
 
 // SetLeaving is Gateway.SetLeaving for this tunnel.
 func (w *Watcher) SetLeaving(leaving bool) { w.p.setLeaving(leaving) }
@@ -46,19 +50,19 @@ type Probe struct {
 func (w *Watcher) Send() []Probe {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
-	out := make([]Probe, 0, len(w.p.pending))
-	for i := range w.p.pending {
+	out := make([]Probe, 0, len(w.l.pending))
+	for i := range w.l.pending {
 		b := make([]byte, probeBytesMax)
-		out = append(out, Probe{netip.AddrFrom16(w.p.pending[i].to), b[:w.p.pending[i].put(b)]})
+		out = append(out, Probe{netip.AddrFrom16(w.l.pending[i].to), b[:w.l.pending[i].put(b)]})
 	}
-	w.p.pending = w.p.pending[:0]
-	w.p.waiting.Store(0)
+	w.l.pending = w.l.pending[:0]
+	w.l.waiting.Store(0)
 	return out
 }
 
 // Hear takes a packet of another Watcher. The answer is in Send, and what it
 // brings about in Step.
-func (w *Watcher) Hear(packet []byte) { w.p.hear(packet) }
+func (w *Watcher) Hear(packet []byte) { w.l.hear(packet) }
 
 // ProbeAddr returns the address of probes to the node with a public key.
 func ProbeAddr(key [32]byte) netip.Addr { return netip.AddrFrom16(probeAddr(key)) }

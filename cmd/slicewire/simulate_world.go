@@ -87,13 +87,13 @@ func (w *simWorld) attach(n *simNode, index int, isGateway bool) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	public := make(map[string][32]byte)
+	public := make(map[string]overlay.KeyBody)
 	for i := range n.attachments {
 		slice := n.attachments[i].Slice
 		if n.keys[slice], err = gateway.NewPrivateKey(); err != nil {
 			return err
 		}
-		public[slice] = gateway.PublicKey(n.keys[slice])
+		public[slice] = overlay.KeyBody{PublicKey: gateway.PublicKey(n.keys[slice])}
 	}
 	n.facts = overlay.Tell(n.id, []netip.AddrPort{netip.AddrPortFrom(n.addr, 51820)}, n.attachments, public)
 	return nil

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func writeState(folder string) {
 		}
 		fmt.Println(epoch)
 		key := func() ([32]byte, error) { return [32]byte{1, 2, 3}, nil }
-		if _, err := d.wireGuardKey(fmt.Sprintf("slice-%d", i%8), key); err != nil {
+		if _, err := d.makeWireGuardKey(fmt.Sprintf("slice-%d", i%8), uint64(i%3), key); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -107,9 +106,14 @@ func checkState(t *testing.T, d stateDir, kill int, said uint64) {
 		t.Fatalf("kill %d: boot counter %d, %v; %d was given out", kill, epoch, err, said)
 	}
 	for i := range 8 {
-		name := filepath.Join(dirWireGuard, fmt.Sprintf("slice-%d.key", i))
-		if data, err := d.read(name); !os.IsNotExist(err) && (err != nil || len(data) != 32 || data[2] != 3) {
-			t.Fatalf("kill %d: %s: %d bytes, %v", kill, name, len(data), err)
+		keys, err := d.wireGuardKeys(fmt.Sprintf("slice-%d", i))
+		if err != nil {
+			t.Fatalf("kill %d: %v", kill, err)
+		}
+		for generation, key := range keys {
+			if key[2] != 3 {
+				t.Fatalf("kill %d: a key of generation %d that was never made", kill, generation)
+			}
 		}
 	}
 	data, err := d.read(fileAddresses)

@@ -25,10 +25,29 @@ func holdThroughAKill(t *testing.T, under underlay, held int) {
 	worker := l.worker()
 	addr := l.echoAddr(worker)
 	conns := make([]net.Conn, held)
+	var dials sync.WaitGroup
+	turn := make(chan struct{}, 20)
 	for i := range conns {
-		conns[i] = l.dial(worker, netip.AddrPortFrom(addr, 7001))
-		defer conns[i].Close()
+		dials.Go(func() {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			c, err := l.dial(worker, netip.AddrPortFrom(addr, 7001))
+			if err != nil {
+				t.Errorf("connection %d: %v", i, err)
+				return
+			}
+			conns[i] = c
+		})
 	}
+	dials.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
 	exchange := func(round byte) {
 		t.Helper()
 		var wait sync.WaitGroup

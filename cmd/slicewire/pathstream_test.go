@@ -286,15 +286,10 @@ func (h here) Dial(network, addr string) (c net.Conn, err error) {
 }
 
 // dial opens a TCP connection to the echo service through a node's proxy.
-func (l *pathLab) dial(n *labNode, to netip.AddrPort) net.Conn {
-	l.t.Helper()
+func (l *pathLab) dial(n *labNode, to netip.AddrPort) (net.Conn, error) {
 	d, err := proxy.SOCKS5("tcp", n.proxy, nil, here{l, n})
 	if err != nil {
-		l.t.Fatal(err)
+		return nil, err
 	}
-	c, err := d.Dial("tcp", to.String())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return c
+	return d.Dial("tcp", to.String())
 }

@@ -180,6 +180,7 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
 		g.askNewcomers(n)
+		g.askSome(n)
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {

@@ -22,10 +22,8 @@ func TestFailuresOverAWire(t *testing.T) {
 	if !inOwnNamespaces(t) {
 		return
 	}
-	for name, f := range map[string]failure{
-		"kill": killed, "hub": killedHub, "freeze": frozen, "deaf": deaf, "drain": drained, "restart": restarted,
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, f := range failures {
+		t.Run(f.short, func(t *testing.T) {
 			link := theUsual
 			clean := f.lost > 0 // where losses count, the link has none of its own
 			if clean {
@@ -63,7 +61,7 @@ func TestTheWireSeesWhatIsNotEncrypted(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &pathLab{t: t}
-	l.until("the wire has seen the canary", func() bool { return w.wire.Counts().Canaries == 1 })
+	l.until("the wire has seen the canary", func() bool { return w.wire.Counts().Canaries > 0 }) // at least: the answer that nobody listens quotes it
 	w.cancel()
 	if err := <-w.ended; err != nil {
 		t.Error(err)
@@ -96,7 +94,8 @@ func TestAPartitionHeals(t *testing.T) {
 	l.writeConfig(far, "echo", "spare")
 	l.in(far, "reload", "--socket", far.socket)
 	<-rest.C
-	if !l.knows(far, "c/g1") || l.serviceAddr(worker, "spare").IsValid() {
+	silent := time.Now().Add(-*partition / 2)
+	if !l.knows(far, "c/g1") || l.serviceAddr(worker, "spare").IsValid() || s.came.heardSince(silent) || l.echo.came.heardSince(silent) {
 		t.Fatal("something went through the partition")
 	}
 	healed := time.Now()
@@ -259,7 +258,7 @@ func makeIssuer(t *testing.T, dir, state string, sites []string) {
 	request, bundle := filepath.Join(dir, "issuer.csr"), filepath.Join(dir, "issuer.bundle")
 	writeFile(t, request, must("cert", "request", "--issuer", "--state", state))
 	writeFile(t, bundle, must("ca", "intermediate", "--dir", filepath.Join(dir, "ca"), "--manifests", filepath.Join(dir, "manifests"), "--site", strings.Join(sites, ","), request))
-	if out := must("cert", "install", "--state", state, bundle); !strings.Contains(out, "for nodes of "+strings.Join(sites, ", ")) {
+	if out := must("cert", "install", "--state", state, bundle); !strings.Contains(out, "for nodes of "+strings.Join(slices.Sorted(slices.Values(sites)), ", ")) {
 		t.Errorf("install says %q", out)
 	}
 }

@@ -247,7 +247,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
-	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
+	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
 	if err := d.loadMesh(d.want.file); err != nil {
@@ -263,7 +263,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	var cordon bool
-	if err := d.state.readJSON(fileCordon, &cordon); err != nil {
+	if err := readJSON(d.state, fileCordon, &cordon); err != nil {
 		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
 	}
 	d.cordoned.Store(cordon)
@@ -343,7 +343,7 @@ func (d *daemon) openGossip() error {
 		_, err = d.gossip.Restore(saved)
 	}
 	if err != nil {
-		d.log.Warn("records of the last run are not all usable", "err", err)
+		d.log.Warn("records of the last run are not all usable", "file", d.state.path(fileRecords), "err", err)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ const fewTrials = 5
 type failure struct {
 	short string
 	name  string
+	tries int // on a clean road, at least
 	do    func(t *testing.T, l *pathLab, active *labNode)
 	most  time.Duration                                   // dark, at the worst
 	half  time.Duration                                   // at the median
@@ -121,6 +122,9 @@ func trial(t *testing.T, f failure, r road) outcome {
 // underlay.
 func measure(t *testing.T, f failure, r road) {
 	n := *failoverTrials
+	if r.clean {
+		n = max(n, f.tries)
+	}
 	var dark []time.Duration
 	var lost []int
 	for range n {
@@ -152,7 +156,7 @@ func measure(t *testing.T, f failure, r road) {
 // The failures, in the order of docs/paths.md.
 var (
 	killed = failure{
-		short: "kill", name: "kill -9 of the active of two gateways", half: 500 * time.Millisecond, most: time.Second,
+		short: "kill", name: "kill -9 of the active of two gateways", tries: 5, half: 500 * time.Millisecond, most: time.Second,
 		sites: twoGateways, at: "a/g3",
 		do: func(t *testing.T, _ *pathLab, active *labNode) { active.kill(t) },
 		back: func(t *testing.T, _ *pathLab, active *labNode) {

@@ -104,11 +104,12 @@ func (k *gossipKeys) lags() bool {
 // openGossipKeys reads the ring, or makes one of the mesh's first key.
 func openGossipKeys(d stateDir, first []byte) (*gossipKeys, error) {
 	k := &gossipKeys{ring: gossipRing{Key: first}, told: make(chan struct{}, 1)}
-	if err := d.readJSON(fileGossipRing, &k.ring); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileGossipRing), err)
+	err := readJSON(d, fileGossipRing, &k.ring)
+	if err == nil && len(k.ring.Key) != gossipKeyBytes {
+		err = fmt.Errorf("%s: a key of %d bytes instead of %d", d.path(fileGossipRing), len(k.ring.Key), gossipKeyBytes)
 	}
-	if len(k.ring.Key) != gossipKeyBytes {
-		return nil, fmt.Errorf("%s: a key of %d bytes instead of %d", d.path(fileGossipRing), len(k.ring.Key), gossipKeyBytes)
+	if err != nil {
+		return nil, fmt.Errorf("the gossip's keys: %w: remove it to begin with the mesh's first key and be told the present one by an issuer", err)
 	}
 	return k, nil
 }

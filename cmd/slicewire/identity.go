@@ -42,6 +42,9 @@ func (id *identity) Sign(domain string, message []byte) []byte {
 	return id.certified.Load().signer.Sign(domain, message)
 }
 
+// identityAgain is what to do about an identity that is no good.
+const identityAgain = "if a file is damaged, bring it back, or let the node in again (slicewire join --replace)"
+
 // gossipKeyBytes is the length of a gossip key: AES-256.
 const gossipKeyBytes = 32
 
@@ -62,19 +65,19 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 	}
 	signer, err := pki.LoadIdentity(files[0], files[1])
 	if err != nil {
-		return nil, fmt.Errorf("identity in %s: %w", d, err)
+		return nil, fmt.Errorf("%s and %s: %w: %s", d.path(fileNodeKey), d.path(fileNodeCert), err, identityAgain)
 	}
 	id := &identity{clock: pki.NewClock(wall), root: files[2]}
 	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileCACert), err)
+		return nil, fmt.Errorf("%s: %w: %s", d.path(fileCACert), err, identityAgain)
 	}
 	id.verifier.Follow(id.clock)
 	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileNodeCert), err)
+		return nil, fmt.Errorf("%s, by %s: %w: %s", d.path(fileNodeCert), d.path(fileCACert), err, identityAgain)
 	}
 	if id.gossipKey, err = decodeGossipKey(string(files[3])); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileGossipKey), err)
+		return nil, fmt.Errorf("%s: %w: copy it from another node", d.path(fileGossipKey), err)
 	}
 	id.certified.Store(&certified{signer, authority})
 	return id, nil

@@ -58,8 +58,7 @@ func tryProgram(ctx context.Context, args ...string) (stdout, stderr string, cod
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		return "", "", -1, err
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode(), nil

@@ -53,7 +53,7 @@ func (g *Gossip) askNewcomers(n *network) {
 		}
 	}
 	g.mu.Unlock()
-	g.ask(n, ask)
+	g.ask(n, ask, true)
 }
 
 // askWith is how many members are asked, in every maintainEvery, for what they
@@ -74,14 +74,19 @@ func (g *Gossip) askSome(n *network) {
 		ask = append(ask, want{origin: id, marks: g.ledger.Marks(id)})
 	}
 	g.mu.Unlock()
-	g.ask(n, ask)
+	g.ask(n, ask, false)
 }
 
-// ask asks each origin itself for what it has to say beyond the marks.
-func (g *Gossip) ask(n *network, wants []want) {
+// ask asks each origin itself for what it has to say beyond the marks. Those of
+// an origin with many records do not fit a packet; they go by stream, or if not
+// large are left to summaries.
+func (g *Gossip) ask(n *network, wants []want, large bool) {
 	for _, w := range wants {
 		messages := g.wantMessages([]want{w}, false)
 		small := len(messages) == 1 && len(messages[0]) <= n.packetRoom
+		if !small && !large {
+			continue
+		}
 		// When the outbox is full, summaries have to do.
 		g.queues.send(job{to: w.origin.String(), make: func() [][]byte { return messages }, packet: small})
 	}

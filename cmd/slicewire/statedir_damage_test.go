@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -116,15 +117,34 @@ func (u *usedState) restore(t *testing.T) {
 // logged, and the certificate that it took for its own.
 func (u *usedState) boot(t *testing.T) (logged string, leaf []byte, err error) {
 	t.Helper()
-	var log bytes.Buffer
-	d, parts, closeAll, err := newDaemon(u.config, "", time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	log := new(lockedBuffer)
+	d, parts, closeAll, err := newDaemon(u.config, "", time.Now, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		return log.String(), nil, err
 	}
-	defer closeAll()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	return log.String(), d.id.Chain()[0], run(ctx, parts...)
+	err = run(ctx, parts...)
+	closeAll()
+	return log.String(), d.id.Chain()[0], err
+}
+
+// lockedBuffer is a buffer that several goroutines log to.
+type lockedBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // remedies are what an operator is told to do about a file.

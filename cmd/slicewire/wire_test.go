@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -219,24 +220,33 @@ func TestBadLinksCarryWhatIsRight(t *testing.T) {
 			s := l.stream(worker, netip.AddrPortFrom(l.echoAddr(worker), 7000))
 			l.until("packets go both ways", func() bool { return l.echo.came.count() > 50 && s.came.count() > 50 })
 			flows := time.Since(began)
-			l.until("links have shown what they are like", l.settled)
-			begin, changes := time.Now(), l.changes()
+			// At first a link's loss is not known, and it may be taken for broken.
+			still, changes := time.Now(), l.changes()
+			l.until("links have shown what they are like", func() bool {
+				if now := l.changes(); !maps.Equal(now, changes) {
+					still, changes = time.Now(), now
+				}
+				return time.Since(still) > 2*time.Second
+			})
+			begin := time.Now()
 			rest := time.NewTimer(5 * time.Second)
 			<-rest.C
 			moved := 0
 			for link, n := range l.changes() {
-				moved += n - changes[link]
+				if changes[link]%2 == 1 { // it was up; one that was down may come back
+					moved += n - changes[link]
+				}
 			}
 			there, back := l.echo.came.since(begin), s.came.since(begin)
-			t.Logf("records everywhere after %v, packets both ways after %v; then %d changes of links in 5 s, there %+v, back %+v", known, flows, moved, there, back)
+			t.Logf("records everywhere after %v, packets both ways after %v; then %d changes of good links in 5 s, there %+v, back %+v", known, flows, moved, there, back)
 			if known > slack*10*time.Second {
 				t.Error("records come too late")
 			}
-			if moved > 0 {
+			if slack == 1 && moved > 0 { // who has no time to answer is taken for broken, and rightly
 				t.Errorf("links went up and down %d times", moved)
 			}
 			for _, p := range []passage{there, back} {
-				if p.twice+p.bad > 0 || float64(p.lost) > tt.lost*500 {
+				if p.twice+p.bad > 0 || float64(p.lost) > slack*tt.lost*500 {
 					t.Errorf("%+v", p)
 				}
 			}

@@ -1,0 +1,118 @@
+package gossip
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"net/netip"
+	"slices"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// Which gateways a leaf has sessions with: two if there are two, so that one may
+// die without anything being missed; those of its own site first. Beyond that,
+// each leaf has an order of its own, so that gateways share the leaves. Two that
+// run with one key have the same order, meet at the same gateways, and are
+// noticed.
+const (
+	wantedSessions = 2
+	maxDials       = 16 // at once, while there is no session
+	dialFirst      = 250 * time.Millisecond
+	dialAlone      = 400 * time.Millisecond // the longest pause while there is no session
+	dialNear       = 2 * time.Second        // for a gateway of the own site
+	dialFar        = 15 * time.Second
+	briefly        = 10 * time.Second // a session that lasted no longer is a failure
+)
+
+// A target is an address where a gateway may be.
+type target struct {
+	addr    netip.AddrPort
+	name    string // "" as long as nobody has proved who is there
+	fails   int    // in a row
+	failed  time.Time
+	share   float64 // of the pause, by chance
+	dialing bool
+}
+
+// key is what a target is ordered by.
+func (t *target) key() string { return cmp.Or(t.name, t.addr.String()) }
+
+// pause is how long after its last failure a target is left alone.
+func (t *target) pause(alone, near bool) time.Duration {
+	if t.fails == 0 {
+		return 0
+	}
+	longest := dialFar
+	switch {
+	case alone:
+		longest = dialAlone
+	case near:
+		longest = dialNear
+	}
+	return time.Duration(t.share * float64(min(dialFirst<<min(t.fails-1, 10), longest)))
+}
+
+// near reports whether a node, by its name, is of a site.
+func near(site, name string) bool { return memberID(name).Site == site && name != "" }
+
+// compareChoice orders gateways as a leaf prefers them.
+func compareChoice(leaf overlay.NodeID, a, b string) int {
+	class := func(name string) int {
+		if near(leaf.Site, name) {
+			return 0
+		}
+		return 1
+	}
+	rank := func(name string) []byte {
+		sum := sha256.Sum256([]byte(leaf.String() + " " + name))
+		return sum[:]
+	}
+	return cmp.Or(cmp.Compare(class(a), class(b)), bytes.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+}
+
+// choose decides whom to dial now and which of the nodes that there are sessions
+// with are one too many, and says when to ask again at the latest.
+func choose(self overlay.NodeID, now time.Time, targets []*target, live []string) (dial []*target, drop []string, again time.Duration) {
+	again = time.Second
+	nears, all := 0, 0 // sessions that there are, or are about to be
+	taken := make(map[string]bool)
+	count := func(name string) {
+		taken[name] = true
+		all++
+		if near(self.Site, name) {
+			nears++
+		}
+	}
+	for _, name := range live {
+		count(name)
+	}
+	for _, t := range targets {
+		if t.dialing && !(t.name != "" && taken[t.name]) {
+			count(t.key())
+		}
+	}
+	targets = slices.SortedFunc(slices.Values(targets), func(a, b *target) int { return compareChoice(self, a.key(), b.key()) })
+	alone := len(live) == 0
+	for _, t := range targets {
+		isNear := near(self.Site, t.name)
+		if t.dialing || t.name == self.String() || taken[t.key()] {
+			continue
+		}
+		if all >= wantedSessions && !(isNear && nears < wantedSessions) && !(alone && all < maxDials) {
+			continue
+		}
+		if wait := t.pause(alone, isNear) - now.Sub(t.failed); wait > 0 {
+			again = min(again, wait)
+			continue
+		}
+		dial = append(dial, t)
+		count(t.key())
+	}
+	if len(live) > wantedSessions {
+		live = slices.SortedFunc(slices.Values(live), func(a, b string) int { return compareChoice(self, a, b) })
+		drop = live[wantedSessions:]
+	}
+	return dial, drop, again
+}

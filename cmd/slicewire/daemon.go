@@ -100,6 +100,7 @@ type daemon struct {
 	issue   *issuance // nil: this node certifies nobody
 	keys    *gossipKeys
 	gossip  *gossip.Gossip
+	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
@@ -323,15 +324,18 @@ func (d *daemon) openGossip() error {
 	if err != nil {
 		return err
 	}
-	advertise, err := d.advertised()
-	if err != nil {
-		return err
-	}
-	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
+	d.leaf = !d.id.authority().Gateway || !d.want.file.Gossip.Reachable
+	cfg := gossip.Config{
+		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Leaf: d.leaf,
 		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
-	})
-	if err != nil {
+	}
+	if !cfg.Leaf {
+		cfg.Key, cfg.Bind = d.keys.get().Key, d.want.file.Gossip.Listen
+		if cfg.Advertise, err = d.advertised(); err != nil {
+			return err
+		}
+	}
+	if d.gossip, err = gossip.New(cfg); err != nil {
 		return err
 	}
 	d.gossip.SetSeeds(d.want.file.Gossip.Join)

@@ -85,6 +85,11 @@ func (g *Gossip) gatewaysKnown() []gatewayEntry {
 			}
 		}
 	}
+	return t.entries()
+}
+
+// entries returns the gateways known, sorted by name.
+func (t *sessions) entries() []gatewayEntry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make([]gatewayEntry, 0, len(t.known))

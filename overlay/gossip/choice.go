@@ -23,17 +23,19 @@ const (
 	dialAlone      = 400 * time.Millisecond // the longest pause while there is no session
 	dialNear       = 2 * time.Second        // for a gateway of the own site
 	dialFar        = 15 * time.Second
+	dialUnwanted   = 5 * time.Second  // instead of the first two, for one that answers and wants no session
 	briefly        = 10 * time.Second // a session that lasted no longer is a failure
 )
 
 // A target is an address where a gateway may be.
 type target struct {
-	addr    netip.AddrPort
-	name    string // "" as long as nobody has proved who is there
-	fails   int    // in a row
-	failed  time.Time
-	share   float64 // of the pause, by chance
-	dialing bool
+	addr     netip.AddrPort
+	name     string // "" as long as nobody has proved who is there
+	fails    int    // in a row
+	failed   time.Time
+	share    float64 // of the pause, by chance
+	dialing  bool
+	unwanted bool // it answered last time, and wanted no session
 }
 
 // key is what a target is ordered by.
@@ -46,6 +48,8 @@ func (t *target) pause(alone, near bool) time.Duration {
 	}
 	longest := dialFar
 	switch {
+	case t.unwanted && (alone || near):
+		longest = dialUnwanted
 	case alone:
 		longest = dialAlone
 	case near:

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -49,7 +50,10 @@ func sessionTLS() (client, server *tls.Config, err error) {
 	return client, server, nil
 }
 
-var errSession = errors.New("session refused")
+var (
+	errSession  = errors.New("session refused")
+	errUnwanted = errors.New("the gateway wants no session with this node, or is none")
+)
 
 // open makes a session of a connection: TLS, then both hellos. It closes the
 // connection if it comes to nothing.
@@ -84,7 +88,11 @@ func (g *Gossip) open(ctx context.Context, raw net.Conn, dialed bool) (_ *sessio
 		if err := s.sayHello(roleLeaf, binding); err != nil {
 			return nil, err
 		}
-		return s, s.hearHello(roleGateway, binding)
+		err := s.hearHello(roleGateway, binding)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			err = fmt.Errorf("%w (%w)", errUnwanted, err)
+		}
+		return s, err
 	}
 	if err := s.hearHello(roleLeaf, binding); err != nil {
 		return nil, err

@@ -250,10 +250,11 @@ func (l *leaf) happened(e leafEvent) {
 	switch {
 	case e.s == nil:
 		t.dialing = false
+		t.unwanted = errors.Is(e.err, errUnwanted)
 		fail(t.fails + 1)
 		l.g.log.Debug("gateway does not answer", "peer", t.addr.String(), "err", e.err)
 	case e.began:
-		t.dialing = false
+		t.dialing, t.unwanted = false, false
 		t.name = e.s.peer.String()
 		l.at[e.s] = t
 	default:
@@ -262,7 +263,8 @@ func (l *leaf) happened(e leafEvent) {
 		switch {
 		case errors.Is(e.err, errReplaced):
 		case polite && bye.reason == byeFull:
-			fail(max(t.fails+1, 6)) // it is not back in an instant
+			t.unwanted = true
+			fail(t.fails + 1)
 		case time.Since(e.s.since) < briefly:
 			fail(t.fails + 1)
 		default:

@@ -79,6 +79,10 @@ func (d *daemon) openIssuance() (*issuance, error) {
 		d.log.Error("this node certifies nobody", "err", err)
 		return nil, nil
 	}
+	if !d.id.authority().Gateway {
+		d.log.Error("this node certifies nobody", "err", "it is no gateway: it has no gossip key to give to those it lets in")
+		return nil, nil
+	}
 	saved, err := d.state.read(fileTokens)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -20,6 +20,12 @@ func (d *daemon) openGossip() error {
 	if err != nil {
 		return err
 	}
+	if !d.id.authority().Gateway {
+		// It is no use here, and some to a thief.
+		if err := errors.Join(d.state.forget(fileGossipKey), d.state.forget(fileGossipRing)); err != nil {
+			return err
+		}
+	}
 	d.leaf = !d.id.authority().Gateway || !d.want.file.Gossip.Reachable
 	cfg := gossip.Config{
 		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Leaf: d.leaf,

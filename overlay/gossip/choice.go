@@ -61,19 +61,35 @@ func (t *target) pause(alone, near bool) time.Duration {
 // near reports whether a node, by its name, is of a site.
 func near(site, name string) bool { return memberID(name).Site == site && name != "" }
 
-// compareChoice orders gateways as a leaf prefers them.
-func compareChoice(leaf overlay.NodeID, a, b string) int {
-	class := func(name string) int {
-		if near(leaf.Site, name) {
-			return 0
-		}
-		return 1
+// A preference orders gateways as a leaf prefers them: those of its site first, then
+// by a hash of both names.
+type preference [1 + sha256.Size]byte
+
+func preferenceOf(leaf overlay.NodeID, name string) (p preference) {
+	if !near(leaf.Site, name) {
+		p[0] = 1
 	}
-	rank := func(name string) []byte {
-		sum := sha256.Sum256([]byte(leaf.String() + " " + name))
-		return sum[:]
+	sum := sha256.Sum256([]byte(leaf.String() + " " + name))
+	copy(p[1:], sum[:])
+	return p
+}
+
+// choiceOrder returns what has names in the order in which a leaf prefers them.
+func choiceOrder[T any](leaf overlay.NodeID, all []T, name func(T) string) []T {
+	type ranked struct {
+		by preference
+		x  T
 	}
-	return cmp.Or(cmp.Compare(class(a), class(b)), bytes.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	list := make([]ranked, len(all))
+	for i, x := range all {
+		list[i] = ranked{preferenceOf(leaf, name(x)), x}
+	}
+	slices.SortStableFunc(list, func(a, b ranked) int { return bytes.Compare(a.by[:], b.by[:]) })
+	out := make([]T, len(all))
+	for i, r := range list {
+		out[i] = r.x
+	}
+	return out
 }
 
 // choose decides whom to dial now and which of the nodes that there are sessions
@@ -97,7 +113,7 @@ func choose(self overlay.NodeID, now time.Time, targets []*target, live []string
 			count(t.key())
 		}
 	}
-	targets = slices.SortedFunc(slices.Values(targets), func(a, b *target) int { return compareChoice(self, a.key(), b.key()) })
+	targets = choiceOrder(self, targets, (*target).key)
 	alone := len(live) == 0
 	for _, t := range targets {
 		isNear := near(self.Site, t.name)
@@ -115,8 +131,7 @@ func choose(self overlay.NodeID, now time.Time, targets []*target, live []string
 		count(t.key())
 	}
 	if len(live) > wantedSessions {
-		live = slices.SortedFunc(slices.Values(live), func(a, b string) int { return compareChoice(self, a, b) })
-		drop = live[wantedSessions:]
+		drop = choiceOrder(self, live, func(name string) string { return name })[wantedSessions:]
 	}
 	return dial, drop, again
 }

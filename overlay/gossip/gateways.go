@@ -3,6 +3,7 @@ package gossip
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -10,21 +11,16 @@ import (
 	"slicewire/overlay"
 )
 
-// maxHandshakes is how many sessions may be about to begin at once; each takes a
-// signature and an agreement on a key. Others are refused, and try again.
-const maxHandshakes = 32
-
 // serveSession serves a stream that begins as TLS does, until it ends.
 func (g *Gossip) serveSession(ctx context.Context, t *transport, c *conn) {
 	defer func() { _ = c.Close() }()
-	select {
-	case g.handshakes <- struct{}{}:
-	default:
+	source := addrPortOf(c.RemoteAddr()).Addr()
+	if !g.sessions.about(source) {
 		g.refused.add(RefusedSession, 1)
 		return
 	}
 	s, err := g.open(ctx, c, false)
-	<-g.handshakes
+	g.sessions.began(source)
 	if err != nil {
 		g.log.Debug("session not begun", "peer", addrPortOf(c.RemoteAddr()).String(), "err", err)
 		return
@@ -45,20 +41,42 @@ func (g *Gossip) gatewaysFor(leaf overlay.NodeID) []byte {
 	if n == nil {
 		return nil
 	}
-	list := []gatewayEntry{{g.cfg.Self.String(), n.transport.advertise, g.meta(n.transport.advertise)}}
-	for _, e := range g.members.entries() {
-		if e.name != g.cfg.Self.String() && g.proves(e.name, e.addr, e.meta) == proven {
-			list = append(list, e)
-		}
-	}
-	slices.SortFunc(list, func(a, b gatewayEntry) int {
-		return cmp.Or(compareChoice(leaf, a.name, b.name), a.addr.Compare(b.addr))
-	})
-	b, err := encodeGateways(list[:min(len(list), maxGateways)])
+	list := choiceOrder(leaf, g.gatewaysProven(), func(e gatewayEntry) string { return e.name })
+	self := gatewayEntry{g.cfg.Self.String(), n.transport.advertise, g.meta(n.transport.advertise)}
+	b, err := encodeGateways(append([]gatewayEntry{self}, list[:min(len(list), maxGateways-1)]...))
 	if err != nil { // names and proofs of members were checked
 		g.log.Error("gateways cannot be said", "err", err)
 	}
 	return b
+}
+
+// provenMembers are the members whose proof is good, as of a moment ago: each
+// leaf is told some of them every gatewaysAt.
+type provenMembers struct {
+	at   time.Time
+	list []gatewayEntry
+}
+
+// gatewaysProven returns the other members whose proof is good, sorted by name.
+// The caller does not change them.
+func (g *Gossip) gatewaysProven() []gatewayEntry {
+	t := &g.sessions
+	t.mu.Lock()
+	p := t.proven
+	t.mu.Unlock()
+	if !p.at.IsZero() && time.Since(p.at) < gatewaysAt/2 {
+		return p.list
+	}
+	p = provenMembers{at: time.Now()}
+	for _, e := range g.members.entries() {
+		if e.name != g.cfg.Self.String() && g.proves(e.name, e.addr, e.meta) == proven {
+			p.list = append(p.list, e)
+		}
+	}
+	t.mu.Lock()
+	t.proven = p
+	t.mu.Unlock()
+	return p.list
 }
 
 // entries returns the live members with their proofs.
@@ -108,13 +126,8 @@ func (t *sessions) learn(e gatewayEntry, self overlay.NodeID) {
 	if len(t.known) <= maxGateways {
 		return
 	}
-	last := e.name
-	for name := range t.known {
-		if compareChoice(self, last, name) < 0 {
-			last = name
-		}
-	}
-	delete(t.known, last)
+	names := slices.Sorted(maps.Keys(t.known))
+	delete(t.known, choiceOrder(self, names, func(name string) string { return name })[maxGateways])
 }
 
 // jitter is about d.

@@ -1,9 +1,7 @@
 package gossip
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -101,12 +99,10 @@ type Gossip struct {
 	refused counts
 	members members
 	queues  queues
-	tls     struct{ client, server *tls.Config }
+	net     atomic.Pointer[network] // set while running
+	keys    keyring
 
-	sessions   sessions
-	handshakes chan struct{}           // as many as sessions are about to begin
-	net        atomic.Pointer[network] // set while running
-	keys       keyring
+	sessions sessions
 
 	mu     sync.Mutex // guards what follows; never held while calling memberlist
 	ledger overlay.Ledger
@@ -152,15 +148,9 @@ func New(cfg Config) (*Gossip, error) {
 			return nil, err
 		}
 	}
-	var err error
-	if g.tls.client, g.tls.server, err = sessionTLS(); err != nil {
+	if err := g.sessions.init(); err != nil {
 		return nil, err
 	}
-	if _, err := rand.Read(g.sessions.instance[:]); err != nil {
-		return nil, fmt.Errorf("gossip: instance: %w", err)
-	}
-	g.handshakes = make(chan struct{}, maxHandshakes)
-	g.sessions.init()
 	g.refused.by = make(map[string]uint64)
 	g.members.init()
 	g.queues.init()

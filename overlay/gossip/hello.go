@@ -67,9 +67,9 @@ func (g *Gossip) open(ctx context.Context, raw net.Conn, dialed bool) (_ *sessio
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
-	conn := tls.Server(livelyConn{raw}, g.tls.server)
+	conn := tls.Server(livelyConn{raw}, g.sessions.server)
 	if dialed {
-		conn = tls.Client(livelyConn{raw}, g.tls.client)
+		conn = tls.Client(livelyConn{raw}, g.sessions.client)
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err

@@ -153,7 +153,7 @@ func (l *leaf) step(work context.Context, wg *sync.WaitGroup) time.Duration {
 	for _, s := range all {
 		name := s.peer.String()
 		for _, d := range drop {
-			if d == name {
+			if d == name && !s.leaving() {
 				wg.Go(func() { s.leave(byeMoving) })
 			}
 		}

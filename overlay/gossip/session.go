@@ -45,7 +45,7 @@ type session struct {
 
 	out       outbox
 	questions chan message
-	pace      sessionPace // the reader's
+	pace      *sessionPace // of all sessions of this node; set by sessions.add
 	done      chan struct{}
 	ending    chan byte // capacity 1: the reason to say good-bye for
 
@@ -81,6 +81,13 @@ func (s *session) end(why error) {
 		close(s.done)
 		_ = s.conn.Close()
 	}
+}
+
+// leaving reports whether this end wants the session to end.
+func (s *session) leaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaves
 }
 
 // leave says good-bye and waits a little until the other end closes.
@@ -331,14 +338,18 @@ const (
 	paceFramePer = 64
 )
 
-// sessionPace counts what a session has said. It belongs to the reader.
+// sessionPace counts what a node has said over its sessions, so that nobody
+// begins anew with a new one.
 type sessionPace struct {
+	mu            sync.Mutex // guards what follows
 	at            time.Time
 	bytes, frames float64 // left; negative: to wait for
 }
 
 // take notes a frame and returns how long to wait because of it.
 func (p *sessionPace) take(now time.Time, bytes int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.at.IsZero() {
 		p.bytes, p.frames = paceBytes, paceFrames
 	} else if d := now.Sub(p.at).Seconds(); d > 0 {

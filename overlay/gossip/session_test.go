@@ -334,7 +334,7 @@ func FuzzSessionMessages(f *testing.F) {
 }
 
 func TestASessionMayTellAWholeMeshAtOnceAndThenALittle(t *testing.T) {
-	var p sessionPace
+	p := new(sessionPace)
 	now := begin
 	for range 16 {
 		if w := p.take(now, 1<<20); w != 0 {
@@ -347,7 +347,7 @@ func TestASessionMayTellAWholeMeshAtOnceAndThenALittle(t *testing.T) {
 	if w := p.take(now.Add(2*time.Second), 128<<10); w != 0 {
 		t.Errorf("two seconds later it waits for %v", w)
 	}
-	p = sessionPace{}
+	p = new(sessionPace)
 	waits := 0
 	for range paceFrames + 64 {
 		if p.take(now, 0) > 0 {

@@ -9,11 +9,11 @@ import (
 
 // serverTest and clientTest are a session's TLS without a hello.
 func (g *Gossip) serverTest(raw net.Conn) (*tls.Conn, error) {
-	return handshakeTest(tls.Server(livelyConn{raw}, g.tls.server))
+	return handshakeTest(tls.Server(livelyConn{raw}, g.sessions.server))
 }
 
 func (g *Gossip) clientTest(raw net.Conn) (*tls.Conn, error) {
-	return handshakeTest(tls.Client(livelyConn{raw}, g.tls.client))
+	return handshakeTest(tls.Client(livelyConn{raw}, g.sessions.client))
 }
 
 func handshakeTest(c *tls.Conn) (*tls.Conn, error) {

@@ -1,8 +1,12 @@
 package gossip
 
 import (
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -22,8 +26,9 @@ const (
 // sessions is what goes on with those that this node has sessions with, by
 // their names: a gateway's leaves, a leaf's gateways.
 type sessions struct {
-	instance instance      // of this life
-	look     chan struct{} // capacity 1: the leaf's choice of gateways may be another
+	instance       instance // of this life
+	client, server *tls.Config
+	look           chan struct{} // capacity 1: the leaf's choice of gateways may be another
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -32,6 +37,9 @@ type sessions struct {
 	lives  map[string]*lives
 	barred map[string]time.Time // until when
 	known  map[string]gatewayEntry
+	proven provenMembers
+	begins map[netip.Addr]int // sessions that are about to begin, by source
+	begin  int                // sum of begins
 }
 
 // lives is which instances of a node were seen. One that comes back after
@@ -41,6 +49,7 @@ type lives struct {
 	former []instance
 	back   int // how often one came back
 	seen   time.Time
+	pace   *sessionPace // of all its sessions
 }
 
 // twinSessions is how often an instance comes back until that is an alarm: a
@@ -64,13 +73,50 @@ func (l *lives) note(i instance, now time.Time) (twin bool) {
 	return l.back >= twinSessions
 }
 
-func (t *sessions) init() {
+func (t *sessions) init() (err error) {
+	if t.client, t.server, err = sessionTLS(); err != nil {
+		return err
+	}
+	if _, err := rand.Read(t.instance[:]); err != nil {
+		return fmt.Errorf("instance of this life: %w", err)
+	}
 	t.look = make(chan struct{}, 1)
 	t.live = make(map[string]*session)
 	t.gone = make(map[string]departed)
 	t.lives = make(map[string]*lives)
 	t.barred = make(map[string]time.Time)
 	t.known = make(map[string]gatewayEntry)
+	t.begins = make(map[netip.Addr]int)
+	return nil
+}
+
+// How many sessions may be about to begin at once; each takes a signature and an
+// agreement on a key. No source can take all of it.
+const (
+	maxBegins          = 64
+	maxBeginsPerSource = 16
+)
+
+// about reports whether another session from a source may begin. began has to
+// follow.
+func (t *sessions) about(source netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.begin >= maxBegins || t.begins[source] >= maxBeginsPerSource {
+		return false
+	}
+	t.begin++
+	t.begins[source]++
+	return true
+}
+
+func (t *sessions) began(source netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begin--
+	if t.begins[source]--; t.begins[source] == 0 {
+		delete(t.begins, source)
+	}
 }
 
 var (
@@ -101,9 +147,10 @@ func (t *sessions) add(s *session) (old *session, twin bool, err error) {
 				}
 			}
 		}
-		l = &lives{now: s.instance}
+		l = &lives{now: s.instance, pace: new(sessionPace)}
 		t.lives[name] = l
 	}
+	s.pace = l.pace
 	twin = l.note(s.instance, now)
 	t.live[name] = s
 	delete(t.gone, name)

@@ -310,4 +310,3 @@ func (w *world) spread(of *Node, number int) []time.Duration {
 	}
 	return out
 }
-

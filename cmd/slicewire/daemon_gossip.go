@@ -40,6 +40,9 @@ func (d *daemon) openGossip() error {
 	if d.gossip, err = gossip.New(cfg); err != nil {
 		return err
 	}
+	if d.leaf && len(d.want.file.Gossip.Join) == 0 {
+		d.log.Warn("gossip.join is empty: this node dials only gateways that it remembers")
+	}
 	d.gossip.SetSeeds(d.want.file.Gossip.Join)
 	saved, err := d.state.read(fileRecords)
 	if errors.Is(err, os.ErrNotExist) {

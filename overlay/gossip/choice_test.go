@@ -108,11 +108,17 @@ func TestInstancesThatComeBackAreTwins(t *testing.T) {
 		{"two that each come back", []instance{a, b, a, b}, true},
 		{"one whose last words come late", []instance{a, b, a}, false},
 		{"two that take turns", []instance{a, b, a, b, a}, true},
+		{"two that come back once an hour", []instance{a, b, a, {}, b, {}, a, {}, b}, false},
 	} {
 		l := &lives{now: tt.seen[0]}
 		twin := false
+		now := begin
 		for _, i := range tt.seen[1:] {
-			twin = l.note(i, begin)
+			if now = now.Add(time.Second); i == (instance{}) {
+				now = now.Add(time.Hour)
+				continue
+			}
+			twin = l.note(i, now)
 		}
 		if twin != tt.twin || len(l.former) > maxFormer {
 			t.Errorf("%s: %v, %d remembered", tt.name, twin, len(l.former))

@@ -47,7 +47,7 @@ type sessions struct {
 type lives struct {
 	now    instance
 	former []instance
-	back   int // how often one came back
+	back   int // how often one came back, no longer than twinForget apart
 	seen   time.Time
 	pace   *sessionPace // of all its sessions
 }
@@ -57,6 +57,9 @@ type lives struct {
 const twinSessions = 2
 
 func (l *lives) note(i instance, now time.Time) (twin bool) {
+	if now.Sub(l.seen) > twinForget {
+		l.back = 0
+	}
 	l.seen = now
 	if i == l.now {
 		return false

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -100,6 +99,7 @@ type daemon struct {
 	issue   *issuance // nil: this node certifies nobody
 	keys    *gossipKeys
 	gossip  *gossip.Gossip
+	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
@@ -311,60 +311,6 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("listen for tunnels on udp %v: %w", addr, err)
 	}
 	return conn, nil
-}
-
-// openGossip makes the gossip with what was known before this start.
-func (d *daemon) openGossip() error {
-	var err error
-	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
-		return err
-	}
-	epoch, err := d.state.nextEpoch(d.started)
-	if err != nil {
-		return err
-	}
-	advertise, err := d.advertised()
-	if err != nil {
-		return err
-	}
-	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
-		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
-	})
-	if err != nil {
-		return err
-	}
-	d.gossip.SetSeeds(d.want.file.Gossip.Join)
-	saved, err := d.state.read(fileRecords)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		_, err = d.gossip.Restore(saved)
-	}
-	if err != nil {
-		d.log.Warn("records of the last run are not all usable", "file", d.state.path(fileRecords), "err", err)
-	}
-	return nil
-}
-
-// advertised is where members reach this node's gossip: as the node file says,
-// else where it listens, else the first address of the machine that others
-// could use.
-func (d *daemon) advertised() (netip.AddrPort, error) {
-	g := d.want.file.Gossip
-	if g.Advertise.IsValid() || !g.Listen.Addr().IsUnspecified() {
-		return g.Advertise, nil
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return g.Advertise, fmt.Errorf("addresses of this machine: %w", err)
-	}
-	own := usable(addrs, g.Listen.Port())
-	if len(own) == 0 {
-		return g.Advertise, errors.New("gossip listens on every address, but this machine has none that others could reach: set gossip.listen or gossip.advertise")
-	}
-	return own[0], nil
 }
 
 // saveDelay gathers changes of records into one write.

@@ -80,6 +80,10 @@ func (d *daemon) openIssuance() (*issuance, error) {
 			"files", []string{d.state.path(fileIssuerKey), d.state.path(fileIssuer)}, "err", err)
 		return nil, nil
 	}
+	if !d.id.authority().Gateway {
+		d.log.Error("this node certifies nobody", "err", "it is no gateway: it has no gossip key to give to those it lets in")
+		return nil, nil
+	}
 	saved, err := d.state.readSealed(fileTokens)
 	if errors.Is(err, fs.ErrNotExist) {
 		saved, err = nil, nil

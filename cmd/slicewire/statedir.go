@@ -105,6 +105,14 @@ func writeAtomic(path string, data []byte) error {
 	return syncDir(dir)
 }
 
+// forget removes a file, if it is there.
+func (d stateDir) forget(name string) error {
+	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget %s: %w", name, err)
+	}
+	return nil
+}
+
 // sweep removes what writes that were cut short have left behind. The folder is
 // locked: nobody writes meanwhile.
 func (d stateDir) sweep() error {

@@ -32,7 +32,7 @@ func leafFacts(i, k, number int) []overlay.Record {
 
 func leafAddr(i, k int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i), byte(k)}) }
 
-// addGateway adds a gateway beside the first of site i, as leafID(i, k).
+// addSite adds the gateways of a site and then its leaves, which are down.
 func (w *world) addSite(i, gateways, leaves int) (gw, lf []*Node) {
 	w.Helper()
 	for k := 1; k <= gateways+leaves; k++ {

@@ -79,7 +79,7 @@ func (g *Gossip) takeRecords(m message) {
 func (g *Gossip) answerSummary(m message) [][]byte {
 	now := g.cfg.Now()
 	g.mu.Lock()
-	push, pull := g.ledger.Compare(m.summary)
+	push, pull := g.ledger.Compare(m.summary, overlay.AllParts)
 	var raws [][]byte
 	for _, id := range push {
 		raws = append(raws, g.ledger.Missing(id, nil)...)

@@ -67,6 +67,9 @@ func (l *Ledger) Compare(theirs []OriginSummary, parts PartSet) (push, pull []No
 	return push, pull
 }
 
+// Len returns of how many origins the ledger knows anything.
+func (l *Ledger) Len() int { return len(l.origins) }
+
 // A Mark says which version of which key a ledger holds, in 32 bytes.
 type Mark struct {
 	Key     uint64 // see keySum

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -60,6 +61,11 @@ type Config struct {
 	Log       *slog.Logger     // zero: no log
 	Now       func() time.Time // wall clock; zero: time.Now
 	Network   Network          // zero: this machine's
+	// Keep returns bytes equal to b that nobody changes, for as long as somebody
+	// holds them: what is kept of a message. Many in one process can so hold what
+	// they have in common once. It is called concurrently, with a lock held, and
+	// must not call back. Zero: a copy.
+	Keep func(b []byte) []byte
 }
 
 func (c *Config) validate() error {
@@ -98,13 +104,15 @@ type Gossip struct {
 	net     atomic.Pointer[network] // set while running
 	keys    keyring
 
-	mu     sync.Mutex // guards what follows; never held while calling memberlist
-	ledger overlay.Ledger
-	chains map[fingerprint]chain // of the signers of what the ledger holds
-	own    own
-	pace   map[overlay.NodeID]*bucket
-	asked  map[overlay.NodeID]question // the last one about an origin
-	seeds  []string
+	mu      sync.Mutex // guards what follows; never held while calling memberlist
+	ledger  overlay.Ledger
+	chains  map[fingerprint]chain // of the signers of what the ledger holds
+	signers bool                  // chains may be there that nothing held is signed with
+	own     own
+	pruned  time.Time // when pruneChainsLocked last ran
+	pace    map[overlay.NodeID]*bucket
+	asked   map[overlay.NodeID]question // the last one about an origin
+	seeds   []string
 
 	newcomers map[overlay.NodeID]time.Time // when to ask them, see greet
 }
@@ -122,6 +130,9 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	if cfg.Network == nil {
 		cfg.Network = system{}
+	}
+	if cfg.Keep == nil {
+		cfg.Keep = bytes.Clone
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -37,7 +37,7 @@ func (g *Gossip) greet(name string) {
 		}
 		return
 	}
-	if !g.queues.send(job{to: name, make: func() [][]byte { return [][]byte{g.summary()} }}) {
+	if !g.queues.send(job{to: name, make: func() [][]byte { return [][]byte{g.state()} }}) {
 		g.refused.add(RefusedQueue, 1)
 	}
 }

@@ -14,7 +14,7 @@ func ask(t *testing.T, from, to *Gossip) int {
 		b  []byte
 		to *Gossip
 	}
-	letters := []letter{{from.summary(), to}}
+	letters := []letter{{from.state(), to}}
 	n := 0
 	for ; len(letters) > 0; n++ {
 		if n > 20 {
@@ -30,7 +30,9 @@ func ask(t *testing.T, from, to *Gossip) int {
 		switch m.kind {
 		case typeRecords:
 			l.to.takeRecords(m)
-		case typeSummary:
+		case typeDigests:
+			answers = l.to.answerDigests(m)
+		case typeSummary, typePart:
 			answers = l.to.answerSummary(m)
 		case typeWant:
 			answers = l.to.answerWants(m)

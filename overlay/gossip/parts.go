@@ -1,0 +1,70 @@
+package gossip
+
+// A summary is as long as the mesh is large: 60 KB for a thousand nodes. Where
+// it would be longer than fewOrigins make it, digests of 64 parts go instead,
+// 1 KB in a packet, and a summary of those parts only that differ comes back.
+const (
+	fewOrigins = 32
+	// digestsWith is how many members everything held is compared with, in every
+	// maintainEvery: what got lost on all its ways to this node is here soon,
+	// and it costs 250 bytes a second.
+	digestsWith = 1
+)
+
+// state says what is held here, in a summary or in digests.
+func (g *Gossip) state() []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ledger.Len() <= fewOrigins {
+		return g.said(encodeSummary(g.cfg.Self, g.ledger.Summary()))
+	}
+	return g.said(encodeDigests(g.cfg.Self, g.ledger.Digests()))
+}
+
+// said returns an encoded message. The ledger's bounds keep it within
+// maxMessage.
+func (g *Gossip) said(b []byte, err error) []byte {
+	if err != nil {
+		g.log.Error("what is held cannot be said", "err", err)
+		return nil
+	}
+	return b
+}
+
+// answerDigests says what is held here of the parts that differ.
+func (g *Gossip) answerDigests(m message) [][]byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	parts := g.ledger.Differ(m.digests)
+	if parts == 0 {
+		return nil
+	}
+	return [][]byte{g.said(encodePart(g.cfg.Self, parts, g.ledger.SummaryOf(parts)))}
+}
+
+// saidAlready reports whether b, the state of one with whom states are being
+// exchanged, needs no answer: digests, while what is held here is so little that
+// it was sent in whole. A newcomer would ask for everything twice.
+func (g *Gossip) saidAlready(b []byte) bool {
+	if len(b) < 2 || b[1] != typeDigests {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ledger.Len() <= fewOrigins
+}
+
+// compareDigests tells a few members, chosen at random, the digests of what is
+// held here, if there are too many origins for summaries.
+func (g *Gossip) compareDigests() {
+	g.mu.Lock()
+	many := g.ledger.Len() > fewOrigins
+	g.mu.Unlock()
+	if !many {
+		return
+	}
+	for _, name := range g.members.some(g.cfg.Self.String(), digestsWith) {
+		// When the outbox is full, the next round has to do.
+		g.queues.send(job{to: name, make: func() [][]byte { return [][]byte{g.state()} }, packet: true})
+	}
+}

@@ -23,6 +23,9 @@ var (
 	memberHours = 10_000.0
 )
 
+// settle is how long a mesh talks of its start.
+const settle = time.Minute
+
 // deaths counts members that others took for dead, an episode each: what others
 // repeat within deathEpisode is the same.
 type deaths struct {
@@ -123,6 +126,10 @@ func TestAChangeIsEverywhereInFiveSeconds(t *testing.T) {
 		rng := rand.New(rand.NewPCG(w.net.seed, 1))
 		_, joined := crowd(w, *members)
 		t.Logf("%d members: all know all after %v, traffic %v", *members, joined, perMember(w, Counts{}, joined))
+		time.Sleep(settle)
+		idle, rested := w.net.Counts(), time.Now()
+		time.Sleep(time.Minute)
+		t.Logf("traffic while nothing changes: %v", perMember(w, idle, time.Since(rested)))
 		changes := min(20, *members/4)
 		var all []time.Duration
 		before, began := w.net.Counts(), time.Now()
@@ -153,6 +160,9 @@ func TestAChangeIsEverywhereInFiveSeconds(t *testing.T) {
 			t.Errorf("p99 %v, want 5s at most", p99)
 		}
 		t.Logf("memory %d MiB", heapMiB())
+		if all := perMember(w, before, time.Since(began)); all.PacketBytes+all.StreamBytes > 5<<10 {
+			t.Errorf("a member sends %.0f bytes/s, want 5 KiB/s at most", all.PacketBytes+all.StreamBytes)
+		}
 	})
 	t.Logf("wall time %v", time.Since(wall).Round(time.Second))
 }

@@ -158,21 +158,21 @@ func (g *Gossip) forgetLocked() {
 // signerOf reads the fingerprint out of sealed bytes that were accepted.
 func signerOf(raw []byte) fingerprint { return fingerprint(raw[3 : 3+len(fingerprint{})]) }
 
-// bucket is a token bucket: 0 <= tokens <= paceBurst.
+// bucket is a token bucket: 0 <= tokens <= burst.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-func (b *bucket) fill(now time.Time) {
+func (b *bucket) fill(now time.Time, burst, perSecond float64) {
 	if d := now.Sub(b.at); d > 0 {
-		b.tokens = min(paceBurst, b.tokens+d.Seconds()*pacePerSecond)
+		b.tokens = min(burst, b.tokens+d.Seconds()*perSecond)
 	}
 	b.at = now
 }
 
 func (b *bucket) full(now time.Time) bool {
-	b.fill(now)
+	b.fill(now, paceBurst, pacePerSecond)
 	return b.tokens >= paceBurst
 }
 
@@ -182,7 +182,7 @@ func (g *Gossip) paceLocked(id overlay.NodeID, now time.Time) bool {
 		b = &bucket{tokens: paceBurst, at: now}
 		g.pace[id] = b
 	}
-	b.fill(now)
+	b.fill(now, paceBurst, pacePerSecond)
 	if b.tokens < 1 {
 		return false
 	}

@@ -111,10 +111,9 @@ type Gossip struct {
 	own     own
 	pruned  time.Time // when pruneChainsLocked last ran
 	pace    map[overlay.NodeID]*bucket
+	relays  bucket
 	asked   map[overlay.NodeID]question // the last one about an origin
 	seeds   []string
-
-	newcomers map[overlay.NodeID]time.Time // when to ask them, see greet
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -145,8 +144,6 @@ func New(cfg Config) (*Gossip, error) {
 		own:     own{epoch: cfg.Epoch},
 		pace:    make(map[overlay.NodeID]*bucket),
 		asked:   make(map[overlay.NodeID]question),
-
-		newcomers: make(map[overlay.NodeID]time.Time),
 	}
 	if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
 		return nil, err
@@ -173,6 +170,20 @@ func (g *Gossip) Records() []overlay.Record {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.ledger.Records(g.cfg.Now())
+}
+
+// RecordsOf is Records of one origin.
+func (g *Gossip) RecordsOf(id overlay.NodeID) []overlay.Record {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.cfg.Now()
+	var out []overlay.Record
+	for _, h := range g.ledger.Of(id) {
+		if !h.Record.Deleted && now.Before(h.Record.NotAfter) {
+			out = append(out, h.Record)
+		}
+	}
+	return out
 }
 
 // Changed delivers whenever Records may have changed since the last delivery.

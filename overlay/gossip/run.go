@@ -30,8 +30,13 @@ const (
 	maintainEvery = 5 * time.Second
 	senders       = 4
 
-	packetSize    = 1400
-	maxBroadcasts = 8192
+	packetSize = 1400
+	// How often a member repeats a record is memberlist's for a mesh of a hundred,
+	// at most: relays and digests do the rest. There are as many to be repeated
+	// as go out in a minute; the oldest give way.
+	broadcastMult = 3
+	broadcastFor  = 99
+	maxBroadcasts = 256
 )
 
 // network is what exists while Run runs.
@@ -54,7 +59,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 		transport: t,
 		// What memberlist takes of a packet: label, encryption, checksum, framing.
 		packetRoom: packetSize - len(t.label) - cipherBytes - 5 - 2 - 2 - 1,
-		broadcasts: &memberlist.TransmitLimitedQueue{NumNodes: g.members.count, RetransmitMult: 4},
+		broadcasts: &memberlist.TransmitLimitedQueue{NumNodes: func() int { return min(g.members.count(), broadcastFor) }, RetransmitMult: broadcastMult},
 	}
 	if n.list, err = memberlist.Create(g.listConfig(n)); err != nil {
 		return fmt.Errorf("gossip at %v: %w", t.advertise, err)
@@ -142,11 +147,11 @@ func (g *Gossip) work(n *network, j job) {
 	if to == nil {
 		return
 	}
-	send := n.list.SendReliable
-	if j.packet {
-		send = n.list.SendBestEffort
-	}
 	for _, b := range j.make() {
+		send := n.list.SendReliable
+		if j.packet || j.fit && len(b) <= n.packetRoom {
+			send = n.list.SendBestEffort
+		}
 		if err := send(to, b); err != nil {
 			g.log.Debug("not sent", "node", j.to, "err", err)
 			return
@@ -164,7 +169,6 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
 		g.compareDigests()
-		g.askNewcomers(n)
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {

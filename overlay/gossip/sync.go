@@ -47,7 +47,9 @@ func (g *Gossip) answer(m message, size int, how func(message) [][]byte) {
 	if m.sender == g.cfg.Self || g.members.find(m.sender.String()) == nil {
 		return
 	}
-	if !g.queues.send(job{to: m.sender.String(), make: func() [][]byte { return how(m) }, cost: size}) {
+	// What digests ask for, they ask for again if it gets lost.
+	fit := m.kind == typeDigests || m.kind == typePart
+	if !g.queues.send(job{to: m.sender.String(), fit: fit, make: func() [][]byte { return how(m) }, cost: size}) {
 		g.refused.add(RefusedQueue, 1)
 	}
 }
@@ -74,10 +76,30 @@ func (g *Gossip) takeRecords(m message) {
 		return
 	}
 	g.signal()
-	if few {
+	if few && g.mayRelay(len(fresh), time.Now()) {
 		small, _ := g.broadcast(fresh, len(m.chains) > 0) // as it came
 		g.sendNow(small, relayAtOnce)
 	}
+}
+
+// Pace of what this node passes on of what others say. When a whole mesh starts,
+// or changes at once, passing everything on would keep all of it busy for
+// minutes; summaries then carry it, many records in one answer.
+const (
+	relayBurst     = 64
+	relayPerSecond = 16
+)
+
+// mayRelay reports whether so many records may be passed on now.
+func (g *Gossip) mayRelay(records int, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.relays.fill(now, relayBurst, relayPerSecond)
+	if g.relays.tokens < float64(records) {
+		return false
+	}
+	g.relays.tokens -= float64(records)
+	return true
 }
 
 // askSigner asks a member for what it says, of which news came without the

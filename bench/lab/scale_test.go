@@ -20,6 +20,7 @@ import (
 var (
 	members     = flag.Int("members", 40, "members of the mesh in the tests of scale")
 	stallFor    = flag.Duration("stalled", time.Minute, "how long members are stalled in the tests of scale, in virtual time")
+	suspicion   = flag.Int("suspicion", 0, "gossip.Config's, in the tests of scale")
 	memberHours = 10_000.0
 )
 
@@ -79,7 +80,9 @@ func crowd(w *world, n int) (*deaths, time.Duration) {
 	began := time.Now()
 	for i := range n {
 		node := w.add(i, facts(i, 0)[:3])
-		node.Tune = func(c *gossip.Config) { c.Log = slog.New(watcher{slog.DiscardHandler, d}) }
+		node.Tune = func(c *gossip.Config) {
+			c.Log, c.Suspicion = slog.New(watcher{slog.DiscardHandler, d}), *suspicion
+		}
 		w.start(node)
 		if i%20 == 19 {
 			time.Sleep(time.Second)

@@ -58,6 +58,7 @@ type Config struct {
 	Verifier  Verifier
 	Epoch     uint64           // greater at each start of the node, see Gossip.Epoch
 	Life      time.Duration    // of records; zero: DefaultLife
+	Suspicion int              // probe intervals, times the logarithm of the members, until a silent one counts as dead; zero: 6
 	Log       *slog.Logger     // zero: no log
 	Now       func() time.Time // wall clock; zero: time.Now
 	Network   Network          // zero: this machine's
@@ -86,6 +87,8 @@ func (c *Config) validate() error {
 		return errors.New("gossip: signer and verifier are needed")
 	case len(c.Signer.Chain()) == 0 || len(c.Signer.Chain()) > maxChain:
 		return fmt.Errorf("gossip: own chain of %d certificates, want 1 to %d", len(c.Signer.Chain()), maxChain)
+	case c.Suspicion < 0:
+		return fmt.Errorf("gossip: suspicion of %d probe intervals", c.Suspicion)
 	case c.Life != 0 && c.Life < minLife:
 		return fmt.Errorf("gossip: records that live %v, want %v at least", c.Life, minLife)
 	}
@@ -123,6 +126,9 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
+	}
+	if cfg.Suspicion == 0 {
+		cfg.Suspicion = defaultSuspicion
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

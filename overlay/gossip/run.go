@@ -18,10 +18,10 @@ const (
 	// Two members that do not get to run for five seconds, one after the other,
 	// are not to take each other for dead. In no mesh does anything wait for a
 	// member to be dead: paths have probes of their own.
-	suspicionMult  = 6
-	gossipInterval = 200 * time.Millisecond
-	gossipNodes    = 4
-	gossipToDead   = 30 * time.Second
+	defaultSuspicion = 6
+	gossipInterval   = 200 * time.Millisecond
+	gossipNodes      = 4
+	gossipToDead     = 30 * time.Second
 	// A name that died may come back at another address at once: the proof in
 	// its metadata says whose it is.
 	reclaimTime = time.Second
@@ -106,7 +106,7 @@ func (g *Gossip) listConfig(n *network) *memberlist.Config {
 	c.ProtocolVersion = memberlist.ProtocolVersionMax
 	c.TCPTimeout = ioTimeout
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
-	c.SuspicionMult = suspicionMult
+	c.SuspicionMult = g.cfg.Suspicion
 	c.GossipInterval, c.GossipNodes, c.GossipToTheDeadTime = gossipInterval, gossipNodes, gossipToDead
 	c.PushPullInterval = 0 // see exchangeLoop
 	c.DeadNodeReclaimTime = reclaimTime

@@ -107,16 +107,15 @@ type Gossip struct {
 	net     atomic.Pointer[network] // set while running
 	keys    keyring
 
-	mu      sync.Mutex // guards what follows; never held while calling memberlist
-	ledger  overlay.Ledger
-	chains  map[fingerprint]chain // of the signers of what the ledger holds
-	signers bool                  // chains may be there that nothing held is signed with
-	own     own
-	pruned  time.Time // when pruneChainsLocked last ran
-	pace    map[overlay.NodeID]*bucket
-	relays  bucket
-	asked   map[overlay.NodeID]question // the last one about an origin
-	seeds   []string
+	mu     sync.Mutex // guards what follows; never held while calling memberlist
+	ledger overlay.Ledger
+	chains map[fingerprint]chain // of the signers of what the ledger holds
+	own    own
+	pruned time.Time // when pruneChainsLocked last ran
+	pace   map[overlay.NodeID]*bucket
+	relays bucket                      // what is passed on of others, see mayRelay
+	asked  map[overlay.NodeID]question // the last one about an origin
+	seeds  []string
 }
 
 // New checks cfg. It opens nothing and starts nothing.

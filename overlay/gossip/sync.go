@@ -87,7 +87,7 @@ func (g *Gossip) takeRecords(m message) {
 // minutes; summaries then carry it, many records in one answer.
 const (
 	relayBurst     = 64
-	relayPerSecond = 16
+	relayPerSecond = 8
 )
 
 // mayRelay reports whether so many records may be passed on now.

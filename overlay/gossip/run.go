@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Timing; that of looking for members is in seeds.go. A mesh has few gateways, each of which matters: memberlist's WAN
-// defaults, made to notice sooner.
+// Timing; that of looking for members is in seeds.go. A mesh has few gateways,
+// each of which matters: memberlist's WAN defaults, made to notice sooner.
 const (
 	probeInterval = time.Second
 	probeTimeout  = 500 * time.Millisecond

@@ -76,7 +76,8 @@ func (g *Gossip) takeRecords(m message) {
 		return
 	}
 	g.signal()
-	if few && g.mayRelay(len(fresh), time.Now()) {
+	issued := m.records[0].record.Origin.Site == "" // a revocation waits for nothing
+	if few && (issued || g.mayRelay(len(fresh), time.Now())) {
 		small, _ := g.broadcast(fresh, len(m.chains) > 0) // as it came
 		g.sendNow(small, relayAtOnce)
 	}

@@ -111,6 +111,7 @@ type Gossip struct {
 	ledger overlay.Ledger
 	chains map[fingerprint]chain // of the signers of what the ledger holds
 	own    own
+	filled time.Time // when many records came at once
 	pruned time.Time // when pruneChainsLocked last ran
 	pace   map[overlay.NodeID]*bucket
 	relays bucket                      // what is passed on of others, see mayRelay

@@ -1,5 +1,11 @@
 package gossip
 
+import (
+	"time"
+
+	"slicewire/overlay"
+)
+
 // A summary is as long as the mesh is large: 60 KB for a thousand nodes. Where
 // it would be longer than fewOrigins make it, digests of 64 parts go instead,
 // 1 KB in a packet, and a summary of those parts only that differ comes back.
@@ -10,6 +16,11 @@ const (
 	// and it costs 250 bytes a second.
 	digestsWith = 1
 )
+
+// filling is how long after many records came at once more of them are expected:
+// a newcomer is told everything by one or two, and not by everybody who compares
+// digests with it meanwhile.
+const filling = 2 * time.Second
 
 // state says what is held here, in a summary or in digests.
 func (g *Gossip) state() []byte {
@@ -36,7 +47,7 @@ func (g *Gossip) answerDigests(m message) [][]byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	parts := g.ledger.Differ(m.digests)
-	if parts == 0 {
+	if parts == 0 || parts.Len() > overlay.Parts/2 && time.Since(g.filled) < filling {
 		return nil
 	}
 	return [][]byte{g.said(encodePart(g.cfg.Self, parts, g.ledger.SummaryOf(parts)))}

@@ -10,6 +10,12 @@ import (
 // offer the same news of an origin, the first is asked.
 const askAgain = 300 * time.Millisecond
 
+// answerLate is how long a question may wait for its answer. By then others have
+// told the asker much of what it lacked, and while many ask at once nobody is
+// helped by telling everything to each three times: it hears instead what there
+// is, and asks for what it lacks still.
+const answerLate = 2 * time.Second
+
 // A question is what was asked for, and when.
 type question struct {
 	digest [16]byte
@@ -49,7 +55,14 @@ func (g *Gossip) answer(m message, size int, how func(message) [][]byte) {
 	}
 	// What digests ask for, they ask for again if it gets lost.
 	fit := m.kind == typeDigests || m.kind == typePart
-	if !g.queues.send(job{to: m.sender.String(), fit: fit, make: func() [][]byte { return how(m) }, cost: size}) {
+	asked := time.Now()
+	late := func() [][]byte {
+		if time.Since(asked) > answerLate {
+			return [][]byte{g.state()}
+		}
+		return how(m)
+	}
+	if !g.queues.send(job{to: m.sender.String(), fit: fit, make: late, cost: size}) {
 		g.refused.add(RefusedQueue, 1)
 	}
 }
@@ -62,6 +75,11 @@ func (g *Gossip) takeRecords(m message) {
 		offered[c.leaf()] = c
 	}
 	few := len(m.records) <= fewRecords
+	if !few {
+		g.mu.Lock()
+		g.filled = time.Now()
+		g.mu.Unlock()
+	}
 	var fresh [][]byte
 	for _, s := range m.records {
 		reason, isNew := g.accept(s, offered, true)

@@ -1,7 +1,12 @@
 package gossip
 
 import (
+	"bytes"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
 
 	"slicewire/overlay"
 )
@@ -97,4 +102,55 @@ func TestANewcomerDoesNotAnswerTheDigestsOfWhoLetsItIn(t *testing.T) {
 	if a.saidAlready(a.state()) {
 		t.Error("who holds much does not answer digests")
 	}
+}
+
+// Who has just been told much does not ask the next for all the rest, and who
+// was asked long ago does not tell everything: by then others have.
+func TestNewcomersAreToldOnce(t *testing.T) {
+	a, _, _, _ := crowdTest(t, 60)
+	digests, err := decodeMessage(a.state())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority("ca")
+		g := newTest(t, testConfig(t, ca, 20))
+		id := ca.issue(t, allowed(1))
+		g.handle(recordsTest(t, id, sealTest(t, id, sound(1))))
+		if len(g.answerDigests(digests)) == 0 {
+			t.Error("who was told little does not answer")
+		}
+		var many [][]byte
+		for i := range uint64(fewRecords + 1) {
+			many = append(many, sealTest(t, id, sound(2+i)))
+		}
+		g.handle(recordsTest(t, id, many...))
+		if len(g.answerDigests(digests)) != 0 {
+			t.Error("who is being told much answers")
+		}
+		time.Sleep(filling)
+		if len(g.answerDigests(digests)) == 0 {
+			t.Error("who was told much some time ago does not answer")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		g := newTest(t, testConfig(t, newAuthority("ca"), 0))
+		set(t, g, facts(0))
+		g.members.set(&memberlist.Node{Name: allowed(1).ID.String(), Addr: []byte{192, 0, 2, 1}}, bytes.Clone)
+		question, err := encodeWants(allowed(1).ID, []want{{origin: allowed(0).ID}}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			after time.Duration
+			kind  byte
+		}{{answerLate, typeRecords}, {answerLate + 1, typeSummary}} {
+			g.handle(question)
+			j := <-g.queues.out
+			time.Sleep(tt.after)
+			if b := j.make(); len(b) != 1 || b[0][1] != tt.kind {
+				t.Errorf("after %v: %d messages, want one of type %d", tt.after, len(b), tt.kind)
+			}
+		}
+	})
 }

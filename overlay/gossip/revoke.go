@@ -3,16 +3,15 @@ package gossip
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"slicewire/overlay"
 )
 
-// compareWith is how many members revocations are compared with at a time, in
+// revocationsWith is how many members revocations are compared with at a time, in
 // every maintainEvery. Broadcasts get lost in a partition, and full summaries
 // are too rare for what has to hold ten seconds after it heals.
-const compareWith = 3
+const revocationsWith = 3
 
 // SealRevocation signs a revocation as an issuer and returns it as Announce
 // takes it. It holds until the given time, in whole seconds, which is no later
@@ -100,10 +99,7 @@ func (g *Gossip) enforceLocked() int {
 
 func (g *Gossip) revocationsLocked() []overlay.Revocation {
 	var out []overlay.Revocation
-	for _, id := range g.ledger.Origins() {
-		if id.Site != "" {
-			continue // a node
-		}
+	for _, id := range g.ledger.Issuers() {
 		for _, h := range g.ledger.Of(id) {
 			if r, ok := overlay.RevocationOf(h.Record); ok {
 				out = append(out, r)
@@ -118,10 +114,7 @@ func (g *Gossip) revocationsLocked() []overlay.Revocation {
 func (g *Gossip) compareRevocations(n *network) {
 	g.mu.Lock()
 	var wants []want
-	for _, id := range g.ledger.Origins() {
-		if id.Site != "" {
-			continue // a node; issuers have no site
-		}
+	for _, id := range g.ledger.Issuers() {
 		if marks := g.ledger.Marks(id); len(marks) > 0 {
 			wants = append(wants, want{origin: id, marks: marks})
 		}
@@ -132,9 +125,7 @@ func (g *Gossip) compareRevocations(n *network) {
 		return
 	}
 	small := len(messages) == 1 && len(messages[0]) <= n.packetRoom
-	names := g.members.names(g.cfg.Self.String())
-	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:min(len(names), compareWith)] {
+	for _, name := range g.members.some(g.cfg.Self.String(), revocationsWith) {
 		// When the outbox is full, the next round has to do.
 		g.queues.send(job{to: name, make: func() [][]byte { return messages }, packet: small})
 	}

@@ -123,7 +123,7 @@ func TestRevocationsAreComparedBesideBroadcasts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !g.accept(m.records[0], map[fingerprint]chain{m.chains[0].leaf(): m.chains[0]}, true) {
+		if _, fresh := g.accept(m.records[0], map[fingerprint]chain{m.chains[0].leaf(): m.chains[0]}, true); !fresh {
 			t.Fatal("refused", g.Refused())
 		}
 	}

@@ -21,7 +21,6 @@ import (
 type identity struct {
 	verifier  *pki.Verifier
 	clock     *pki.Clock
-	root      []byte // the mesh's authority in PEM
 	gossipKey []byte
 	certified atomic.Pointer[certified]
 }
@@ -64,12 +63,15 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 	if err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", d, err)
 	}
-	id := &identity{clock: pki.NewClock(wall), root: files[2]}
+	id := &identity{clock: pki.NewClock(wall)}
 	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(fileCACert), err)
 	}
 	id.verifier.Follow(id.clock)
 	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
+	if errors.Is(err, overlay.RefusedRetired) {
+		err = fmt.Errorf("%w: %s", err, joinAgain)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path(fileNodeCert), err)
 	}
@@ -127,7 +129,7 @@ func requestFor(d stateDir, name string) ([]byte, error) {
 }
 
 // A bundle is what an authority hands to a node: PEM blocks with the node's
-// chain, then the mesh's certificate, then the gossip key. The last is the only
+// chain, then the mesh's authorities, then the gossip key. The last is the only
 // secret in it, and the least: it lets in, it proves nothing.
 const (
 	bundleNode   = "SLICEWIRE NODE"
@@ -152,7 +154,9 @@ func encodeBlocks(blocks ...*pem.Block) (out []byte) {
 // A checkedBundle is a node's bundle that fits the key in the state folder.
 type checkedBundle struct {
 	authority           overlay.Authority
-	chain, root, gossip []byte // gossip as its file has it
+	roots               *pki.Roots
+	hangs               [32]byte // on which of the roots
+	chain, root, gossip []byte   // gossip as its file has it
 }
 
 // installBundle puts a bundle's parts into the state folder after checking that
@@ -195,11 +199,11 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if err != nil {
 		return nil, fmt.Errorf("the bundle does not fit the key in %s: %w", d, err)
 	}
-	mesh, err := pki.MeshOf(parts[bundleCA])
+	roots, err := pki.ParseRoots(parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
-	verifier, err := pki.NewVerifier(mesh, parts[bundleCA])
+	verifier, err := pki.NewVerifier(roots.Mesh(), parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
@@ -212,8 +216,12 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if len(parts[bundleGossip]) != gossipKeyBytes {
 		return nil, fmt.Errorf("the bundle's gossip key has %d bytes instead of %d", len(parts[bundleGossip]), gossipKeyBytes)
 	}
+	hangs, err := verifier.Root(signer.Chain())
+	if err != nil {
+		return nil, err
+	}
 	gossip := base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n"
-	return &checkedBundle{authority, parts[bundleNode], parts[bundleCA], []byte(gossip)}, nil
+	return &checkedBundle{authority, roots, hangs, parts[bundleNode], parts[bundleCA], []byte(gossip)}, nil
 }
 
 func (b *checkedBundle) install(d stateDir) error {

@@ -15,13 +15,13 @@ import (
 
 func tokenTest() Token {
 	return Token{
-		ID: [8]byte{1, 2, 3}, Secret: [16]byte{4, 5, 6}, Issuer: [32]byte{7, 8, 9}, Expires: begin,
+		ID: [8]byte{1, 2, 3}, Secret: [16]byte{4, 5, 6}, Issuer: [32]byte{7, 8, 9}, Root: [32]byte{10, 11, 12}, Expires: begin,
 		Mesh: "lab.example", Node: edge, Slices: []string{"earth", "water"}, Addresses: []string{"192.0.2.1:51820", "[2001:db8::1]:51820", "gw.example:443"},
 	}
 }
 
 // What an earlier version gave out is read as it was meant.
-const goldenToken = "slicewire1.AQIDAAAAAAAEBQYAAAAAAAAAAAAAAAAABwgJAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAaVc1pQtsYWIuZXhhbXBsZQZzaXRlLWEEZWRnZQIFZWFydGgFd2F0ZXIDDzE5Mi4wLjIuMTo1MTgyMBNbMjAwMTpkYjg6OjFdOjUxODIwDmd3LmV4YW1wbGU6NDQz45WDoQ"
+const goldenToken = "slicewire2.AQIDAAAAAAAEBQYAAAAAAAAAAAAAAAAABwgJAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAKCwwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABpVzWlC2xhYi5leGFtcGxlBnNpdGUtYQRlZGdlAgVlYXJ0aAV3YXRlcgMPMTkyLjAuMi4xOjUxODIwE1syMDAxOmRiODo6MV06NTE4MjAOZ3cuZXhhbXBsZTo0NDPxPruV"
 
 func TestATokenIsReadAsItIsWritten(t *testing.T) {
 	want := tokenTest()

@@ -81,7 +81,8 @@ func (d *daemon) noticeFork(err error) {
 		return
 	}
 	text := err.Error()
-	if old := d.forked.Swap(&text); old == nil || *old != text {
+	if old := d.forked.Load(); old == nil || *old != text {
+		d.forked.Store(&text)
 		d.log.Error("the statement of a next authority is refused", "err", err)
 	}
 }
@@ -105,6 +106,7 @@ func (d *daemon) trust(own, next *pki.Roots) error {
 	if d.issue != nil {
 		d.issue.server.Set(d.issue.cert.Load().Issuer)
 	}
+	d.rootsDue()
 	return nil
 }
 

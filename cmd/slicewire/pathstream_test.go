@@ -99,6 +99,8 @@ func newEchoService(t *testing.T) *echoService {
 			}
 			if n == 8 {
 				e.came.add(binary.BigEndian.Uint64(buf))
+			} else if n == floodBytes {
+				_, _ = e.udp.WriteTo(buf[:n], from)
 			}
 			select {
 			case back <- from:

@@ -28,8 +28,12 @@ func floodPace() int {
 	return *rekeyPace
 }
 
-// A flood sends packets from a node's proxy to the echo service, which sends its
-// own back.
+// floodBytes is the length of a flood's packets, by which the echo service knows
+// them.
+const floodBytes = 9
+
+// A flood sends packets from a node's proxy to the echo service, which sends each
+// of them back beside its own.
 type flood struct {
 	sent, back atomic.Int64
 	stop       func()
@@ -53,7 +57,7 @@ func (l *pathLab) flood(n *labNode, to netip.AddrPort) *flood {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		began, due := time.Now(), 0
-		packet := append(slices.Clip(head), make([]byte, 9)...) // 9 bytes: the service notes no arrival
+		packet := append(slices.Clip(head), make([]byte, floodBytes)...)
 		for {
 			select {
 			case <-tick.C:
@@ -62,7 +66,7 @@ func (l *pathLab) flood(n *labNode, to netip.AddrPort) *flood {
 			}
 			// Ticks get lost while the machine is busy: what is due is made up for.
 			want := int(time.Since(began).Milliseconds()) * floodPace()
-			due, want = want, min(want-due, 100)
+			due, want = want, min(want-due, 20)
 			for range want {
 				if _, err := conn.Write(packet); err == nil {
 					f.sent.Add(1)

@@ -54,8 +54,8 @@ func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (rea
 		}
 	}
 	authority, err := g.cfg.Verifier.Authority(c, now)
-	if errors.Is(err, overlay.RefusedRevoked) {
-		return string(overlay.RefusedRevoked), false
+	if r, ok := void(err); ok {
+		return string(r), false
 	}
 	if err != nil || authority.Mesh != g.cfg.Mesh {
 		return RefusedCert, false
@@ -87,8 +87,9 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 		return RefusedFull, false
 	}
 	// It may have been revoked since it was judged.
-	if _, err := g.cfg.Verifier.Authority(c, now); errors.Is(err, overlay.RefusedRevoked) {
-		return string(overlay.RefusedRevoked), false
+	_, err := g.cfg.Verifier.Authority(c, now)
+	if r, ok := void(err); ok {
+		return string(r), false
 	}
 	mine := s.record.Origin == g.cfg.Self
 	if paced && !mine && !g.paceLocked(s.record.Origin, now) {

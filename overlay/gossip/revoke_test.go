@@ -24,7 +24,7 @@ func issuerTest(t testing.TB, a *authority, name string, limits overlay.Issuer) 
 
 func sealTestRevocation(t testing.TB, id *identity, a overlay.Authority, r overlay.Revocation) []byte {
 	t.Helper()
-	b, err := SealRevocation(id, a.ID, r, a.NotAfter)
+	b, err := SealRevocation(id, a.ID, r, a.NotAfter, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,8 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		if rng.IntN(3) != 0 {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
 		}
+	case overlay.KindRoot:
+		r.Root = &overlay.RootBody{Statement: []byte("x" + str(overlay.MaxRootStatement))}
 	case overlay.KindIssuer:
 		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
 		for range rng.IntN(20) {

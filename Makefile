@@ -83,7 +83,7 @@ bench-failover: ## what the failure of a gateway costs, 30 trials of each (a qua
 	@$(GO) test -count=1 -timeout 60m -v -run 'IsReplaced|LosesNothing|DrainsByItself|IsBackSoon' ./cmd/slicewire \
 		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
 
-bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (300: six minutes, 2 GB)
+bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (500: 3 GB)
 	$(GO) test -count=1 -timeout 10h -v -run 'LargeMesh|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)
 
 peers: build

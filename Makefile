@@ -83,7 +83,7 @@ bench-failover: ## what a gateway's failure costs, 30 trials each (12 minutes; T
 	@$(GO) test -count=1 -timeout 60m -v -run '$(if $(WIRE),FailuresOverAWire,FailuresOnLoopback)/$(FAILURE)' ./cmd/slicewire \
 		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
 
-bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (300: six minutes, 2 GB)
+bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (500: 3 GB)
 	$(GO) test -count=1 -timeout 10h -v -run 'LargeMesh|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)
 
 peers: build

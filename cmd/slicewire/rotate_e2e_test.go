@@ -56,7 +56,7 @@ func (l *pathLab) ring(n *labNode) (r gossipRing) {
 // node's own key stays the same when its certificate is renewed, and the
 // certificate before ends by its time: there is nothing old to refuse.
 func TestEveryKindOfKeyChangesUnderLoad(t *testing.T) {
-	l := newPathLab(t, nil, labSite{"a", 2, 3}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{name: "a", gateways: 2, nodes: 3}, labSite{name: "b", gateways: 1, nodes: 1})
 	l.until("all links are up", l.settled)
 	issuer, worker := l.node("a/g1"), l.node("a/g3")
 	l.certifyIssuer(issuer)

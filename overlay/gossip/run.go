@@ -22,9 +22,9 @@ const (
 	// How often a member repeats what it heard of members, times the logarithm of
 	// their number. Whoever misses all of it when a suspect speaks up takes that
 	// member for dead. If repetitions go to members at random, that is one in 3,000
-	// at eight times, which is 60 members with memberlist's 4, and one in 160,000
-	// at twelve.
-	memberMult     = 6
+	// at eight times, which is 60 members with memberlist's 4, one in 160,000 at
+	// twelve, and one in nine million at sixteen.
+	memberMult     = 8
 	gossipInterval = 200 * time.Millisecond
 	gossipNodes    = 4
 	gossipToDead   = 30 * time.Second

@@ -91,7 +91,8 @@ func trial(t *testing.T, f failure, r road) outcome {
 	if f.ends {
 		l.ended(active)
 	}
-	l.until("packets come steadily", func() bool { return l.echo.came.calm(begin, calmFor) && s.came.calm(begin, calmFor) })
+	done := time.Now() // an end takes its time, and packets flow meanwhile
+	l.until("packets come steadily", func() bool { return l.echo.came.calm(done, calmFor) && s.came.calm(done, calmFor) })
 	there, back := l.echo.came.since(begin), s.came.since(begin)
 	o := both(there, back)
 	if now := l.carrier(chooser, addr); now == active != f.stays {

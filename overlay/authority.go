@@ -35,6 +35,7 @@ const (
 	RefusedIssuer   Refusal = "issuer"    // a revocation, or the mesh's next authority, by somebody who may not say it
 	RefusedRevoked  Refusal = "revoked"   // the certificate, or that of its issuer, is void
 	RefusedRetired  Refusal = "retired"   // the certificate hangs on an authority that is trusted no longer
+	RefusedFork     Refusal = "fork"      // the certificate is of a second successor of an authority
 )
 
 // Limits of the lists in a record.

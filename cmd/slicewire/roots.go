@@ -96,6 +96,7 @@ func (d *daemon) trust(own, next *pki.Roots) error {
 		return err
 	}
 	d.id.verifier.SetRoots(next)
+	d.gossip.Enforce() // of two successors, only this one's word is held
 	key, at := next.Newest(), next.Last().Retires
 	if own.Newest() != key {
 		d.log.Info("the mesh's authority has a successor: both are trusted", "key", hex.EncodeToString(key[:8]))
@@ -284,8 +285,8 @@ func (d *daemon) reloadCertificate() error {
 
 // rootWarnings says what an operator should know while the authority changes.
 func (d *daemon) rootWarnings(now time.Time) (out []string) {
-	if text := d.forked.Load(); text != nil {
-		out = append(out, "an authority's key is in wrong hands: "+*text)
+	if d.forked.Load() != nil || d.gossip.Refused()[string(overlay.RefusedFork)] > 0 {
+		out = append(out, "an authority's key is in wrong hands: a second successor of it was announced, and refused")
 	}
 	roots := d.id.verifier.Roots()
 	status := roots.Status(now)
@@ -323,15 +324,15 @@ func (d *daemon) Announce(ctx context.Context, req AnnounceRequest) (AnnounceRep
 	if errors.Is(err, overlay.Refusal(gossip.RefusedCert)) {
 		err = fmt.Errorf("%w: it was certified by no authority that this node trusts; another mesh's, or an earlier statement is missing", err)
 	}
+	if errors.Is(err, overlay.RefusedFork) {
+		err = pki.ErrFork
+		d.noticeFork(err)
+	}
 	if err != nil {
 		return AnnounceReply{}, err
 	}
-	before := d.forked.Load()
 	if err := d.within(ctx, d.reconcile); err != nil {
 		return AnnounceReply{}, err
-	}
-	if text := d.forked.Load(); text != nil && text != before {
-		return AnnounceReply{}, errors.New(*text)
 	}
 	return AnnounceReply{
 		APIVersion: apiVersion, Kind: "Authorities", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),

@@ -108,7 +108,7 @@ func (g *Gossip) Enforce() {
 
 // void returns why a certificate is void for good, if that is what err says.
 func void(err error) (overlay.Refusal, bool) {
-	for _, r := range []overlay.Refusal{overlay.RefusedRevoked, overlay.RefusedRetired} {
+	for _, r := range []overlay.Refusal{overlay.RefusedRevoked, overlay.RefusedRetired, overlay.RefusedFork} {
 		if errors.Is(err, r) {
 			return r, true
 		}
@@ -121,6 +121,7 @@ func void(err error) (overlay.Refusal, bool) {
 func (g *Gossip) Chains() [][][]byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.pruneChainsLocked()
 	out := make([][][]byte, 0, len(g.chains))
 	for _, fp := range sortedPrints(g.chains) {
 		out = append(out, g.chains[fp])

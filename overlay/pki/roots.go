@@ -24,7 +24,7 @@ var (
 	ErrStranger = errors.New("the authority before is none that is trusted")
 	// ErrFork says that an authority has named two successors: whoever holds its
 	// key besides its owner did. The first that was heard of counts.
-	ErrFork = errors.New("the authority before has another successor already")
+	ErrFork = fmt.Errorf("%w: the authority before has another successor already", overlay.RefusedFork)
 )
 
 // Roots are the authorities that a node trusts: one that it was given, and those
@@ -220,6 +220,18 @@ func (r *Roots) holds(der []byte) int {
 		}
 	}
 	return -1
+}
+
+// forks reports whether cert, certified by an authority that has a successor, is
+// an authority besides: a second successor. It goes no further than to whoever
+// it was told to by the one who made it.
+func (r *Roots) forks(authority [32]byte, cert *x509.Certificate) bool {
+	i := r.index(authority)
+	if !cert.IsCA || i == len(r.all)-1 || KeySum(cert) == r.all[i+1].key {
+		return false
+	}
+	_, a, err := parseAuthorityCert(cert.Raw)
+	return err == nil && len(a.Issuer.Sites) == 0
 }
 
 // check reports whether the authority with that key is trusted at now.

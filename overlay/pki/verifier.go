@@ -94,7 +94,8 @@ func (v *Verifier) Root(chain [][]byte) ([32]byte, error) {
 // what its leaf allows: a node's certificate, or, when Issuer is set, one that
 // signs others. A root's own chain is the root alone, or its certificate by the
 // root before it. The error wraps overlay.RefusedRevoked if the chain is void,
-// overlay.RefusedRetired if its root is retired, and ErrNotValid if only the time
+// overlay.RefusedRetired if its root is retired, overlay.RefusedFork if it hangs on
+// a second successor of an authority, and ErrNotValid if only the time
 // is wrong; the authority is then returned all the same.
 func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, error) {
 	c, roots, err := v.resolve(chain)
@@ -228,6 +229,9 @@ func (r *Roots) verify(chain [][]byte) (verified, error) {
 	}
 	for _, root := range candidates {
 		if err = issued(root.cert, below, intermediates); err == nil {
+			if r.forks(root.key, below) {
+				return verified{}, fmt.Errorf("certificate of %v: %w", authority.ID, ErrFork)
+			}
 			narrow(&c.authority, root.cert)
 			c.root = root.key
 			return c, nil

@@ -33,6 +33,7 @@ const (
 type info struct {
 	length   int   // of the datagram; what follows it in the buffer is padding
 	l4       int   // where the transport header starts
+	frag     int   // where the IPv6 fragment header is, if there is one
 	proto    uint8 // transport protocol, of later fragments too
 	v6       bool
 	fragment bool // one of several pieces
@@ -144,7 +145,7 @@ func (in *info) check6(pkt []byte) (drop overlay.Drop, ok bool) {
 			fragmentHeader = true
 			frag := binary.BigEndian.Uint16(rest[2:])
 			more, offset := frag&1 != 0, int(frag&0xfff8)
-			in.proto, in.l4 = rest[0], in.l4+8
+			in.proto, in.frag, in.l4 = rest[0], in.l4, in.l4+8
 			if !more && offset == 0 {
 				break // RFC 6946: an atomic fragment is a whole packet
 			}

@@ -247,6 +247,17 @@ type policeTraffic struct {
 	addrs [2][]netip.Addr
 }
 
+func newPoliceTraffic(rng *rand.Rand) *policeTraffic {
+	g := &policeTraffic{rng: rng}
+	for _, s := range []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.16.3", "10.1.17.4", "10.7.0.1"} {
+		g.addrs[0] = append(g.addrs[0], netip.MustParseAddr(s))
+	}
+	for _, s := range []string{"fd00:1::1", "fd00:1::2", "fd00:1::3", "fd00:1:0:100::3", "fd00:7::1"} {
+		g.addrs[1] = append(g.addrs[1], netip.MustParseAddr(s))
+	}
+	return g
+}
+
 func (g *policeTraffic) packet() []byte {
 	r := g.rng
 	f := r.IntN(2)
@@ -297,6 +308,18 @@ func (g *policeTraffic) packet() []byte {
 		return overlaytest.AppendIP(nil, src, dst, 44, append(h, udp[40:]...))
 	}
 	return nil
+}
+
+// comesFrom is mostly the port that a packet's source belongs to.
+func (g *rig) comesFrom(p []byte, rng *rand.Rand, names []string) string {
+	if src := sourceOf(p); rng.IntN(8) != 0 {
+		for _, x := range g.state.Ports {
+			if slices.ContainsFunc(x.Sources, func(s netip.Prefix) bool { return s.Contains(src) }) {
+				return x.Name
+			}
+		}
+	}
+	return names[rng.IntN(len(names))]
 }
 
 func sourceOf(p []byte) netip.Addr {
@@ -352,13 +375,7 @@ func TestPoliceAgreesWithTheModel(t *testing.T) {
 	g := newRig(t)
 	m := &modelPolice{flows: make(map[modelFlow]*modelState), firsts: make(map[modelFragment]modelFirst)}
 	g.clock = func() time.Duration { return m.now }
-	traffic := &policeTraffic{rng: rng}
-	for _, s := range []string{"10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.16.3", "10.1.17.4", "10.7.0.1"} {
-		traffic.addrs[0] = append(traffic.addrs[0], netip.MustParseAddr(s))
-	}
-	for _, s := range []string{"fd00:1::1", "fd00:1::2", "fd00:1::3", "fd00:1:0:100::3", "fd00:7::1"} {
-		traffic.addrs[1] = append(traffic.addrs[1], netip.MustParseAddr(s))
-	}
+	traffic := newPoliceTraffic(rng)
 	names := []string{"a", "b", "node", OutsideName}
 	fates := make(map[string]int)
 	sent := uint64(0)
@@ -400,14 +417,7 @@ func TestPoliceAgreesWithTheModel(t *testing.T) {
 			p[8] = byte(rng.IntN(2))
 			overlaytest.Fix(p)
 		}
-		from := names[rng.IntN(4)]
-		if src := sourceOf(p); rng.IntN(8) != 0 {
-			for _, x := range g.state.Ports {
-				if slices.ContainsFunc(x.Sources, func(s netip.Prefix) bool { return s.Contains(src) }) {
-					from = x.Name
-				}
-			}
-		}
+		from := g.comesFrom(p, rng, names)
 		to, _, drop := naiveRoutePoliced(g.state, testMTU, from, p, m.police)
 		before := g.drops.Get(drop)
 		g.put(from, p)

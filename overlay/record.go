@@ -26,7 +26,9 @@ const (
 	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
 
-	LastKind = KindIssuer
+	KindWorkloads Kind = 7 // a node's workloads in a namespace; Name is the namespace, Service lists them as endpoints and nothing else
+
+	LastKind = KindWorkloads
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -60,7 +62,7 @@ type Record struct {
 	Node     *NodeBody    // with KindNode
 	WGKey    *KeyBody     // with KindKey
 	Prefix   *PrefixBody  // with KindPrefix
-	Service  *ServiceBody // with KindService
+	Service  *ServiceBody // with KindService and KindWorkloads
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer

@@ -176,3 +176,15 @@ func (r *Router) Inject(from string, pkt []byte) bool {
 	r.forward(in, [][]byte{buf}, new(batch))
 	return true
 }
+
+// Permits asks the policy about a flow between two addresses of this node that
+// no port will see. One that is denied counts as a dropped packet.
+func (r *Router) Permits(f Flow) bool {
+	t := r.table.Load()
+	v := t.policy.decide(f.Src, f.Dst, f.Proto, f.DstPort, true, true)
+	if !v.allowed {
+		t.deny(v)
+		r.drops.Add(overlay.DropPolicy, 1)
+	}
+	return v.allowed
+}

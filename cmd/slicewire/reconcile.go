@@ -208,7 +208,7 @@ func (d *daemon) reconcile() error {
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(a, s.Sites, v, publishOf(d.want.file, a), workloads))
+		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads)})

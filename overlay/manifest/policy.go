@@ -89,9 +89,11 @@ func (b *builder) buildPolicies() {
 		b.nonEmpty(o, "spec.policyTypes", len(spec.PolicyTypes))
 		p.AppliesTo = b.selectors(o, s, "spec.appliesTo", spec.AppliesTo)
 		types := spec.PolicyTypes
-		neither := len(types) == 0 && spec.Ingress == nil && spec.Egress == nil
-		p.PolicesIngress = neither || slices.Contains(types, "Ingress") || b.there(o, "spec.ingress", spec.Ingress != nil)
-		p.PolicesEgress = neither || slices.Contains(types, "Egress") || b.there(o, "spec.egress", spec.Egress != nil)
+		p.PolicesIngress = slices.Contains(types, "Ingress") || b.there(o, "spec.ingress", spec.Ingress != nil)
+		p.PolicesEgress = slices.Contains(types, "Egress") || b.there(o, "spec.egress", spec.Egress != nil)
+		if !p.PolicesIngress && !p.PolicesEgress { // it selects and says nothing: that denies
+			p.PolicesIngress, p.PolicesEgress = true, true
+		}
 		if len(types) > 0 {
 			for _, d := range []struct {
 				listed, policed bool

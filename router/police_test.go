@@ -169,13 +169,19 @@ func TestOneSourceEvictsOnlyItsOwnFlows(t *testing.T) {
 		g.put("a", udpOf("10.1.0.2", "10.1.16.9", uint16(i), uint16(i>>8)))
 		g.takeOutside()
 	}
+	// Who has less takes from who has most, also while the table is full.
 	for i := range kept {
+		if !g.passes("b", udpOf("10.1.0.3", "10.1.16.9", uint16(kept+i), 53)) {
+			t.Fatal(g.drops.Snapshot())
+		}
+	}
+	for i := range 2 * kept {
 		if !g.passes(OutsideName, udpOf("10.1.16.9", "10.1.0.3", 53, uint16(i))) {
 			t.Fatalf("the answer to flow %d of the other source: %v", i, g.drops.Snapshot())
 		}
 	}
 	f := r.table.Load().flows
-	if f.live != most || f.used != most || f.evicted != 20*most-most+kept {
+	if f.live != most || f.used != most || f.evicted != 20*most-most+2*kept {
 		t.Errorf("%d live of %d, %d evicted", f.live, f.used, f.evicted)
 	}
 	// Of its own flows, the one that was silent longest went first.
@@ -239,7 +245,7 @@ func TestTraceAgreesWithTheFateOfPackets(t *testing.T) {
 	var now time.Duration
 	g.clock = func() time.Duration { return now }
 	reasons := make(map[string]int)
-	for i := range 30_000 {
+	for i := range 10_000 {
 		if i%500 == 0 {
 			g.police(t, append(randomRules(rng, traffic.addrs), overlay.Rule{Name: "none"})...)
 		}
@@ -249,10 +255,11 @@ func TestTraceAgreesWithTheFateOfPackets(t *testing.T) {
 			p[rng.IntN(len(p))] ^= 1 << rng.IntN(8)
 		}
 		from := g.comesFrom(p, rng, names)
-		flows, drops := fmt.Sprint(g.Rules()), fmt.Sprint(g.Counters())
+		books := func() string { return fmt.Sprint(g.Rules(), g.Counters(), g.Flows()) }
+		shown := books()
 		tr, ok := g.Trace(from, p)
-		if !ok || flows != fmt.Sprint(g.Rules()) || drops != fmt.Sprint(g.Counters()) {
-			t.Fatalf("seed %d packet %d: %v, counted %v %v", seed, i, ok, g.Rules(), g.Counters())
+		if !ok || shown != books() {
+			t.Fatalf("seed %d packet %d: %v, it changed %s\nto %s", seed, i, ok, shown, books())
 		}
 		before := g.Counters().Drops
 		g.put(from, p)
@@ -271,7 +278,7 @@ func TestTraceAgreesWithTheFateOfPackets(t *testing.T) {
 		reasons[fate+reason]++
 	}
 	for _, x := range append(names, "policy", "fragment", "source", "no-route") {
-		if reasons[x] < 100 {
+		if reasons[x] < 50 {
 			t.Errorf("only %v: the test tests nothing", reasons)
 		}
 	}

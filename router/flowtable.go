@@ -84,6 +84,8 @@ type flowEntry struct {
 	born, queued int64  // tick of the first packet; that of the latest when it was put where it is
 	rules        [2]*ruleCount
 	credited     [2]uint64 // of packets and bytes, to earlier rules
+
+	_ [32]byte // so that what a packet touches is two lines of the cache, not three or four
 }
 
 // stateOf is what a flow was allowed by: the version of the policy and which of

@@ -325,7 +325,7 @@ func fragmentKey(pkt []byte, p *info) flowKey {
 	q := info{v6: p.v6, later: true}
 	k := keyOf(pkt, &q)
 	if p.v6 {
-		k.last = keyFragment | keyV6 | uint64(binary.BigEndian.Uint32(pkt[p.frag+4:]))
+		k.last = keyFragment | keyV6 | uint64(binary.BigEndian.Uint32(pkt[int(p.frag)+4:]))
 	} else {
 		k.last = keyFragment | uint64(p.proto)<<32 | uint64(binary.BigEndian.Uint16(pkt[4:]))
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -192,6 +193,9 @@ func TestOneSourceEvictsOnlyItsOwnFlows(t *testing.T) {
 
 // The table's lists and buckets hold what a map would, whatever is done to it.
 func TestFlowTableKeepsItsBooks(t *testing.T) {
+	if size := reflect.TypeFor[flowEntry]().Size(); size%64 != 0 {
+		t.Errorf("an entry has %d bytes, which are no whole lines of the cache", size)
+	}
 	const seed, most = 4, 64
 	rng := rand.New(rand.NewPCG(seed, 1))
 	f := newFlowTable(most)

@@ -454,3 +454,34 @@ func TestATracedPacketIsWellFormed(t *testing.T) {
 		}
 	}
 }
+
+// The examples of the documentation are taken as they are.
+func TestTheExamplesOfPolicyDocs(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", "policy.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for i, part := range strings.Split(string(page), "```") {
+		if text, ok := strings.CutPrefix(part, "yaml\n"); ok && i%2 == 1 {
+			blocks = append(blocks, text)
+		}
+	}
+	if len(blocks) != 2 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	dir := t.TempDir()
+	if err := unpackManifests(filepath.Join(dir, "manifests")); err != nil {
+		t.Fatal(err)
+	}
+	tests := filepath.Join(dir, "tests.yaml")
+	for name, text := range map[string]string{filepath.Join(dir, "manifests", "policy.yaml"): blocks[0], tests: blocks[1]} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	if code := execute(t.Context(), []string{"policy", "test", tests}, &out, &errs); code != exitOK || !strings.Contains(out.String(), "all 2 hold") {
+		t.Errorf("exit %d\n%s%s", code, out.String(), errs.String())
+	}
+}

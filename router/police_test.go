@@ -328,9 +328,9 @@ func TestPoliceConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	var sent [4]uint64
 	for w, from := range []string{"a", "b", "a", "b"} {
+		in := r.ports[from]
 		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(9, uint64(w)))
-			b, in := new(batch), r.ports[from]
+			rng, b := rand.New(rand.NewPCG(9, uint64(w))), new(batch)
 			for range 5000 {
 				src, dst := "10.1.0.2", "10.1.0.3"
 				if from == "b" {

@@ -137,4 +137,3 @@ func randomRules(rng *rand.Rand, addrs [2][]netip.Addr) []overlay.Rule {
 	}
 	return rules
 }
-

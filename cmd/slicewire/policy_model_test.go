@@ -312,4 +312,3 @@ func TestPoliciesFromYAMLAgreeWithTheModel(t *testing.T) {
 		t.Errorf("%v: the test tests nothing", said)
 	}
 }
-

@@ -132,4 +132,3 @@ func (v *sliceView) whose(a netip.Addr) string {
 	}
 	return "nothing is known of it"
 }
-

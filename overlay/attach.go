@@ -31,8 +31,8 @@ type Attachment struct {
 	Addr6    netip.Addr
 	Announce []netip.Prefix
 	Backends []AttachedBackend // sorted by namespace, service, name
-	// Workloads are sorted by name. They are not told to anybody: others reach
-	// them because the node announces the block they are in.
+	// Workloads are sorted by name. Others reach them because the node announces
+	// the block they are in; what is told of them is their namespace.
 	Workloads []AttachedWorkload
 }
 

@@ -92,6 +92,9 @@ func (a Authority) Permits(r Record, now time.Time) error {
 	case KindPrefix:
 		return a.permitsPrefixes(r.Key.Slice, r.Prefix.Prefixes)
 	default:
+		if s := r.Service; r.Key.Kind == KindWorkloads && len(s.Ports)+len(s.Aliases) > 0 {
+			return fmt.Errorf("workloads of %v with ports or aliases: %w", r.Origin, RefusedBody)
+		}
 		return a.permitsService(r.Key.Slice, r.Service)
 	}
 }
@@ -114,6 +117,10 @@ func (a Authority) permitsKey(k Key, deleted bool) error {
 		namespace, service, ok := strings.Cut(k.Name, "/")
 		if !ok || !ValidLabel(namespace) || !ValidLabel(service) {
 			return fmt.Errorf("service %q: %w", k.Name, RefusedName)
+		}
+	case KindWorkloads:
+		if !ValidLabel(k.Name) {
+			return fmt.Errorf("namespace %q: %w", k.Name, RefusedName)
 		}
 	default:
 		return fmt.Errorf("record of kind %d: %w", k.Kind, RefusedKind)
@@ -139,8 +146,12 @@ func onlyBody(r Record) error {
 		KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil,
 		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindRoot: r.Root != nil,
 	}
+	body := r.Key.Kind
+	if body == KindWorkloads {
+		body = KindService
+	}
 	for kind, present := range has {
-		if want := Kind(kind) == r.Key.Kind && !r.Deleted; present != want {
+		if want := Kind(kind) == body && !r.Deleted; present != want {
 			return fmt.Errorf("record of kind %d (deleted %v): body of kind %d: %w", r.Key.Kind, r.Deleted, kind, RefusedBody)
 		}
 	}

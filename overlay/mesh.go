@@ -45,6 +45,7 @@ type Slice struct {
 	Namespaces []NamespaceBinding // application namespaces
 	Allowed    []NamespaceBinding // allowed namespaces
 	Services   []Service          // exported on this slice; sorted by namespace, name
+	Policies   []Policy           // sorted by name
 	Hubs       []string           // sites that join the others; none: every site is adjacent to every other
 
 	RotationInterval time.Duration // how often keys change; 0: never by themselves

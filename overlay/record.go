@@ -27,7 +27,9 @@ const (
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
 	KindRoot       Kind = 7 // an authority that comes after another, told by itself; Slice is empty, Name is the sum of its key
 
-	LastKind = KindRoot
+	KindWorkloads Kind = 8 // a node's workloads in a namespace; Name is the namespace, Service lists them as endpoints and nothing else
+
+	LastKind = KindWorkloads
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -61,7 +63,7 @@ type Record struct {
 	Node     *NodeBody    // with KindNode
 	WGKey    *KeyBody     // with KindKey
 	Prefix   *PrefixBody  // with KindPrefix
-	Service  *ServiceBody // with KindService
+	Service  *ServiceBody // with KindService and KindWorkloads
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +15,15 @@ type View struct {
 	Fabric   *Fabric       // of Nodes
 	Services []ServiceView // sorted by namespace, name
 	Names    []NameEntry   // sorted by name
+	// Workloads are those that nodes tell of, sorted by node and namespace.
+	Workloads []WorkloadView
+}
+
+// A WorkloadView is a workload and the node that it is on.
+type WorkloadView struct {
+	Endpoint
+	Namespace string
+	Origin    NodeID
 }
 
 // A Peer is another node of the slice that this node has a tunnel to.
@@ -72,6 +82,7 @@ func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	v.Peers = v.Fabric.Peers()
 	v.Services = lookServices(s, records)
 	v.Names = lookNames(v.Services)
+	v.Workloads = lookWorkloads(s, records)
 	return v
 }
 
@@ -170,6 +181,24 @@ func lookServices(s *Slice, records []Record) []ServiceView {
 			return c
 		}
 		return strings.Compare(a.Name, b.Name)
+	})
+	return out
+}
+
+// lookWorkloads believes a node which of its workloads are in a namespace of its
+// site that belongs to the slice or is allowed there.
+func lookWorkloads(s *Slice, records []Record) []WorkloadView {
+	var out []WorkloadView
+	for _, r := range records {
+		if r.Deleted || r.Key.Kind != KindWorkloads || r.Key.Slice != s.Name || !s.binds(r.Key.Name, r.Origin.Site) && !boundIn(s.Allowed, r.Key.Name, r.Origin.Site) {
+			continue
+		}
+		for _, e := range r.Service.Endpoints {
+			out = append(out, WorkloadView{Endpoint: e, Namespace: r.Key.Name, Origin: r.Origin})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b WorkloadView) int {
+		return cmp.Or(strings.Compare(a.Origin.String(), b.Origin.String()), strings.Compare(a.Namespace, b.Namespace))
 	})
 	return out
 }

@@ -7,12 +7,18 @@
 //  1. check: lengths, checksums of the header, fragments, extension headers,
 //     addresses that nobody may use (check.go)
 //  2. source: the source address belongs to the port it came from
-//  3. route: longest prefix, never back out of the port it came from, but for
-//     transit from one site to another; each reader remembers what 2 and 3
-//     said of its latest flows (flows.go)
-//  4. deliver (to the node itself) or forward (TTL, MSS clamp)
-//  5. size: not longer than the slice's MTU
-//  6. group by way out and write, one batch for each, in order
+//  3. flow: one that this policy has allowed passes, both ways (flowtable.go)
+//  4. policy: asked about the first packet of a flow, for those of its ends that
+//     are on this node (policy.go, police.go)
+//  5. route: longest prefix, never back out of the port it came from, but for
+//     transit from one site to another; each reader remembers what 2 and 5
+//     said of its latest pairs of addresses (flows.go)
+//  6. deliver (to the node itself) or forward (TTL, MSS clamp)
+//  7. size: not longer than the slice's MTU
+//  8. group by way out and write, one batch for each, in order
+//
+// The way out is looked up before 3, as only it tells whether the destination is
+// here; that there is none is said after 4.
 //
 // A Router serves one slice; two slices with the same addresses are two
 // Routers, which share nothing. It never waits for a way out: a full one drops

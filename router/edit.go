@@ -29,7 +29,10 @@ func decrementTTL(pkt []byte, v6 bool) bool {
 }
 
 const (
+	tcpFIN      = 1
 	tcpSYN      = 2
+	tcpRST      = 4
+	tcpACK      = 16
 	optEnd      = 0
 	optNop      = 1
 	optMSS      = 2

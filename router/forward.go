@@ -14,7 +14,12 @@ type batch struct {
 	count [overlay.BatchSize]int    // of the packets that kept[i] stands for
 	group [overlay.BatchSize][]byte
 	lost  [overlay.NumDrops]int
-	flows flows // outlives the batch
+	now   int64      // tick of the batch, with a policy
+	entry *flowEntry // of the packet at hand: what allowed it, if anything remembers it
+	back  bool       // the packet goes against the flow's first one
+	said  verdict    // of the policy about the packet at hand, if it was asked
+	dry   bool       // only asks: remembers and counts nothing
+	flows flows      // outlives the batch
 }
 
 // forward takes the packets of one batch from in to their ways out. It changes
@@ -27,6 +32,10 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	t := r.table.Load()
 	from := t.sources[in]
 	b.flows.renew(t.version, in)
+	if t.policy != nil {
+		b.now = ticks(r.clock())
+	}
+	b.entry = nil
 	var bytes uint64
 	left, packets := 0, 0
 	for _, buf := range bufs {
@@ -46,6 +55,10 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		}
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
+		if b.entry != nil {
+			b.entry.account(b.back, n, size)
+			b.entry = nil
+		}
 	}
 	in.n.inPackets.Add(uint64(packets))
 	in.n.inBytes.Add(bytes)
@@ -112,9 +125,17 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	out := known.out
 	if out == nil || known.pair != addrs {
 		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+			if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
+				drop = t.refuse(b, pkt, &p) // policy comes before the route
+			}
 			return nil, 0, drop
 		}
 		*known = flow{addrs, out}
+	}
+	if t.policy != nil {
+		if drop, ok = t.police(b, in, out, pkt, &p); !ok {
+			return nil, 0, drop
+		}
 	}
 	if out.role == Local {
 		if drop, ok := p.deliverable(); !ok {

@@ -35,6 +35,13 @@ type Config struct {
 
 	// Outlet is the way outside. The Router closes it when it ends.
 	Outlet Outlet
+
+	// MaxFlows bounds what the Router remembers of the flows that a Policy
+	// allowed; 0 means DefaultMaxFlows.
+	MaxFlows int
+	// Clock says how much time has passed since some moment. nil means the
+	// machine's. It is called concurrently, once a batch.
+	Clock func() time.Duration
 }
 
 // An Outlet takes what is routed outside and yields it to the tunnel.
@@ -60,6 +67,9 @@ func (c *Config) validate() error {
 	if c.Outlet == nil {
 		return fmt.Errorf("router: slice %s: no outlet", c.Slice)
 	}
+	if c.MaxFlows < 0 || c.MaxFlows > 1<<24 {
+		return fmt.Errorf("router: slice %s: %d flows: want 0 to %d", c.Slice, c.MaxFlows, 1<<24)
+	}
 	return nil
 }
 
@@ -74,6 +84,8 @@ type Router struct {
 	outside    *port       // there is one, and it stays, whatever State says
 	table      atomic.Pointer[table]
 	batches    sync.Pool // *batch, for the tunnel's goroutines
+	maxFlows   int
+	clock      func() time.Duration
 
 	mu      sync.Mutex
 	ports   map[string]*port
@@ -98,6 +110,13 @@ func New(cfg Config) (*Router, error) {
 		mss6:   uint16(cfg.MTU - ipv6Header - tcpHeader),
 		ports:  make(map[string]*port),
 		outlet: cfg.Outlet,
+
+		maxFlows: cmp.Or(cfg.MaxFlows, DefaultMaxFlows),
+		clock:    cfg.Clock,
+	}
+	if r.clock == nil {
+		start := time.Now()
+		r.clock = func() time.Duration { return time.Since(start) }
 	}
 	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}
 	r.batches.New = func() any { return new(batch) }
@@ -160,6 +179,7 @@ func (r *Router) Set(s State) error {
 		t.routes.Insert(rt.Prefix.Masked(), p)
 	}
 	t.setTransit(s)
+	t.setPolicy(r.table.Load(), s.Policy, r.maxFlows)
 
 	r.table.Store(t)
 	old := r.ports

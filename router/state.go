@@ -77,6 +77,9 @@ type State struct {
 	// allows it. Without them none does.
 	Zones    []Zone
 	Transits []Transit
+	// Policy says what may pass between ends one of which is on this node. A flow
+	// that it allowed is asked about again once there is another one. nil: everything.
+	Policy *Policy
 }
 
 // A Zone names the addresses behind one remote or local site.
@@ -95,6 +98,11 @@ type table struct {
 	sources map[*port]*sources
 	zones   bart.Fast[uint32]
 	transit map[[2]uint32]bool // by zones: from, to
+
+	policy        *Policy // nil: no questions
+	policyVersion uint32  // one more than that of the policy before
+	rules         []*ruleCount
+	flows         *flowTable // nil without a policy
 }
 
 // setTransit numbers the zones. Names that only a Transit has match nothing.

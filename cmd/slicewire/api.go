@@ -176,6 +176,7 @@ type apiError struct {
 type WorkloadStatus struct {
 	Name      string     `json:"name"`
 	Kind      string     `json:"kind"` // run or attach
+	Namespace string     `json:"namespace,omitempty"`
 	Address   netip.Addr `json:"address"`
 	Address6  netip.Addr `json:"address6"`
 	UID       uint32     `json:"uid"`
@@ -193,12 +194,14 @@ type WorkloadStatus struct {
 
 // WorkloadRequest asks for a place on a slice.
 type WorkloadRequest struct {
-	Kind    string `json:"kind"`              // run or attach
-	Slice   string `json:"slice"`             // empty: the only slice of the node
-	Name    string `json:"name,omitempty"`    // of a run; empty: the daemon names it
-	Command string `json:"command,omitempty"` // of a run, for status
-	Netns   string `json:"netns,omitempty"`   // of an attach, for status and detach
-	Device  string `json:"device"`
+	Kind  string `json:"kind"`           // run or attach
+	Slice string `json:"slice"`          // empty: the only slice of the node
+	Name  string `json:"name,omitempty"` // of a run; empty: the daemon names it
+	// Namespace is the one it is in, for policies; empty: the only one of the slice at this site.
+	Namespace string `json:"namespace,omitempty"`
+	Command   string `json:"command,omitempty"` // of a run, for status
+	Netns     string `json:"netns,omitempty"`   // of an attach, for status and detach
+	Device    string `json:"device"`
 }
 
 // WorkloadOffer is the place that a workload got.

@@ -37,6 +37,7 @@ type control struct {
 	cordoned cordoned
 	host     host
 	trust    trust
+	policed  policed
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -117,6 +118,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
 	c.handleTrust(mux)
+	c.handlePolicy(mux)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -76,7 +76,7 @@ func TestTheDemoChecksItselfAndLeavesNothing(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
-	for _, want := range []string{"first byte", "name", "socks5", "port", "ping", "isolation"} {
+	for _, want := range []string{"first byte", "name", "socks5", "port", "ping", "isolation", "policy"} {
 		if !strings.Contains(out, "ok       "+want) {
 			t.Errorf("no step %q in the output", want)
 		}

@@ -211,10 +211,10 @@ func (d *daemon) reconcile() error {
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(a, s.Sites, v, publishOf(d.want.file, a), workloads))
+		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads)})
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	err := errors.Join(errs...)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"slicewire/dnsd"
@@ -43,6 +44,7 @@ type sliceNode struct {
 	publish  *publish.Publisher
 	forwards []*forward.Server
 	keys     *sliceKeys
+	policy   slicePolicy // the reconcile loop's
 	addrs    atomic.Pointer[[]netip.Addr]
 
 	cancel context.CancelFunc
@@ -206,8 +208,9 @@ func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
 }
 
 // set states what the slice should be now: the node's own addresses, the
-// prefixes behind its peers, what it passes on between them, what it publishes, its workloads and which names there are.
-func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v overlay.View, backends []publish.Backend, workloads []*workload) error {
+// prefixes behind its peers, what it passes on between them, what may pass, what
+// it publishes, its workloads and which names there are.
+func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.Slice, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	remote := v.Fabric.Remote()
 	own := a.Owned()
 	state := router.State{Ports: []router.Port{
@@ -217,7 +220,7 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 	for _, t := range v.Fabric.Transits() {
 		state.Transits = append(state.Transits, router.Transit(t))
 	}
-	for _, site := range sites {
+	for _, site := range s.Sites {
 		for _, p := range []netip.Prefix{site.Prefix, site.Prefix6} {
 			state.Zones = append(state.Zones, router.Zone{Prefix: p, Name: site.Name})
 		}
@@ -239,7 +242,11 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 		entries[i] = dnsd.Entry{Name: e.Name, Addrs: e.Addrs}
 	}
 	n.names.Set(entries)
-	return errors.Join(n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	var err error
+	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, overlay.Know(self, a, &v))); err != nil {
+		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
+	}
+	return errors.Join(err, n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
 }
 
 func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
@@ -275,13 +282,20 @@ func (n *sliceNode) stop() error {
 type inSlice struct{ n *sliceNode }
 
 func (s inSlice) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	if !s.permits(overlay.ProtoTCP, dst) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(dst), Err: syscall.EACCES}
+	}
 	return s.n.stack.DialTCP(ctx, netip.Addr{}, dst)
 }
 
 func (s inSlice) ListenUDP(v6 bool) (net.PacketConn, error) {
 	for _, a := range *s.n.addrs.Load() { // the node's own come first
 		if a.Is6() == v6 {
-			return s.n.stack.ListenUDP(netip.AddrPortFrom(a, 0))
+			c, err := s.n.stack.ListenUDP(netip.AddrPortFrom(a, 0))
+			if err != nil {
+				return nil, err
+			}
+			return policedConn{c, s}, nil
 		}
 	}
 	return nil, net.UnknownNetworkError("no address of that family on the slice")

@@ -180,7 +180,7 @@ func (w *writer) payload(r overlay.Record) {
 			w.bad = w.bad || !p.IsValid()
 			w.u8(p.Bits())
 		}
-	case r.Key.Kind == overlay.KindService && r.Service != nil:
+	case (r.Key.Kind == overlay.KindService || r.Key.Kind == overlay.KindWorkloads) && r.Service != nil:
 		w.service(r.Service)
 	case r.Key.Kind == overlay.KindRoot && r.Root != nil:
 		n := len(r.Root.Statement)
@@ -316,7 +316,7 @@ func (r *reader) into(rec *overlay.Record) {
 			r.bad = r.bad || !p.IsValid()
 			rec.Prefix.Prefixes = append(rec.Prefix.Prefixes, p)
 		}
-	case overlay.KindService:
+	case overlay.KindService, overlay.KindWorkloads:
 		rec.Service = r.service()
 	default:
 		r.bad = true

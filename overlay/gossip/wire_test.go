@@ -69,7 +69,7 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		for range rng.IntN(20) {
 			r.Issuer.Endpoints = append(r.Issuer.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}
-	case overlay.KindService:
+	case overlay.KindService, overlay.KindWorkloads:
 		s := &overlay.ServiceBody{}
 		for range rng.IntN(64) {
 			s.Ports = append(s.Ports, overlay.ServicePort{Name: str(16), Port: uint16(rng.Uint32()), Protocol: []overlay.Protocol{overlay.TCP, overlay.UDP}[rng.IntN(2)]})

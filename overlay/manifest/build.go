@@ -56,6 +56,7 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 	if opts.Node != nil {
 		b.checkNode(opts.Node)
 	}
+	b.buildPolicies()
 	b.finish()
 	return b.mesh, b.problems
 }

@@ -6,6 +6,14 @@ import "encoding/binary"
 // checksums right by RFC 1624's difference, so that a packet whose checksum was
 // wrong stays recognisably wrong.
 
+// lastHop reports whether the TTL or hop limit of a checked packet ends here.
+func lastHop(pkt []byte, v6 bool) bool {
+	if v6 {
+		return pkt[7] <= 1
+	}
+	return pkt[8] <= 1
+}
+
 // decrementTTL takes one from the TTL or hop limit of a checked packet. It
 // reports false, and changes nothing, if that leaves none.
 func decrementTTL(pkt []byte, v6 bool) bool {

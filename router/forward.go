@@ -1,10 +1,6 @@
 package router
 
-import (
-	"net/netip"
-
-	"slicewire/overlay"
-)
+import "slicewire/overlay"
 
 // batch is the scratch space of one call of forward. One that is reused
 // allocates nothing.
@@ -41,7 +37,9 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		packets += n
 		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:], meta)
 		if out == nil {
-			b.lost[drop] += n
+			if !r.slow.punt(in, buf, meta, drop) {
+				b.lost[drop] += n
+			}
 			continue
 		}
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
@@ -120,7 +118,7 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 		if drop, ok := p.deliverable(); !ok {
 			return nil, 0, drop
 		}
-	} else if in.role != Local && !decrementTTL(pkt, p.v6) {
+	} else if in.role != Local && lastHop(pkt, p.v6) {
 		return nil, 0, overlay.DropTTL
 	}
 	size := p.length
@@ -131,6 +129,9 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	}
 	if size > r.mtu {
 		return nil, 0, overlay.DropTooBig
+	}
+	if out.role != Local && in.role != Local { // only now: who is refused is quoted as it came
+		decrementTTL(pkt, p.v6)
 	}
 	if p.proto == protoTCP && (in.role == Outside || out.role == Outside) && !p.later && pkt[p.l4+13]&tcpSYN != 0 {
 		most := r.mss4
@@ -145,12 +146,7 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 // wayOut asks the table about the addresses of a checked packet: where it goes
 // or, with no way out, why not.
 func (t *table) wayOut(from *sources, in *port, pkt []byte, v6 bool) (*port, overlay.Drop) {
-	var src, dst netip.Addr
-	if v6 {
-		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
-	} else {
-		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
-	}
+	src, dst := addresses(pkt, v6)
 	if from == nil || !from.Contains(src) {
 		return nil, overlay.DropSource
 	}

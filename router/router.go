@@ -74,6 +74,7 @@ type Router struct {
 	outside    *port       // there is one, and it stays, whatever State says
 	table      atomic.Pointer[table]
 	batches    sync.Pool // *batch, for the tunnel's goroutines
+	slow       *slowPath
 
 	mu      sync.Mutex
 	ports   map[string]*port
@@ -98,6 +99,7 @@ func New(cfg Config) (*Router, error) {
 		mss6:   uint16(cfg.MTU - ipv6Header - tcpHeader),
 		ports:  make(map[string]*port),
 		outlet: cfg.Outlet,
+		slow:   newSlowPath(),
 	}
 	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}
 	r.batches.New = func() any { return new(batch) }
@@ -129,7 +131,7 @@ func (r *Router) Set(s State) error {
 			return fmt.Errorf("router: port %q: its link serves port %q, %v", want.Name, p.name, p.role)
 		}
 	}
-	t := &table{version: r.table.Load().version + 1, sources: make(map[*port]*sources, len(s.Ports))}
+	t := &table{version: r.table.Load().version + 1, self4: s.Self4, self6: s.Self6, sources: make(map[*port]*sources, len(s.Ports))}
 	ports := make(map[string]*port, len(s.Ports))
 	var fresh []*port
 	for _, want := range s.Ports {
@@ -201,6 +203,8 @@ func (r *Router) Run(ctx context.Context) error {
 	for _, p := range r.ports {
 		r.start(p)
 	}
+	r.readers.Add(1)
+	go r.serveSlow(ctx)
 	r.mu.Unlock()
 
 	<-ctx.Done()
@@ -303,6 +307,6 @@ func (r *Router) Counters() Counters {
 	}
 	r.mu.Unlock()
 	slices.SortFunc(c.Ports, func(a, b PortCount) int { return cmp.Compare(a.Name, b.Name) })
-	c.Drops = r.drops.Snapshot()
+	c.Drops, c.Slow = r.drops.Snapshot(), r.slow.count()
 	return c
 }

@@ -210,7 +210,7 @@ func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
 func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	remote := v.Fabric.Remote()
 	own := a.Owned()
-	state := router.State{Ports: []router.Port{
+	state := router.State{Self4: a.Addr, Self6: a.Addr6, Ports: []router.Port{
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
 	}}

@@ -103,8 +103,9 @@ func TestTracerouteShowsEveryHop(t *testing.T) {
 	}
 	way, way6 = append(way, target.Address), append(way6, target.Address6)
 	from := l.node("west/g2")
-	l.until("the first echo", func() bool {
-		return strings.Contains(l.says(from, "ping", "-n", "-c", "1", "-W", "1", target.Address.String()), " 0% packet loss")
+	// A tunnel lets few packets a second through until it has noticed that its session is up.
+	l.until("a burst of echoes", func() bool {
+		return strings.Contains(l.says(from, "ping", "-n", "-c", "150", "-i", "0.002", "-W", "1", target.Address6.String()), " 0% packet loss")
 	})
 	for _, c := range []struct {
 		name    string
@@ -132,6 +133,12 @@ func TestTracerouteShowsEveryHop(t *testing.T) {
 		t.Errorf("ping of nobody: %s", ping)
 	}
 	l.checkPathMTU(t, target)
+	if t.Failed() {
+		for _, n := range l.order {
+			s, _ := l.status(n)
+			t.Logf("%v dropped %v", n.id, s.Drops)
+		}
+	}
 }
 
 // checkPathMTU has the two nodes in the middle of the way take less than those

@@ -22,6 +22,8 @@ type bind struct {
 	mac1     atomic.Pointer[mac1]
 	fresh    func() // a handshake message passed that may open a session
 	crossing crossing
+	taps     *overlay.Taps
+	slice    string
 
 	pending []run // the mux reader's own
 
@@ -103,6 +105,9 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 			b.learn(p)
 		}
 	}
+	if taps := b.taps.Load(); taps != nil {
+		b.see(taps, bufs, e.addr)
+	}
 	if lost := b.mux.out.send(bufs, e); lost > 0 {
 		b.drops.Add(overlay.DropSendError, lost)
 	}
@@ -128,6 +133,9 @@ func (b *bind) learn(p []byte) {
 // deliver queues runs; what does not fit is dropped and counted.
 func (b *bind) deliver(runs []run) {
 	b.mu.Lock()
+	if taps := b.taps.Load(); taps != nil {
+		b.seeRuns(taps, runs)
+	}
 	reason := overlay.DropQueueFull
 	if !b.isOpen {
 		reason = overlay.DropClosed

@@ -22,6 +22,8 @@ type Config struct {
 	// slice's Link and the socket, each way. 0 means a batch for
 	// every processor.
 	OutsideLimit, InsideLimit int
+	// Taps see outer datagrams, and inner packets that are dropped here; nil: nobody.
+	Taps *overlay.Taps
 }
 
 func (c *Config) validate() error {

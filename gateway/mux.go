@@ -22,6 +22,7 @@ type mux struct {
 	out   transport
 	log   *slog.Logger
 	start time.Time
+	local netip.AddrPort // of the socket, as captures show it
 
 	drops   overlay.Drops // of no slice, or before one is known
 	trains  bufferPool

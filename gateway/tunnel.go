@@ -75,7 +75,7 @@ func newTunnel(conf Tunnel, trunk *trunk, m *mux, c *Config) (*tunnel, error) {
 	t.inner = newInner(t.branch, conf.mtu(), log, trunk.drops, t.outside, t.inside, t.lane)
 	t.bind = &bind{
 		mux: m, drops: trunk.drops, outside: t.outside, inside: t.inside,
-		ready: make(chan struct{}, 1),
+		ready: make(chan struct{}, 1), taps: c.Taps, slice: conf.Slice,
 		fresh: func() { t.opened.Store(true); t.inner.gate.Store(nil) },
 	}
 	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))

@@ -22,6 +22,10 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	}
 	t := r.table.Load()
 	from := t.sources[in]
+	taps := r.taps.Load()
+	if taps != nil {
+		r.see(taps, in, bufs, false)
+	}
 	b.flows.renew(t.version, in)
 	var bytes uint64
 	left, packets := 0, 0
@@ -39,6 +43,9 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		if out == nil {
 			if !r.slow.punt(in, buf, meta, drop) {
 				b.lost[drop] += n
+				if taps != nil {
+					r.seeDrop(taps, in, buf, drop)
+				}
 			}
 			continue
 		}
@@ -58,7 +65,7 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	for rest := left; rest > 0; {
 		out, n, packets := b.split(rest)
 		rest -= n
-		r.send(out, b.group[:n], packets)
+		r.send(taps, out, b.group[:n], packets)
 		clear(b.group[:n]) // buffers that are not ours to keep
 	}
 	clear(b.kept[:left])
@@ -84,7 +91,10 @@ func (b *batch) split(kept int) (out *port, n, packets int) {
 }
 
 // send writes one group, which stands for a number of packets, and accounts for it.
-func (r *Router) send(out *port, group [][]byte, packets int) {
+func (r *Router) send(taps []overlay.Tap, out *port, group [][]byte, packets int) {
+	if taps != nil {
+		r.see(taps, out, group, true)
+	}
 	bytes := uint64(0)
 	for _, buf := range group {
 		bytes += uint64(len(buf) - overlay.Headroom)

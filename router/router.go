@@ -27,7 +27,7 @@ const maxWait = 100 * time.Millisecond
 // kernel. It is short, as the port may have packets for others, too.
 const fullWait = time.Millisecond
 
-// Config says what a Router is for. Its zero values are refused, but for Log.
+// Config says what a Router is for. Its zero values are refused, but for Log and Taps.
 type Config struct {
 	Slice string       // names the slice in logs
 	MTU   int          // bytes of the longest packet on the slice; 1280 (IPv6's least) to overlay.MaxPacket
@@ -35,6 +35,8 @@ type Config struct {
 
 	// Outlet is the way outside. The Router closes it when it ends.
 	Outlet Outlet
+
+	Taps *overlay.Taps // who sees packets pass; nil: nobody
 }
 
 // An Outlet takes what is routed outside and yields it to the tunnel.
@@ -75,6 +77,8 @@ type Router struct {
 	table      atomic.Pointer[table]
 	batches    sync.Pool // *batch, for the tunnel's goroutines
 	slow       *slowPath
+	slice      string
+	taps       *overlay.Taps
 
 	mu      sync.Mutex
 	ports   map[string]*port
@@ -100,6 +104,7 @@ func New(cfg Config) (*Router, error) {
 		ports:  make(map[string]*port),
 		outlet: cfg.Outlet,
 		slow:   newSlowPath(),
+		slice:  cfg.Slice, taps: cfg.Taps,
 	}
 	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}
 	r.batches.New = func() any { return new(batch) }

@@ -169,7 +169,7 @@ func (r *Router) sendError(t *table, from *sources, x *punted, p *info, pkt []by
 	s := r.slow
 	s.out = appendError(append(s.out[:0], make([]byte, overlay.Headroom)...), self, src, typ, code, r.mtu, pkt[:size])
 	s.n.errors.Add(1)
-	r.send(out, [][]byte{s.out}, 1)
+	r.send(r.taps.Load(), out, [][]byte{s.out}, 1)
 }
 
 // cut does what is left of route for a packet that is too big and sends it in
@@ -183,6 +183,9 @@ func (r *Router) cut(t *table, from *sources, in *port, p *info, pkt []byte) {
 	}
 	if out == nil {
 		r.drops.Add(drop, 1)
+		if taps := r.taps.Load(); taps != nil {
+			r.seeDrop(taps, in, append(make([]byte, overlay.Headroom), pkt...), drop)
+		}
 		return
 	}
 	s := r.slow
@@ -191,7 +194,7 @@ func (r *Router) cut(t *table, from *sources, in *port, p *info, pkt []byte) {
 		s.out = append(s.out[:0], make([]byte, overlay.Headroom)...)
 		s.out, done = appendFragment(s.out, pkt, done, r.mtu)
 		s.n.fragments.Add(1)
-		r.send(out, [][]byte{s.out}, 1)
+		r.send(r.taps.Load(), out, [][]byte{s.out}, 1)
 	}
 }
 

@@ -37,6 +37,7 @@ type control struct {
 	cordoned cordoned
 	host     host
 	trust    trust
+	captured captured
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -116,6 +117,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
+	mux.HandleFunc("POST /v1/capture", c.capture)
 	c.handleTrust(mux)
 	srv := &http.Server{
 		Handler:           mux,

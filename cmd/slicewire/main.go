@@ -39,7 +39,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	root.PersistentFlags().StringVar(&opts.socket, "socket", defaultSocket(), "the daemon's control socket (SLICEWIRE_SOCKET)")
 	root.AddCommand(
-		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
+		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts), newCaptureCommand(&opts),
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
 		newConfigCommand(), newSimulateCommand(), newCACommand(), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
 		newGossipKeyCommand(&opts), newVersionCommand(),

@@ -231,7 +231,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, &d.taps, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

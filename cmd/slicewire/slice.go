@@ -44,6 +44,8 @@ type sliceNode struct {
 	forwards []*forward.Server
 	keys     *sliceKeys
 	addrs    atomic.Pointer[[]netip.Addr]
+	lossy    atomic.Pointer[[]dropper] // the workloads' ports
+	gone     overlay.Drops             // of those that are no more
 
 	cancel context.CancelFunc
 	done   chan error // the fault that ended it, nil after stop
@@ -78,12 +80,12 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
 	n.shaper = shaper.New()
-	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper}); err != nil {
+	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
 		return nil, err
 	}
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
@@ -239,7 +241,31 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 		entries[i] = dnsd.Entry{Name: e.Name, Addrs: e.Addrs}
 	}
 	n.names.Set(entries)
-	return errors.Join(n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	err := errors.Join(n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	n.setLossy(workloads)
+	return err
+}
+
+// A dropper is a port that counts what it loses itself.
+type dropper interface{ Drops() *overlay.Drops }
+
+// setLossy remembers whose losses to count, and those of who has gone.
+func (n *sliceNode) setLossy(workloads []*workload) {
+	var now []dropper
+	for _, w := range workloads {
+		if d, ok := w.link.(dropper); ok {
+			now = append(now, d)
+		}
+	}
+	if old := n.lossy.Swap(&now); old != nil {
+		for _, d := range *old {
+			if !slices.Contains(now, d) {
+				for reason := range overlay.NumDrops {
+					n.gone.Add(reason, int(d.Drops().Get(reason)))
+				}
+			}
+		}
+	}
 }
 
 func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
@@ -259,10 +285,22 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
 		}
 	}
-	for reason, packets := range n.shaper.Drops().Snapshot() {
-		c.Drops[reason] += packets
+	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone} {
+		addDrops(c.Drops, more.Snapshot())
 	}
+	if ports := n.lossy.Load(); ports != nil {
+		for _, p := range *ports {
+			addDrops(c.Drops, p.Drops().Snapshot())
+		}
+	}
+	out.ICMPErrors, out.ICMPLimited, out.Cut, out.Fragments = c.Slow.Errors, c.Slow.Limited+c.Slow.Overflow, c.Slow.Cut, c.Slow.Fragments
 	return out, c.Drops
+}
+
+func addDrops(to, from map[string]uint64) {
+	for reason, packets := range from {
+		to[reason] += packets
+	}
 }
 
 // stop ends the slice's parts and waits for them.

@@ -58,7 +58,7 @@ func answerTo(drop overlay.Drop, v6 bool) (typ, code uint8, ok bool) {
 // fragment, of which its sender could not say what it was.
 func (in *info) answerable(pkt []byte) bool {
 	switch {
-	case in.later:
+	case in.later, in.proto == protoAH: // behind which an error may be
 		return false
 	case in.v6:
 		return in.proto != protoICMPv6 || pkt[in.l4] >= 128

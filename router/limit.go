@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Bounds of the errors that a slice's router sends on this node. A source gets
-// enough for three traceroutes at once; all together about a megabyte a second,
-// which no sender's fault turns into a load.
+// Bounds of the errors that a slice's router sends on this node. A source gets a
+// hundredth of what all get, and at once enough for three traceroutes.
 const (
-	sourceEvery = 100 * time.Millisecond
-	sourceBurst = 60
-	sliceEvery  = time.Second / 1000
-	sliceBurst  = 256
+	// DefaultErrorRate is about a megabyte a second, which no sender's fault turns
+	// into a load.
+	DefaultErrorRate = 1000
+	sourceShare      = 100
+	sourceBurst      = 60
+	sliceBurst       = 256
 	// sourceSlots bounds the memory; sources that share a slot share a bucket.
 	sourceSlots = 1024
 )
@@ -24,23 +25,28 @@ const (
 // all tokens while that is past.
 type limiter struct {
 	seed   maphash.Seed
+	every  int64 // nanoseconds between tokens of the slice
 	slice  int64
 	source [sourceSlots]int64
+}
+
+func newLimiter(rate int) limiter {
+	return limiter{seed: maphash.MakeSeed(), every: int64(time.Second) / int64(rate)}
 }
 
 // allow takes a token for an error to src and reports whether there was one.
 // The source's own bucket comes first, so that one who asks too much does not
 // empty that of all.
 func (l *limiter) allow(src netip.Addr, now int64) bool {
-	return take(&l.source[maphash.Comparable(l.seed, src)%sourceSlots], now, sourceEvery, sourceBurst) &&
-		take(&l.slice, now, sliceEvery, sliceBurst)
+	return take(&l.source[maphash.Comparable(l.seed, src)%sourceSlots], now, l.every*sourceShare, sourceBurst) &&
+		take(&l.slice, now, l.every, sliceBurst)
 }
 
-func take(full *int64, now int64, every time.Duration, burst int64) bool {
+func take(full *int64, now, every, burst int64) bool {
 	at := max(*full, now)
-	if at-now > int64(every)*(burst-1) {
+	if at-now > every*(burst-1) {
 		return false
 	}
-	*full = at + int64(every)
+	*full = at + every
 	return true
 }

@@ -27,7 +27,8 @@ const maxWait = 100 * time.Millisecond
 // kernel. It is short, as the port may have packets for others, too.
 const fullWait = time.Millisecond
 
-// Config says what a Router is for. Its zero values are refused, but for Log and Taps.
+// Config says what a Router is for. Its zero values are refused, but for Log, Taps and
+// ErrorRate.
 type Config struct {
 	Slice string       // names the slice in logs
 	MTU   int          // bytes of the longest packet on the slice; 1280 (IPv6's least) to overlay.MaxPacket
@@ -37,6 +38,8 @@ type Config struct {
 	Outlet Outlet
 
 	Taps *overlay.Taps // who sees packets pass; nil: nobody
+
+	ErrorRate int // ICMP errors a second; 0 means DefaultErrorRate, at most 1e7
 }
 
 // An Outlet takes what is routed outside and yields it to the tunnel.
@@ -58,6 +61,9 @@ func (c *Config) validate() error {
 	}
 	if c.MTU < 1280 || c.MTU > overlay.MaxPacket {
 		return fmt.Errorf("router: slice %s: mtu %d: want 1280 to %d", c.Slice, c.MTU, overlay.MaxPacket)
+	}
+	if c.ErrorRate < 0 || c.ErrorRate > 1e7 {
+		return fmt.Errorf("router: slice %s: %d ICMP errors a second: want 0 to 10 million", c.Slice, c.ErrorRate)
 	}
 	if c.Outlet == nil {
 		return fmt.Errorf("router: slice %s: no outlet", c.Slice)
@@ -96,6 +102,10 @@ func New(cfg Config) (*Router, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	rate := cfg.ErrorRate
+	if rate == 0 {
+		rate = DefaultErrorRate
+	}
 	r := &Router{
 		log:    log.With("slice", cfg.Slice),
 		mtu:    cfg.MTU,
@@ -103,7 +113,7 @@ func New(cfg Config) (*Router, error) {
 		mss6:   uint16(cfg.MTU - ipv6Header - tcpHeader),
 		ports:  make(map[string]*port),
 		outlet: cfg.Outlet,
-		slow:   newSlowPath(),
+		slow:   newSlowPath(rate),
 		slice:  cfg.Slice, taps: cfg.Taps,
 	}
 	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"hash/maphash"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,7 @@ type slowPath struct {
 }
 
 type slowCounts struct {
-	errors, limited, overflow, cut, fragments atomic.Uint64
+	errors, limited, silent, overflow, cut, fragments atomic.Uint64
 }
 
 // SlowCount says what came of packets that the fast path refused. Errors and
@@ -37,9 +36,11 @@ type slowCounts struct {
 type SlowCount struct {
 	Errors    uint64 // ICMP errors sent
 	Limited   uint64 // not sent: over the limit of the source or of the slice
+	Silent    uint64 // not sent: nothing is owed about such a packet, or there is no address to say it from
 	Overflow  uint64 // not sent or not cut: too many at once
 	Cut       uint64 // packets that were cut
 	Fragments uint64 // what they were cut into
+	Waiting   int    // packets whose turn has not come
 }
 
 // A punted packet is one that the fast path refused.
@@ -50,9 +51,9 @@ type punted struct {
 	buf  []byte // headroom and packet
 }
 
-func newSlowPath() *slowPath {
+func newSlowPath(errorRate int) *slowPath {
 	s := &slowPath{free: make(chan *punted, slowPackets), queue: make(chan *punted, slowPackets), start: time.Now()}
-	s.limit.seed = maphash.MakeSeed()
+	s.limit = newLimiter(errorRate)
 	for range slowPackets {
 		s.free <- new(punted)
 	}
@@ -61,8 +62,9 @@ func newSlowPath() *slowPath {
 
 func (s *slowPath) count() SlowCount {
 	return SlowCount{
-		Errors: s.n.errors.Load(), Limited: s.n.limited.Load(), Overflow: s.n.overflow.Load(),
+		Errors: s.n.errors.Load(), Limited: s.n.limited.Load(), Silent: s.n.silent.Load(), Overflow: s.n.overflow.Load(),
 		Cut: s.n.cut.Load(), Fragments: s.n.fragments.Load(),
+		Waiting: slowPackets - len(s.free),
 	}
 }
 
@@ -128,8 +130,8 @@ func (r *Router) handle(x *punted) {
 	_, ok := p.check(pkt)
 	if ok && x.cuts() {
 		r.cut(t, from, x.in, &p, pkt[:p.length])
-	} else if ok && p.answerable(pkt) {
-		r.sendError(t, from, x, &p, pkt)
+	} else if !ok || !p.answerable(pkt) || !r.sendError(t, from, x, &p, pkt) {
+		r.slow.n.silent.Add(1)
 	}
 	x.in = nil
 	r.slow.free <- x
@@ -137,11 +139,11 @@ func (r *Router) handle(x *punted) {
 
 // sendError answers a packet, whose source is only now sure to be whose it was,
 // by the way on which packets to its source go. An error whose way is not clear
-// is not owed.
-func (r *Router) sendError(t *table, from *sources, x *punted, p *info, pkt []byte) {
+// is not owed: that it reports.
+func (r *Router) sendError(t *table, from *sources, x *punted, p *info, pkt []byte) (owed bool) {
 	src, dst := addresses(pkt, p.v6)
 	if from == nil || !from.Contains(src) {
-		return
+		return false
 	}
 	self := t.self4
 	if p.v6 {
@@ -153,23 +155,24 @@ func (r *Router) sendError(t *table, from *sources, x *punted, p *info, pkt []by
 	out, known := t.routes.Lookup(src)
 	typ, code, owed := answerTo(x.drop, p.v6)
 	if !self.IsValid() || !known || !owed || x.in.role != Local && out.role == Local {
-		return
+		return false
 	}
 	size := p.length
 	if x.meta.Piece != 0 {
 		if size, known = p.pieceSize(pkt, x.meta); !known || size > p.length {
-			return
+			return false
 		}
 		pkt = firstPiece(pkt, p.v6, size)
 	}
 	if !r.slow.limit.allow(src, int64(time.Since(r.slow.start))) {
 		r.slow.n.limited.Add(1)
-		return
+		return true
 	}
 	s := r.slow
 	s.out = appendError(append(s.out[:0], make([]byte, overlay.Headroom)...), self, src, typ, code, r.mtu, pkt[:size])
 	s.n.errors.Add(1)
 	r.send(r.taps.Load(), out, [][]byte{s.out}, 1)
+	return true
 }
 
 // cut does what is left of route for a packet that is too big and sends it in

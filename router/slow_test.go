@@ -151,7 +151,7 @@ func TestSomeDropsAreSilent(t *testing.T) {
 }
 
 func TestErrorsAreLimitedPerSourceAndPerSlice(t *testing.T) {
-	var l limiter
+	l := newLimiter(DefaultErrorRate)
 	one, two := netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.3")
 	now := int64(time.Hour)
 	n := 0
@@ -173,7 +173,7 @@ func TestErrorsAreLimitedPerSourceAndPerSlice(t *testing.T) {
 	if got < 98 || got > 101 {
 		t.Errorf("%d in 10 s, want 100", got)
 	}
-	l = limiter{}
+	l = newLimiter(DefaultErrorRate)
 	a, all := netip.MustParseAddr("10.2.0.0"), 0
 	for range 10_000 { // as many sources, in one second
 		if l.allow(a, now) {

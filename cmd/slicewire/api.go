@@ -214,16 +214,17 @@ type WorkloadRequest struct {
 
 // WorkloadOffer is the place that a workload got.
 type WorkloadOffer struct {
-	Slice    string       `json:"slice"`
-	Name     string       `json:"name"`
-	Address  netip.Addr   `json:"address"`
-	Address6 netip.Addr   `json:"address6"`
-	Subnet   netip.Prefix `json:"subnet"`
-	Subnet6  netip.Prefix `json:"subnet6"`
-	MTU      int          `json:"mtu"`
-	DNS      []netip.Addr `json:"dns"`
-	Search   []string     `json:"search"`
-	Proxy    string       `json:"proxy,omitempty"` // the slice's proxy, another way onto it
+	Slice    string         `json:"slice"`
+	Name     string         `json:"name"`
+	Address  netip.Addr     `json:"address"`
+	Address6 netip.Addr     `json:"address6"`
+	Subnet   netip.Prefix   `json:"subnet"`
+	Subnet6  netip.Prefix   `json:"subnet6"`
+	Routes   []netip.Prefix `json:"routes,omitempty"` // networks behind the slice's sites
+	MTU      int            `json:"mtu"`
+	DNS      []netip.Addr   `json:"dns"`
+	Search   []string       `json:"search"`
+	Proxy    string         `json:"proxy,omitempty"` // the slice's proxy, another way onto it
 }
 
 // DetachRequest takes a network namespace off a slice.

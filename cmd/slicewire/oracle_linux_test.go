@@ -147,6 +147,8 @@ func excuseLinux(p []byte, reason string, ours, their verdict) string {
 		return "ours says nothing about what AH may hide"
 	case v4 && reason == "no-route" && their == (verdict{}):
 		return "Linux limits what it says of missing routes"
+	case !v4 && (zeroHost(p[8:24]) || zeroHost(p[24:40])):
+		return "to Linux it is an anycast address of its own (RFC 4291 2.6.1)"
 	case !v4 && p[6] == 0:
 		return "Linux reads hop-by-hop options, ours passes them on (RFC 8200 4.3)"
 	case reason == "no-route" && back(p):
@@ -156,3 +158,6 @@ func excuseLinux(p []byte, reason string, ours, their verdict) string {
 	}
 	return ""
 }
+
+// zeroHost reports whether an address is the first of one of the legs' networks.
+func zeroHost(a []byte) bool { return !slices.ContainsFunc(a[4:], func(b byte) bool { return b != 0 }) }

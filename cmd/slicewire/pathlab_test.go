@@ -25,6 +25,9 @@ type pathLab struct {
 	echo  *echoService
 	cable *cable
 	hubs  []string
+
+	siteRoutes string            // the annotation
+	routes     map[string]string // by site/node: the node file's routes
 }
 
 type labNode struct {
@@ -42,12 +45,18 @@ type labSite struct {
 
 func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
 	t.Helper()
+	return newRoutedLab(t, "", nil, hubs, sites...)
+}
+
+// newRoutedLab is newPathLab with networks behind its sites.
+func newRoutedLab(t *testing.T, siteRoutes string, routes map[string]string, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
 	t.Setenv(asProgram, "1")
 	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t), hubs: hubs}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t), hubs: hubs, siteRoutes: siteRoutes, routes: routes}
 	t.Cleanup(l.close)
 	var names []string
 	for _, s := range sites {
@@ -57,7 +66,7 @@ func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
 	if len(hubs) > 0 {
 		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
 	}
-	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, strings.Join(names, ", "), topology))
+	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, l.siteRoutes, strings.Join(names, ", "), topology))
 	authority := stateDir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "lab", time.Now()); err != nil {
 		t.Fatal(err)
@@ -89,7 +98,7 @@ func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
 
 const labManifests = `apiVersion: controller.kubeslice.io/v1alpha1
 kind: SliceConfig
-metadata: {name: lab, namespace: kubeslice-lab}
+metadata: {name: lab, namespace: kubeslice-lab, annotations: {slicewire.io/site-routes: "%s"}}
 spec:
   sliceSubnet: 10.190.0.0/16
   sliceType: Application
@@ -163,6 +172,7 @@ func (l *pathLab) writeConfig(n *labNode, publish bool) {
 	if publish {
 		fmt.Fprintf(&b, "publish:\n- {slice: lab, namespace: lab, service: echo, backend: echo-0, ports: [{name: udp, target: \"%s\"}, {name: tcp, target: \"%s\"}]}\n", l.echo.udp.LocalAddr(), l.echo.tcp.Addr())
 	}
+	b.WriteString(l.routes[n.id.String()])
 	l.write(filepath.Base(n.config), b.String())
 }
 

@@ -220,7 +220,7 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 		state.Transits = append(state.Transits, router.Transit(t))
 	}
 	for _, site := range sites {
-		for _, p := range []netip.Prefix{site.Prefix, site.Prefix6} {
+		for _, p := range append([]netip.Prefix{site.Prefix, site.Prefix6}, site.Routes...) {
 			state.Zones = append(state.Zones, router.Zone{Prefix: p, Name: site.Name})
 		}
 	}
@@ -231,7 +231,14 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: localPort})
 	}
 	for _, w := range workloads {
-		state.Ports = append(state.Ports, w.port())
+		port := w.port()
+		for _, r := range a.Routes {
+			if r.Via == w.name {
+				port.Sources = append(port.Sources, r.Prefix)
+				state.Routes = append(state.Routes, router.Route{Prefix: r.Prefix, Port: port.Name})
+			}
+		}
+		state.Ports = append(state.Ports, port)
 		for _, p := range w.prefixes() {
 			state.Routes = append(state.Routes, router.Route{Prefix: p, Port: w.portName()})
 		}

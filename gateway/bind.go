@@ -24,6 +24,7 @@ type bind struct {
 	crossing crossing
 	taps     *overlay.Taps
 	slice    string
+	classes  bool // outer datagrams have traffic classes
 
 	pending []run // the mux reader's own
 
@@ -213,6 +214,9 @@ func (r *receiver) copyOut(packets [][]byte, sizes []int, eps []conn.Endpoint) i
 		for off := run.off; off < run.end; off += run.size {
 			sizes[n] = copy(packets[n], run.buf.b[off:min(off+run.size, run.end)])
 			eps[n] = run.from
+			if r.bind.classes {
+				putInner(packets[n], sizes[n], run.tos)
+			}
 			if run.data && sizes[n] > keepaliveBytes {
 				data++
 			}

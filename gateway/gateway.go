@@ -62,6 +62,9 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if cfg.OuterTOS != TOSOff {
+		s.showClasses()
+	}
 	m := newMux(s, s.inet6, cfg.Log)
 	if a, ok := cfg.Conn.LocalAddr().(*net.UDPAddr); ok {
 		m.local = a.AddrPort()

@@ -143,7 +143,7 @@ func (m *mux) deliver(d *datagram, now time.Duration) {
 			continue
 		}
 		closeRun(off)
-		to, cur = b, run{off: int32(off), size: int32(d.size), data: data}
+		to, cur = b, run{off: int32(off), size: int32(d.size), data: data, tos: d.tos}
 	}
 	closeRun(d.n)
 	if hold != nil {

@@ -260,7 +260,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	undo = append(undo, func() { conn.Close() })
 	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps}); err != nil {
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
 		return nil, nil, nil, err
 	}
 	var cordon bool

@@ -30,9 +30,10 @@ type NodeFile struct {
 	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
 	Gossip    NodeGossip       `json:"gossip" default:"{}"`
 	Join      NodeJoin         `json:"join" default:"{}"`
-	Manifests []string         `json:"manifests" default:"manifests"` // files and folders
-	State     string           `json:"state"`                         // folder; empty: the daemon chooses
-	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
+	Manifests []string         `json:"manifests" default:"manifests"`             // files and folders
+	State     string           `json:"state"`                                     // folder; empty: the daemon chooses
+	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses
+	OuterTOS  string           `json:"outerTOS" default:"ecn" enum:"off,ecn,all"` // what tunnels show of traffic classes
 
 	Slices  map[string]NodeSlice `json:"slices"`
 	Forward []Forward            `json:"forward"`

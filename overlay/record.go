@@ -25,8 +25,9 @@ const (
 
 	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
+	KindRoot       Kind = 7 // an authority that comes after another, told by itself; Slice is empty, Name is the sum of its key
 
-	LastKind = KindIssuer
+	LastKind = KindRoot
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -64,6 +65,7 @@ type Record struct {
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer
+	Root       *RootBody       // with KindRoot
 }
 
 // NodeBody says where a node's tunnels are reached.
@@ -107,6 +109,11 @@ type RevocationBody struct {
 type IssuerBody struct {
 	Endpoints []netip.AddrPort // TCP, best first
 	Keys      uint64           // version of the gossip's key that is handed out there; 0: the mesh's first
+}
+
+// RootBody is what the mesh's next authority says of itself.
+type RootBody struct {
+	Statement []byte // 1 to MaxRootStatement bytes: certificates and a signature, which whoever trusts authorities reads
 }
 
 // Authority is what a verified certificate allows its holder to say.

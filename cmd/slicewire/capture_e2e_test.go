@@ -31,7 +31,7 @@ func TestCaptureShowsASliceAtEveryPoint(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("raw sockets in a namespace need root here")
 	}
-	l := newPathLab(t, nil, labSite{"west", 1, 1}, labSite{"east", 1, 1})
+	l := newPathLab(t, nil, labSite{name: "west", gateways: 1, nodes: 1}, labSite{name: "east", gateways: 1, nodes: 1})
 	l.until("all links", l.settled)
 	target := l.stays(l.node("east/g1"), "target")
 	from := l.node("west/g1")

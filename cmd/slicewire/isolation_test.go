@@ -49,8 +49,8 @@ func (w *workbench) Read(bufs [][]byte, sizes []int) (int, error) {
 	}
 }
 
-// canary ends every payload: the slice and the kind of the packet.
-func canary(slice, kind string) []byte { return []byte("<" + slice + ":" + kind + ">") }
+// labelled ends every payload: the slice and the kind of the packet.
+func labelled(slice, kind string) []byte { return []byte("<" + slice + ":" + kind + ">") }
 
 func (w *workbench) Write(bufs [][]byte) error {
 	w.mu.Lock()
@@ -279,7 +279,7 @@ func TestSlicesWithTheSameAddressesAreIsolated(t *testing.T) {
 			for j := range matrixNodes {
 				if i != j {
 					from, to := m.work[slice][i][0], m.work[slice][j][0]
-					first := overlaytest.UDP(netip.AddrPortFrom(from.own, 1), netip.AddrPortFrom(to.own, 2), canary(slice, "hello"))
+					first := overlaytest.UDP(netip.AddrPortFrom(from.own, 1), netip.AddrPortFrom(to.own, 2), labelled(slice, "hello"))
 					eventually(t, "a session", func() bool { from.in <- [][]byte{first}; return to.count("hello") >= 3 })
 				}
 			}
@@ -295,7 +295,7 @@ func TestSlicesWithTheSameAddressesAreIsolated(t *testing.T) {
 			for j := range matrixNodes {
 				for _, slice := range m.slices { // all at once, to the same addresses
 					from, to := m.work[slice][i][0], m.work[slice][j][1]
-					pkt := k.make(from.addr(k.v6), to.addr(k.v6), canary(slice, k.name))
+					pkt := k.make(from.addr(k.v6), to.addr(k.v6), labelled(slice, k.name))
 					start := to.count(k.name)
 					wg.Go(func() {
 						m.send(from, pkt, each, func(sent int) bool { return k.lost || to.count(k.name)-start >= sent })
@@ -343,7 +343,7 @@ func TestSpoofedSourcesAreDroppedAndCounted(t *testing.T) {
 		{"mapped", "::ffff:10.1.0.2", "fd00:1::3"}, {"compatible", "::10.1.0.2", "fd00:1::3"}, {"NAT64", "64:ff9b::a01:2", "fd00:1::3"}, {"link-local", "fe80::1", "fd00:1::3"},
 	} {
 		src, dst := netip.MustParseAddr(x.src), netip.MustParseAddr(x.dst)
-		pkt := overlaytest.AppendIP(nil, src, dst, 99, canary("red", "spoof"))
+		pkt := overlaytest.AppendIP(nil, src, dst, 99, labelled("red", "spoof"))
 		want += uint64(each)
 		m.send(from, pkt, each, func(int) bool { return true })
 		eventually(t, x.name+" is counted", func() bool { return m.router["red"][0].Counters().Drops["source"] == want })

@@ -83,12 +83,13 @@ func (d *daemon) reload() error {
 		return err
 	}
 	d.gossip.SetSeeds(file.Gossip.Join)
+	trust := d.reloadTrust()
 	if err := d.reconcile(); err != nil {
 		d.want = old
 		d.gossip.SetSeeds(old.file.Gossip.Join)
-		return errors.Join(err, d.reconcile())
+		return errors.Join(err, trust, d.reconcile())
 	}
-	return nil
+	return trust
 }
 
 // sameNode refuses a reload of what is fixed while the process runs.
@@ -99,7 +100,8 @@ func sameNode(old, file *manifest.NodeFile) error {
 	}{
 		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
-		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
+		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -128,7 +130,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			default: // a save is due already
 			}
 		case <-look.C:
-			if d.keysDue() {
+			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}
 		case <-d.turned:
@@ -195,6 +197,7 @@ func (d *daemon) reconcile() error {
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)
+	errs = append(errs, d.noticeRoots(records), d.carryRevocations(records))
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())

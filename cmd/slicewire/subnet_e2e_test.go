@@ -24,7 +24,7 @@ func TestANetworkBehindASiteIsReached(t *testing.T) {
 	via := "/run/netns/" + netns + "/sw0"
 	l := newRoutedLab(t, "east=192.168.77.0/24,fd77::/64", map[string]string{
 		"east/g2": fmt.Sprintf("routes:\n- {slice: lab, prefix: 192.168.77.0/24, via: %s}\n- {slice: lab, prefix: \"fd77::/64\", via: %s}\n", via, via),
-	}, nil, labSite{"west", 1, 2}, labSite{"east", 1, 2})
+	}, nil, labSite{name: "west", gateways: 1, nodes: 2}, labSite{name: "east", gateways: 1, nodes: 2})
 	l.until("all links", l.settled)
 	east, west := l.node("east/g2"), l.node("west/g2")
 	source := l.stays(west, "source")

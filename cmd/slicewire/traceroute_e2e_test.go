@@ -93,7 +93,7 @@ func TestTracerouteShowsEveryHop(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("raw sockets in a namespace need root here")
 	}
-	l := newPathLab(t, []string{"hub"}, labSite{"west", 1, 2}, labSite{"hub", 1, 1}, labSite{"east", 1, 2})
+	l := newPathLab(t, []string{"hub"}, labSite{name: "west", gateways: 1, nodes: 2}, labSite{name: "hub", gateways: 1, nodes: 1}, labSite{name: "east", gateways: 1, nodes: 2})
 	l.until("all links", l.settled)
 	target := l.stays(l.node("east/g2"), "target")
 	var way, way6 []netip.Addr

@@ -22,6 +22,7 @@ package gossip
 //	                     families: 1 IPv4, 2 IPv6, 3 both
 //	revocation = i64 seconds since 1970          0 for a key
 //	issuer  = as node, [u64 version of the key, if not 0]
+//	root    = 1 to 4096 bytes, see pki.Succession
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -151,7 +152,7 @@ func decodeBody(body []byte) (overlay.Record, fingerprint, error) {
 // its kind, or with one although it is deleted, has no encoding.
 func (w *writer) payload(r overlay.Record) {
 	bodies := 0
-	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil} {
+	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil, r.Root != nil} {
 		if has {
 			bodies++
 		}
@@ -181,6 +182,10 @@ func (w *writer) payload(r overlay.Record) {
 		}
 	case r.Key.Kind == overlay.KindService && r.Service != nil:
 		w.service(r.Service)
+	case r.Key.Kind == overlay.KindRoot && r.Root != nil:
+		n := len(r.Root.Statement)
+		w.bad = w.bad || n == 0 || n > overlay.MaxRootStatement
+		w.b = append(w.b, r.Root.Statement...)
 	case r.Key.Kind == overlay.KindRevocation && r.Revocation != nil:
 		seconds := int64(0)
 		if until := r.Revocation.Until; !until.IsZero() {
@@ -291,6 +296,10 @@ func (r *reader) into(rec *overlay.Record) {
 			rec.Issuer.Keys = r.u64()
 			r.bad = r.bad || rec.Issuer.Keys == 0
 		}
+	case overlay.KindRoot:
+		n := len(r.b)
+		r.bad = r.bad || n == 0 || n > overlay.MaxRootStatement
+		rec.Root = &overlay.RootBody{Statement: append([]byte(nil), r.take(n)...)}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}
 		seconds := r.u64()

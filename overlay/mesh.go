@@ -68,6 +68,9 @@ type SliceSite struct {
 	Index   int          // 0-based and sticky: a site keeps it while it is a member
 	Prefix  netip.Prefix // IPv4
 	Prefix6 netip.Prefix // /56 of the slice's /48
+	// Routes are prefixes outside the slice's subnets that nodes of the site may
+	// announce: networks behind it. No two sites' overlap.
+	Routes []netip.Prefix
 }
 
 // NamespaceBinding ties a namespace of some sites to a slice. Sites holds

@@ -125,7 +125,7 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 		case r.Key.Kind == KindPrefix:
 			n := node(r.Origin)
 			for _, prefix := range r.Prefix.Prefixes {
-				switch mine := prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6); {
+				switch mine := own.has(prefix); {
 				case prefix == site.Prefix || prefix == site.Prefix6:
 					n.Gateway = true
 				case mine || owned[prefix]:
@@ -201,6 +201,11 @@ func lookWorkloads(s *Slice, records []Record) []WorkloadView {
 		return cmp.Or(strings.Compare(a.Origin.String(), b.Origin.String()), strings.Compare(a.Namespace, b.Namespace))
 	})
 	return out
+}
+
+// has reports whether some of a prefix is at the node itself.
+func (a *Attachment) has(p netip.Prefix) bool {
+	return p.Overlaps(a.Block) || p.Overlaps(a.Block6) || slices.ContainsFunc(a.Routes, func(r SubnetRoute) bool { return p.Overlaps(r.Prefix) })
 }
 
 // binds reports whether a namespace of a site belongs to the slice.

@@ -15,6 +15,7 @@ const (
 	protoUDP      = 17
 	protoRouting  = 43
 	protoFragment = 44
+	protoAH       = 51
 	protoICMPv6   = 58
 	protoDestOpts = 60
 )

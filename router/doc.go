@@ -20,10 +20,13 @@
 // The way out is looked up before 3, as only it tells whether the destination is
 // here; that there is none is said after 4.
 //
+// What is dropped at 3, 4 or 5 goes to the slow path (slow.go), as a copy and if
+// there is room: it answers with an ICMP error, or cuts what may be cut.
+//
 // A Router serves one slice; two slices with the same addresses are two
 // Routers, which share nothing. It never waits for a way out: a full one drops
-// and counts. It makes no packets of its own, reassembles nothing and knows
-// neither tunnels nor sockets.
+// and counts. It makes no packets of its own but ICMP errors, reassembles nothing and
+// knows neither tunnels nor sockets.
 //
 // All methods may be called concurrently. Buffers of a batch belong to whoever
 // reads it; the router changes them in place (TTL, MSS) and keeps none after a

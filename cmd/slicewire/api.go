@@ -146,6 +146,19 @@ type CounterStatus struct {
 	OutsideRxBytes   uint64 `json:"outsideRxBytes"`
 	OutsideTxPackets uint64 `json:"outsideTxPackets"`
 	OutsideTxBytes   uint64 `json:"outsideTxBytes"`
+	ICMPErrors       uint64 `json:"icmpErrors"`  // that this node sent
+	ICMPLimited      uint64 `json:"icmpLimited"` // that it did not send: too many
+	Cut              uint64 `json:"cut"`         // packets that were cut into fragments
+	Fragments        uint64 `json:"fragments"`   // what they were cut into
+}
+
+// CaptureRequest asks for a capture. The answer is pcapng.
+type CaptureRequest struct {
+	Slice  string   `json:"slice"`  // empty: all
+	Points []string `json:"points"` // port, tunnel, underlay, drop; none: port
+	Filter string   `json:"filter"`
+	Snap   int      `json:"snap"`  // bytes of each packet; 0: some
+	Count  uint64   `json:"count"` // 0: until the client leaves
 }
 
 // PingRequest asks the daemon to send echo requests on a slice.
@@ -206,16 +219,17 @@ type WorkloadRequest struct {
 
 // WorkloadOffer is the place that a workload got.
 type WorkloadOffer struct {
-	Slice    string       `json:"slice"`
-	Name     string       `json:"name"`
-	Address  netip.Addr   `json:"address"`
-	Address6 netip.Addr   `json:"address6"`
-	Subnet   netip.Prefix `json:"subnet"`
-	Subnet6  netip.Prefix `json:"subnet6"`
-	MTU      int          `json:"mtu"`
-	DNS      []netip.Addr `json:"dns"`
-	Search   []string     `json:"search"`
-	Proxy    string       `json:"proxy,omitempty"` // the slice's proxy, another way onto it
+	Slice    string         `json:"slice"`
+	Name     string         `json:"name"`
+	Address  netip.Addr     `json:"address"`
+	Address6 netip.Addr     `json:"address6"`
+	Subnet   netip.Prefix   `json:"subnet"`
+	Subnet6  netip.Prefix   `json:"subnet6"`
+	Routes   []netip.Prefix `json:"routes,omitempty"` // networks behind the slice's sites
+	MTU      int            `json:"mtu"`
+	DNS      []netip.Addr   `json:"dns"`
+	Search   []string       `json:"search"`
+	Proxy    string         `json:"proxy,omitempty"` // the slice's proxy, another way onto it
 }
 
 // DetachRequest takes a network namespace off a slice.

@@ -38,6 +38,7 @@ type control struct {
 	host     host
 	trust    trust
 	policed  policed
+	captured captured
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -117,6 +118,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
+	mux.HandleFunc("POST /v1/capture", c.capture)
 	c.handleTrust(mux)
 	c.handlePolicy(mux)
 	srv := &http.Server{

@@ -101,6 +101,7 @@ type daemon struct {
 	gossip  *gossip.Gossip
 	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
+	taps    overlay.Taps   // the captures that run
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
@@ -264,7 +265,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	undo = append(undo, func() { conn.Close() })
 	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log}); err != nil {
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
 		return nil, nil, nil, err
 	}
 	var cordon bool
@@ -288,7 +289,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.

@@ -26,6 +26,9 @@ type pathLab struct {
 	hubs  []string
 	sites []string
 	under underlay
+
+	siteRoutes string            // the annotation
+	routes     map[string]string // by site/node: the node file's routes
 }
 
 type labNode struct {
@@ -63,15 +66,28 @@ func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
 	return l
 }
 
+// newRoutedLab is newPathLab with networks behind its sites.
+func newRoutedLab(t *testing.T, siteRoutes string, routes map[string]string, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	l := layRouted(t, siteRoutes, routes, newCable(t), hubs, sites...)
+	l.start()
+	return l
+}
+
 // layLab prepares everything but the daemons.
 func layLab(t *testing.T, under underlay, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	return layRouted(t, "", nil, under, hubs, sites...)
+}
+
+func layRouted(t *testing.T, siteRoutes string, routes map[string]string, under underlay, hubs []string, sites ...labSite) *pathLab {
 	t.Helper()
 	t.Setenv(asProgram, "1")
 	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), hubs: hubs, under: under}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), hubs: hubs, under: under, siteRoutes: siteRoutes, routes: routes}
 	t.Cleanup(l.close)
 	for _, s := range sites {
 		l.sites = append(l.sites, s.name)
@@ -92,7 +108,7 @@ func layLab(t *testing.T, under underlay, hubs []string, sites ...labSite) *path
 	if len(hubs) > 0 {
 		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
 	}
-	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, strings.Join(l.sites, ", "), topology))
+	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, l.siteRoutes, strings.Join(l.sites, ", "), topology))
 	authority := stateDir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "lab", time.Now()); err != nil {
 		t.Fatal(err)
@@ -146,7 +162,7 @@ func (l *pathLab) in(n *labNode, args ...string) string {
 
 const labManifests = `apiVersion: controller.kubeslice.io/v1alpha1
 kind: SliceConfig
-metadata: {name: lab, namespace: kubeslice-lab}
+metadata: {name: lab, namespace: kubeslice-lab, annotations: {slicewire.io/site-routes: "%s"}}
 spec:
   sliceSubnet: 10.190.0.0/16
   sliceType: Application
@@ -232,6 +248,7 @@ func (l *pathLab) writeConfig(n *labNode, published ...string) {
 		}
 		b.WriteString("]}\n")
 	}
+	b.WriteString(l.routes[n.id.String()])
 	l.write(filepath.Base(n.config), b.String())
 }
 

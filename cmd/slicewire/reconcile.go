@@ -174,6 +174,7 @@ func (d *daemon) turn() {
 func (d *daemon) reconcile() error {
 	self := d.id.authority()
 	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
+	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }
@@ -234,7 +235,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, &d.taps, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func portConfig(offer WorkloadOffer, device string) port.Config {
 		Addrs: []netip.Prefix{
 			netip.PrefixFrom(offer.Address, offer.Address.BitLen()), netip.PrefixFrom(offer.Address6, offer.Address6.BitLen()),
 		},
-		Routes: []netip.Prefix{offer.Subnet, offer.Subnet6},
+		Routes: append([]netip.Prefix{offer.Subnet, offer.Subnet6}, offer.Routes...),
 	}
 }
 

@@ -46,6 +46,8 @@ type sliceNode struct {
 	keys     *sliceKeys
 	policy   slicePolicy // the reconcile loop's
 	addrs    atomic.Pointer[[]netip.Addr]
+	lossy    atomic.Pointer[[]dropper] // the workloads' ports
+	gone     overlay.Drops             // of those that are no more
 
 	cancel context.CancelFunc
 	done   chan error // the fault that ended it, nil after stop
@@ -80,12 +82,12 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
 	n.shaper = shaper.New()
-	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper}); err != nil {
+	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
 		return nil, err
 	}
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
@@ -213,7 +215,7 @@ func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
 func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.Slice, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	remote := v.Fabric.Remote()
 	own := a.Owned()
-	state := router.State{Ports: []router.Port{
+	state := router.State{Self4: a.Addr, Self6: a.Addr6, Ports: []router.Port{
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
 	}}
@@ -221,7 +223,7 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		state.Transits = append(state.Transits, router.Transit(t))
 	}
 	for _, site := range s.Sites {
-		for _, p := range []netip.Prefix{site.Prefix, site.Prefix6} {
+		for _, p := range append([]netip.Prefix{site.Prefix, site.Prefix6}, site.Routes...) {
 			state.Zones = append(state.Zones, router.Zone{Prefix: p, Name: site.Name})
 		}
 	}
@@ -232,7 +234,14 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: localPort})
 	}
 	for _, w := range workloads {
-		state.Ports = append(state.Ports, w.port())
+		port := w.port()
+		for _, r := range a.Routes {
+			if r.Via == w.name {
+				port.Sources = append(port.Sources, r.Prefix)
+				state.Routes = append(state.Routes, router.Route{Prefix: r.Prefix, Port: port.Name})
+			}
+		}
+		state.Ports = append(state.Ports, port)
 		for _, p := range w.prefixes() {
 			state.Routes = append(state.Routes, router.Route{Prefix: p, Port: w.portName()})
 		}
@@ -246,7 +255,31 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, overlay.Know(self, a, &v))); err != nil {
 		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
 	}
-	return errors.Join(err, n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	err = errors.Join(err, n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	n.setLossy(workloads)
+	return err
+}
+
+// A dropper is a port that counts what it loses itself.
+type dropper interface{ Drops() *overlay.Drops }
+
+// setLossy remembers whose losses to count, and those of who has gone.
+func (n *sliceNode) setLossy(workloads []*workload) {
+	var now []dropper
+	for _, w := range workloads {
+		if d, ok := w.link.(dropper); ok {
+			now = append(now, d)
+		}
+	}
+	if old := n.lossy.Swap(&now); old != nil {
+		for _, d := range *old {
+			if !slices.Contains(now, d) {
+				for reason := range overlay.NumDrops {
+					n.gone.Add(reason, int(d.Drops().Get(reason)))
+				}
+			}
+		}
+	}
 }
 
 func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
@@ -266,10 +299,22 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
 		}
 	}
-	for reason, packets := range n.shaper.Drops().Snapshot() {
-		c.Drops[reason] += packets
+	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone} {
+		addDrops(c.Drops, more.Snapshot())
 	}
+	if ports := n.lossy.Load(); ports != nil {
+		for _, p := range *ports {
+			addDrops(c.Drops, p.Drops().Snapshot())
+		}
+	}
+	out.ICMPErrors, out.ICMPLimited, out.Cut, out.Fragments = c.Slow.Errors, c.Slow.Limited+c.Slow.Overflow, c.Slow.Cut, c.Slow.Fragments
 	return out, c.Drops
+}
+
+func addDrops(to, from map[string]uint64) {
+	for reason, packets := range from {
+		to[reason] += packets
+	}
 }
 
 // stop ends the slice's parts and waits for them.

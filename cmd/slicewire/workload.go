@@ -146,7 +146,7 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 	a := &v.attachment
 	return WorkloadOffer{
 		Slice: w.slice, Name: w.name, Address: w.place.Addr, Address6: w.place.Addr6,
-		Subnet: a.Subnet, Subnet6: a.Subnet6, MTU: w.node.local.mtu,
+		Subnet: a.Subnet, Subnet6: a.Subnet6, Routes: d.routesBeside(w), MTU: w.node.local.mtu,
 		DNS: []netip.Addr{a.Addr, a.Addr6}, Search: []string{"svc." + overlay.Zone},
 		Proxy: w.node.local.proxy,
 	}, nil

@@ -30,13 +30,15 @@ type NodeFile struct {
 	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
 	Gossip    NodeGossip       `json:"gossip" default:"{}"`
 	Join      NodeJoin         `json:"join" default:"{}"`
-	Manifests []string         `json:"manifests" default:"manifests"` // files and folders
-	State     string           `json:"state"`                         // folder; empty: the daemon chooses
-	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
+	Manifests []string         `json:"manifests" default:"manifests"`             // files and folders
+	State     string           `json:"state"`                                     // folder; empty: the daemon chooses
+	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses
+	OuterTOS  string           `json:"outerTOS" default:"ecn" enum:"off,ecn,all"` // what tunnels show of traffic classes
 
 	Slices  map[string]NodeSlice `json:"slices"`
 	Forward []Forward            `json:"forward"`
 	Publish []Publish            `json:"publish"`
+	Routes  []NodeRoute          `json:"routes"`
 
 	file  string
 	lines map[string]int
@@ -80,6 +82,14 @@ type Publish struct {
 	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
 	Ports     []PublishPort `json:"ports"`
 	Export    []ExportPort  `json:"export"` // exports the service from here when no ServiceExport does
+}
+
+// NodeRoute is a network behind this node, reached by one of its workloads. The
+// manifests have to give it to the site (AnnotationSiteRoutes).
+type NodeRoute struct {
+	Slice  string       `json:"slice" req:"1"`
+	Prefix netip.Prefix `json:"prefix" req:"1"`
+	Via    string       `json:"via" req:"1"` // a workload: a run's name, or NETNS-PATH/DEVICE of an attached namespace
 }
 
 // TargetOf returns where the service's port of that name leads, "" when the
@@ -279,6 +289,18 @@ func (n *NodeFile) check() []Problem {
 		if f.To != "" {
 			if _, err := checkHostPort(f.To, 1); err != nil {
 				fail(at+"to", "%v", err)
+			}
+		}
+	}
+	for i, r := range n.Routes {
+		at := fmt.Sprintf("routes[%d].", i)
+		label(at+"slice", r.Slice)
+		if r.Prefix.IsValid() && r.Prefix != r.Prefix.Masked() {
+			fail(at+"prefix", "%v has bits behind its length: want %v", r.Prefix, r.Prefix.Masked())
+		}
+		for j := range i {
+			if n.Routes[j].Slice == r.Slice && n.Routes[j].Prefix == r.Prefix {
+				fail(at+"prefix", "%v is already routes[%d]", r.Prefix, j)
 			}
 		}
 	}

@@ -26,6 +26,18 @@ func (b *builder) checkNode(n *NodeFile) {
 	for i, f := range n.Forward {
 		b.sliceHere(n, fmt.Sprintf("forward[%d].slice", i), f.Slice)
 	}
+	for i, r := range n.Routes {
+		at := fmt.Sprintf("routes[%d].", i)
+		s := b.sliceHere(n, at+"slice", r.Slice)
+		if s == nil {
+			continue
+		}
+		site, _ := s.Site(n.Site)
+		given := func(p netip.Prefix) bool { return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr()) }
+		if !slices.ContainsFunc(site.Routes, given) {
+			report(Error, at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
+		}
+	}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)
 		s := b.sliceHere(n, at+"slice", p.Slice)

@@ -28,7 +28,7 @@ func FuzzRespond(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		s.Set(testEntries())
+		s.Set(View{Entries: testEntries()})
 		reply := s.respond(nil, msg, maxUDP)
 		if s.Stats().Panics != 0 {
 			t.Fatal("panic")
@@ -59,10 +59,10 @@ func FuzzRespond(f *testing.F) {
 				t.Fatal("another question")
 			}
 		}
-		s.Set(testEntries()) // turns start anew
+		s.Set(View{Entries: testEntries()}) // turns start anew
 		view := s.view.Load()
 		if quick, ok := view.quick(nil, msg, maxUDP); ok {
-			s.Set(testEntries())
+			s.Set(View{Entries: testEntries()})
 			next := s.view.Load()
 			next.soa = view.soa // but for the serial
 			compare(t, msg, quick, next.general(msg, maxUDP))

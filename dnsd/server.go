@@ -7,10 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"slicewire/overlay"
 )
 
 const (
@@ -27,8 +28,9 @@ const (
 
 // An Entry says which addresses a name has.
 type Entry struct {
-	Name  string       // fully qualified, any case, with or without the final dot
-	Addrs []netip.Addr // both families, in any order; none makes a name without data
+	Name    string       // fully qualified, any case, with or without the final dot
+	Addrs   []netip.Addr // both families, in any order; none makes a name without data
+	Reverse bool         // the addresses have this name
 }
 
 // Config is what a Server needs.
@@ -39,7 +41,8 @@ type Config struct {
 	Packet []net.PacketConn
 	Stream []net.Listener
 	// Zones are the domains we speak for, besides exact names; the first one
-	// names the primary in SOA records. Empty means DefaultZone.
+	// names the primary in SOA records. Services have their names in each by
+	// KubeSlice's rules, but for overlay.ClusterSetZone, where KEP-1645's hold. Empty means DefaultZone.
 	Zones []string
 	// TTL of every record, rounded up to seconds; zero means DefaultTTL.
 	TTL time.Duration
@@ -50,7 +53,7 @@ type Config struct {
 // A Server answers for one slice's names.
 type Server struct {
 	cfg   Config
-	zones []string // wire form, the primary first
+	zones []zone // the primary first
 	view  atomic.Pointer[snapshot]
 
 	setMu  sync.Mutex // orders Set
@@ -81,20 +84,20 @@ func New(cfg Config) (*Server, error) {
 		if !ok || len(wire) > maxZone {
 			return nil, fmt.Errorf("dns: zone %q is not a domain name of at most %d bytes", z, maxZone)
 		}
-		s.zones = append(s.zones, string(wire))
+		s.zones = append(s.zones, zone{string(wire), z == overlay.ClusterSetZone})
 	}
-	s.Set(nil)
+	s.Set(View{})
 	return s, nil
 }
 
 // Set replaces all names. Queries that are under way are answered from the old
 // ones. Entries of the same name are merged. A name that is no host name is
 // left out and logged.
-func (s *Server) Set(entries []Entry) {
+func (s *Server) Set(v View) {
 	s.setMu.Lock()
 	defer s.setMu.Unlock()
 	s.serial++
-	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, entries)
+	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, v)
 	s.view.Store(next)
 	for _, name := range bad {
 		s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name")
@@ -109,20 +112,14 @@ func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
 	if !ok {
 		return nil, false
 	}
-	r := s.view.Load().names[string(wire)]
-	if r == nil || len(r.v4.addrs)+len(r.v6.addrs) == 0 {
-		return nil, false
+	var out []netip.Addr
+	view := s.view.Load()
+	for _, qtype := range []uint16{typeA, typeAAAA} {
+		if v := view.decide(wire, qtype, classIN); v.addrs != nil {
+			out = append(out, v.addrs.rotated(v.addrs.next(), v.addrs.count())...)
+		}
 	}
-	turn := int(r.turn.Add(1) - 1)
-	return slices.Concat(rotated(r.v4.addrs, turn), rotated(r.v6.addrs, turn)), true
-}
-
-func rotated(addrs []netip.Addr, turn int) []netip.Addr {
-	if len(addrs) == 0 {
-		return nil
-	}
-	start := turn % len(addrs)
-	return slices.Concat(addrs[start:], addrs[:start])
+	return out, len(out) > 0
 }
 
 // Run serves the sockets until ctx ends or one of them fails, closes them all,

@@ -89,6 +89,7 @@ type ServiceBody struct {
 	Ports     []ServicePort
 	Aliases   []string // further names, unique within the slice
 	Endpoints []Endpoint
+	ExportTerms
 }
 
 // Endpoint is one backend of a service, with addresses of its own on the slice.

@@ -20,6 +20,8 @@ package gossip
 //	          u8 n, n × str alias
 //	          u16 n, n × (str name, u8 families, [4 bytes], [16 bytes])
 //	                     families: 1 IPv4, 2 IPv6, 3 both
+//	          [u8 type, u32 seconds of affinity, i64 seconds since 1970]  the terms
+//	          of the export; what is all zero is left out
 //	revocation = i64 seconds since 1970          0 for a key
 //	issuer  = as node, [u64 version of the key, if not 0]
 //
@@ -273,6 +275,17 @@ func (w *writer) service(s *overlay.ServiceBody) {
 		w.b = append(w.b, e.Addr.AsSlice()...)
 		w.b = append(w.b, e.Addr6.AsSlice()...)
 	}
+	if t := s.ExportTerms; t != (overlay.ExportTerms{}) {
+		w.u8(int(t.Type))
+		w.u32(t.AffinitySeconds)
+		created := int64(0)
+		if !t.Created.IsZero() {
+			created = t.Created.Unix()
+			w.bad = w.bad || created <= 0 || created > maxUnixTime || t.Created.Nanosecond() != 0
+		}
+		w.bad = w.bad || t.Type > overlay.LastServiceType
+		w.u64(uint64(created))
+	}
 }
 
 // into reads the payload of rec's kind into rec. Counts need no bound of their
@@ -345,5 +358,15 @@ func (r *reader) service() *overlay.ServiceBody {
 		}
 		s.Endpoints = append(s.Endpoints, e)
 	}
+	if r.bad || len(r.b) == 0 {
+		return s
+	}
+	s.Type, s.AffinitySeconds = overlay.ServiceType(r.u8()), r.u32()
+	seconds := r.u64()
+	r.bad = r.bad || s.Type > overlay.LastServiceType || seconds > maxUnixTime
+	if seconds != 0 && !r.bad {
+		s.Created = time.Unix(int64(seconds), 0).UTC()
+	}
+	r.bad = r.bad || s.ExportTerms == overlay.ExportTerms{}
 	return s
 }

@@ -85,6 +85,12 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 			}
 			s.Endpoints = append(s.Endpoints, e)
 		}
+		if rng.IntN(2) == 0 {
+			s.Type, s.AffinitySeconds = overlay.ServiceType(rng.IntN(2)), uint32(rng.IntN(2))*rng.Uint32()
+			if rng.IntN(2) == 0 {
+				s.Created = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
+			}
+		}
 		r.Service = s
 	}
 	return r
@@ -165,6 +171,7 @@ func TestTheLargestServiceFits(t *testing.T) {
 	for i := range overlay.MaxRecordBackends {
 		s.Endpoints = append(s.Endpoints, overlay.Endpoint{Name: label(i), Addr: netip.AddrFrom4([4]byte{1}), Addr6: netip.AddrFrom16([16]byte{1})})
 	}
+	s.Type, s.Created = overlay.Virtual, begin
 	r.Service = s
 	body, err := encodeBody(r, fingerprint{})
 	if err != nil {

@@ -22,6 +22,16 @@ func (t ServiceType) String() string {
 	return "Headless"
 }
 
+// ParseServiceType reads what String writes.
+func ParseServiceType(s string) (ServiceType, bool) {
+	for t := range LastServiceType + 1 {
+		if t.String() == s {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
 // ExportTerms is what an export says besides its names, ports and endpoints.
 // Sites that export the same service may differ in it: see importServices.
 type ExportTerms struct {

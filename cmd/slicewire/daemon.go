@@ -117,6 +117,9 @@ type daemon struct {
 	turned chan struct{} // level-triggered: keys have come one step on
 	faults chan error
 
+	gone  map[overlay.NodeID]bool // as membership had it when it was last asked
+	looks int                     // at the names
+
 	workloads []*workload   // admitted and not ended
 	runs      int           // how many were named by number
 	work      chan func()   // called by the loop, one after another

@@ -115,6 +115,8 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer d.stopSlices()
 	look := time.NewTicker(rekeyLook)
 	defer look.Stop()
+	names := time.NewTicker(namesLook)
+	defer names.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,6 +129,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
+		case <-names.C:
+			d.lookNames()
 		case <-look.C:
 			if d.keysDue() {
 				d.turn()
@@ -165,7 +169,8 @@ func (d *daemon) turn() {
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. keys: a change of keys goes one step on, see overlay.Rekeying;
-//  6. tunnels.
+//  6. tunnels;
+//  7. names, which depend on the state of the tunnels' links.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
@@ -214,6 +219,10 @@ func (d *daemon) reconcile() error {
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
+	for i := range view.slices {
+		x := &view.slices[i]
+		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()), d.gone)
+	}
 	err := errors.Join(errs...)
 	if err != nil {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)

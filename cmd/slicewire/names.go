@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"slicewire/dnsd"
+	"slicewire/netstack/publish"
+	"slicewire/overlay"
+	"slicewire/overlay/gossip"
+	"slicewire/overlay/manifest"
+)
+
+const (
+	// namesLook is how often the state of links is taken over into answers. With
+	// it, what is dead is out of them within two seconds even where its link was
+	// idle and is probed only now and then.
+	namesLook = 200 * time.Millisecond
+	// goneLook is how many of these pass until membership is asked who is gone.
+	goneLook = 5
+	// youngFor is how long a link that was never up is not held to be down.
+	youngFor = 5 * time.Second
+	// maxVirtual bounds the sockets for virtual addresses: two for each port.
+	maxVirtual = 1024
+)
+
+// naming is what a slice's names are made of. The daemon's loop owns it.
+type naming struct {
+	self  overlay.NodeID
+	view  overlay.View
+	set   dnsd.View                    // what the server has
+	since map[overlay.NodeID]time.Time // when each peer was first seen
+}
+
+// zonesOf lists the zones of a slice on this node.
+func zonesOf(s manifest.NodeSlice) []string {
+	return append([]string{overlay.Zone, overlay.ClusterSetZone}, s.Zones...)
+}
+
+// setNames states which names there are. gone are nodes that have left or died.
+func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink, gone map[overlay.NodeID]bool) {
+	n.naming.self, n.naming.view = self, v
+	want := dnsd.View{
+		Services: v.Services, Mode: dnsd.Mode(s.Answers), Lenient: s.UnknownNames == "noerror",
+		Reverse: []netip.Prefix{a.Subnet, a.Subnet6, overlay.VirtualRange},
+		Forward: []netip.Addr{a.Addr, a.Addr6},
+		Reach:   overlay.Reaches(self, &v, links, gone),
+	}
+	for _, w := range a.Workloads {
+		want.Forward = append(want.Forward, w.Addr, w.Addr6)
+	}
+	for _, node := range v.Nodes {
+		e := dnsd.Entry{Name: overlay.NodeDNSName(node.ID), Addrs: nodeAddrs(node), Reverse: true}
+		if node.ID == self {
+			e.Addrs = []netip.Addr{a.Addr, a.Addr6}
+		}
+		if !want.Reach[node.ID].Lost {
+			want.Entries = append(want.Entries, e)
+		}
+	}
+	if reflect.DeepEqual(want, n.naming.set) {
+		return // answers go on in turn
+	}
+	n.naming.set = want
+	n.names.Set(want)
+}
+
+// nodeAddrs returns a node's own addresses: the first of its blocks.
+func nodeAddrs(n overlay.Node) (out []netip.Addr) {
+	for _, p := range n.Prefixes {
+		if p.Addr().Is4() {
+			out = append(out, overlay.NodeAddr(p))
+		} else {
+			out = append(out, overlay.NodeAddr6(p))
+		}
+	}
+	return out
+}
+
+// linksOf returns the state of the links to a slice's peers.
+func (d *daemon) linksOf(n *sliceNode, now time.Time) (out []overlay.PeerLink) {
+	since := make(map[overlay.NodeID]time.Time)
+	for _, p := range d.gateway.Links(n.name) {
+		site, node, _ := strings.Cut(p.Name, "/")
+		l := overlay.PeerLink{ID: overlay.NodeID{Site: site, Node: node}, Watched: p.Watched, Up: p.Up, RTT: p.RTT, Prefixes: p.Prefixes}
+		first, known := n.naming.since[l.ID]
+		if !known {
+			first = now
+		}
+		since[l.ID] = first
+		l.Young = p.Changes == 0 && now.Sub(first) < youngFor
+		out = append(out, l)
+	}
+	n.naming.since = since
+	return out
+}
+
+// goneNodes lists the nodes that membership holds to be gone.
+func (d *daemon) goneNodes() map[overlay.NodeID]bool {
+	gone := make(map[overlay.NodeID]bool)
+	for _, m := range d.gossip.Members() {
+		if site, node, ok := strings.Cut(m.Name, "/"); ok && m.State == gossip.StateGone {
+			gone[overlay.NodeID{Site: site, Node: node}] = true
+		}
+	}
+	return gone
+}
+
+// lookNames takes over into every slice's answers what has changed of its links
+// since the last look.
+func (d *daemon) lookNames() {
+	if d.looks%goneLook == 0 {
+		d.gone = d.goneNodes()
+	}
+	d.looks++
+	now := time.Now()
+	for _, n := range d.slices {
+		reach := overlay.Reaches(n.naming.self, &n.naming.view, d.linksOf(n, now), d.gone)
+		if maps.Equal(reach, n.naming.set.Reach) {
+			continue
+		}
+		view := d.view.Load()
+		i := slices.IndexFunc(view.slices, func(x sliceView) bool { return x.node == n })
+		if i >= 0 {
+			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now), d.gone)
+		}
+	}
+}
+
+// virtualsOf lists the sockets behind the virtual addresses of a slice's
+// services. Each connection goes to an endpoint as the service's name answers
+// then; it stays there whatever happens to others.
+func virtualsOf(services []overlay.ServiceView) (out []publish.Backend, err error) {
+	sockets := 0
+	for i := range services {
+		s := &services[i]
+		if s.Type != overlay.Virtual || !s.Virtual.IsValid() {
+			continue
+		}
+		b := publish.Backend{Name: s.Namespace + "/" + s.Name, Addrs: []netip.Addr{s.Virtual, s.Virtual6}}
+		for _, p := range s.Ports {
+			if p.Protocol == overlay.TCP {
+				b.Ports = append(b.Ports, publish.Port{Name: p.Name, Port: p.Port, Protocol: p.Protocol,
+					Target: net.JoinHostPort(overlay.ServiceDNSName(s.Name, s.Namespace), strconv.Itoa(int(p.Port)))})
+			}
+		}
+		if sockets += 2 * len(b.Ports); sockets > maxVirtual {
+			return out, fmt.Errorf("virtual addresses: from %s/%s on they are not served: all services together have more than %d ports", s.Namespace, s.Name, maxVirtual/2)
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func virtualAddrs(backends []publish.Backend) (out []netip.Addr) {
+	for _, b := range backends {
+		out = append(out, b.Addrs...)
+	}
+	return out
+}
+
+// dialService connects a virtual address with an endpoint that answers.
+func (s inSlice) dialService(ctx context.Context, _, addr string) (net.Conn, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := s.Lookup(ctx, host)
+	var errs []error
+	for _, a := range addrs[:min(len(addrs), maxTried)] {
+		one, cancel := context.WithTimeout(ctx, tryFor)
+		c, err := s.DialTCP(one, netip.AddrPortFrom(a, uint16(port)))
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(append(errs, err)...)
+}
+
+// A connection to a virtual address tries so many endpoints, each for so long.
+const (
+	maxTried = 4
+	tryFor   = time.Second
+)

@@ -21,7 +21,8 @@ const (
 	// enough that a busy client does not ask for every connection.
 	DefaultTTL = 5 * time.Second
 	// maxTTL is far above any use and far below the 2^31 s of RFC 2181.
-	maxTTL = 24 * time.Hour
+	maxTTL  = 24 * time.Hour
+	maxRate = 1_000_000
 	// maxZone leaves room for the SOA's "hostmaster." below the zone.
 	maxZone = 240
 )
@@ -46,6 +47,11 @@ type Config struct {
 	Zones []string
 	// TTL of every record, rounded up to seconds; zero means DefaultTTL.
 	TTL time.Duration
+	// Rate is how many times a second one network of clients (/24 or /56) gets
+	// the same answer by UDP; of those above it, every second one is sent empty
+	// and truncated, and the others not at all. Zero means DefaultRate; less: no
+	// bound.
+	Rate int
 	// Log gets state changes, never queries; nil discards them.
 	Log *slog.Logger
 }
@@ -60,6 +66,7 @@ type Server struct {
 	serial uint32
 
 	started atomic.Bool
+	limit   *limiter
 	stats   counters
 	streams streamLimits
 }
@@ -78,7 +85,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	if cfg.Rate == 0 {
+		cfg.Rate = DefaultRate
+	}
+	s := &Server{cfg: cfg, limit: newLimiter(min(cfg.Rate, maxRate))}
 	for _, z := range cfg.Zones {
 		wire, ok := appendName(nil, z)
 		if !ok || len(wire) > maxZone {

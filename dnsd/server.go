@@ -47,6 +47,11 @@ type Config struct {
 	Zones []string
 	// TTL of every record, rounded up to seconds; zero means DefaultTTL.
 	TTL time.Duration
+	// Upstream are the servers that are asked for other names on behalf of
+	// clients on this machine and those that a View names; none: nobody is.
+	Upstream []netip.AddrPort
+	// Private are the zones whose names may have addresses that are not public.
+	Private []string
 	// Rate is how many times a second one network of clients (/24 or /56) gets
 	// the same answer by UDP; of those above it, every second one is sent empty
 	// and truncated, and the others not at all. Zero means DefaultRate; less: no
@@ -67,6 +72,7 @@ type Server struct {
 
 	started atomic.Bool
 	limit   *limiter
+	forward *forwarder // nil: what is not ours is refused
 	stats   counters
 	streams streamLimits
 }
@@ -89,6 +95,12 @@ func New(cfg Config) (*Server, error) {
 		cfg.Rate = DefaultRate
 	}
 	s := &Server{cfg: cfg, limit: newLimiter(min(cfg.Rate, maxRate))}
+	if len(cfg.Upstream) > 0 {
+		var err error
+		if s.forward, err = newForwarder(cfg.Upstream, cfg.Private); err != nil {
+			return nil, err
+		}
+	}
 	for _, z := range cfg.Zones {
 		wire, ok := appendName(nil, z)
 		if !ok || len(wire) > maxZone {
@@ -166,22 +178,28 @@ func (s *Server) Run(ctx context.Context) error {
 // respond answers one message, or returns nil if it deserves no reply. The
 // reply is in out's array where that has room. limit is the most bytes that the
 // transport carries.
-func (s *Server) respond(out, msg []byte, limit int) (reply []byte) {
+func (s *Server) respond(out, msg []byte, limit int) []byte {
+	return s.safely(msg, func() []byte {
+		view := s.view.Load()
+		reply, ok := view.quick(out, msg, limit)
+		if !ok {
+			reply = view.general(msg, limit)
+		}
+		return reply
+	})
+}
+
+// safely counts the reply that answer makes of msg. A message of death costs
+// its sender the answer, nobody else.
+func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
 	defer func() {
 		if p := recover(); p != nil {
-			// A message of death costs its sender the answer, nobody else.
 			if s.stats.panics.Add(1) == 1 {
 				s.cfg.Log.Error("query handler panicked", "err", p)
 			}
 			reply = headerOnly(msg, rcodeServFail)
-			s.stats.count(reply)
 		}
+		s.stats.count(reply)
 	}()
-	view := s.view.Load()
-	reply, ok := view.quick(out, msg, limit)
-	if !ok {
-		reply = view.general(msg, limit)
-	}
-	s.stats.count(reply)
-	return reply
+	return answer()
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"time"
 
 	"slicewire/overlay"
@@ -53,7 +54,10 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 		addr    net.Addr
 		n       int
 		err     error
+
+		forwards sync.WaitGroup
 	)
+	defer forwards.Wait()
 	for {
 		if ok {
 			n, from, err = udp.ReadFromUDPAddrPort(in)
@@ -82,13 +86,28 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 		if open {
 			limit = min(limit, amplification*n)
 		}
+		client := from.Addr().Unmap()
+		if !ok {
+			client = clientOf(addr)
+		}
+		if s.wants(s.view.Load(), client, in[:n]) {
+			to, toAddr := from, addr
+			s.forwardPacket(ctx, &forwards, in[:n], limit, func(reply []byte) {
+				var err error
+				if ok {
+					_, err = udp.WriteToUDPAddrPort(reply, to)
+				} else {
+					_, err = pc.WriteTo(reply, toAddr)
+				}
+				if err != nil {
+					s.stats.drops.Add(overlay.DropSendError, 1)
+				}
+			})
+			continue
+		}
 		reply := s.respond(out, in[:n], limit)
 		if reply == nil {
 			continue
-		}
-		client := from.Addr()
-		if !ok {
-			client = clientOf(addr)
 		}
 		switch s.limit.judge(client, reply) {
 		case fateDrop:

@@ -37,6 +37,7 @@ type control struct {
 	cordoned cordoned
 	host     host
 	trust    trust
+	names    names
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -113,6 +114,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/ping", c.ping)
 	mux.HandleFunc("POST /v1/reload", c.reload)
+	mux.HandleFunc("POST /v1/dns", c.dnsQuery)
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)

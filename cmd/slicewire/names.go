@@ -71,6 +71,7 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 		return // answers go on in turn
 	}
 	n.naming.set = want
+	n.reach.Store(&want.Reach)
 	n.names.Set(want)
 }
 

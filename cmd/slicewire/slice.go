@@ -43,6 +43,8 @@ type sliceNode struct {
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
 	naming   naming
+	upstream []netip.AddrPort
+	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys
 	addrs    atomic.Pointer[[]netip.Addr]
@@ -58,20 +60,21 @@ type localSlice struct {
 	proxy, dns  string
 	zones       []string
 	upstream    []string
+	private     []string
 	mtu         int
 	forwards    []manifest.Forward
 }
 
 func (l localSlice) equal(m localSlice) bool {
 	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu &&
-		slices.Equal(l.zones, m.zones) && slices.Equal(l.upstream, m.upstream) &&
+		slices.Equal(l.zones, m.zones) && slices.Equal(l.upstream, m.upstream) && slices.Equal(l.private, m.private) &&
 		slices.Equal(l.forwards, m.forwards)
 }
 
 // localOf gathers what a slice's listeners depend on.
 func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 	s := file.SliceSettings(a.Slice)
-	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream}
+	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream, private: s.PrivateZones}
 	for _, f := range file.Forward {
 		if f.Slice == a.Slice {
 			l.forwards = append(l.forwards, f)
@@ -123,7 +126,10 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 		return nil, nil, err
 	}
 	closing := func(c interface{ Close() error }) { opened = append(opened, func() { c.Close() }) }
-	names := dnsd.Config{Log: log, Zones: n.local.zones}
+	if n.upstream, err = upstreamsOf(n.local.upstream, resolvPath); err != nil {
+		return nil, nil, err
+	}
+	names := dnsd.Config{Log: log, Zones: n.local.zones, Upstream: n.upstream, Private: n.local.private}
 	for _, addr := range []netip.Addr{a.Addr, a.Addr6} {
 		at := netip.AddrPortFrom(addr, dnsPort)
 		p, err := n.stack.ListenUDP(at)

@@ -65,6 +65,7 @@ type NodeSlice struct {
 	Zones        []string `json:"zones"`                                // further zones in which services have their names
 	UnknownNames string   `json:"unknownNames" enum:"nxdomain,noerror"` // what is said of names that do not exist; nxdomain unless set
 	Upstream     []string `json:"upstream"`                             // who is asked for other names on behalf of this node and its runs: "node" or address[:port]; empty: nobody
+	PrivateZones []string `json:"privateZones"`                         // whose names may lead to addresses that are not public, when asked upstream
 }
 
 // Forward makes a local port that leads to a destination on a slice.
@@ -340,6 +341,11 @@ func (n *NodeFile) checkSlice(name string) []Problem {
 	for i, z := range s.Zones {
 		if !overlay.ValidDNSName(z) || overlay.InZones(z) || len(z) > maxZoneName {
 			out = append(out, n.problem(Error, fmt.Sprintf("%s.zones[%d]", at, i), "%q is no name of a further zone (lower case, at most %d characters, outside %s and %s)", z, maxZoneName, overlay.Zone, overlay.ClusterSetZone))
+		}
+	}
+	for i, z := range s.PrivateZones {
+		if !overlay.ValidDNSName(z) {
+			out = append(out, n.problem(Error, fmt.Sprintf("%s.privateZones[%d]", at, i), "%q is no name of a zone", z))
 		}
 	}
 	for i, u := range s.Upstream {

@@ -21,7 +21,10 @@ const (
 	// enough that a busy client does not ask for every connection.
 	DefaultTTL = 5 * time.Second
 	// maxTTL is far above any use and far below the 2^31 s of RFC 2181.
-	maxTTL  = 24 * time.Hour
+	maxTTL = 24 * time.Hour
+	// readBuffer holds what arrives while no reader runs.
+	readBuffer = 4 << 20
+
 	maxRate = 1_000_000
 	// maxZone leaves room for the SOA's "hostmaster." below the zone.
 	maxZone = 240
@@ -154,6 +157,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer fail(nil)
 	var wg sync.WaitGroup
 	for _, pc := range s.cfg.Packet {
+		if b, ok := pc.(interface{ SetReadBuffer(int) error }); ok {
+			_ = b.SetReadBuffer(readBuffer) // as much as may be had
+		}
 		for range packetReaders() {
 			wg.Go(func() { fail(s.servePackets(serving, pc)) })
 		}

@@ -124,6 +124,54 @@ func TestVirtualAddressesAreTheSameEverywhereAndNobodyElses(t *testing.T) {
 	}
 }
 
+// What gateways say of nodes behind them is believed if all of them say it.
+func TestGatewaysSayWhoIsLost(t *testing.T) {
+	leaf, own, g1, g2, far := NodeID{"a", "n1"}, NodeID{"a", "g"}, NodeID{"b", "g1"}, NodeID{"b", "g2"}, NodeID{"b", "n"}
+	block := func(i int) []netip.Prefix {
+		return []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i))}
+	}
+	nodes := []Node{{ID: leaf}, {ID: own, Gateway: true, Prefixes: block(1)}, {ID: g1, Gateway: true, Prefixes: block(16)}, {ID: g2, Gateway: true, Prefixes: block(17)}, {ID: far, Prefixes: block(18)}}
+	link := func(id NodeID, up bool, p ...netip.Prefix) PeerLink {
+		return PeerLink{ID: id, Watched: true, Up: up, RTT: time.Millisecond, Prefixes: p}
+	}
+	fromLeaf := []PeerLink{link(own, true, slices.Concat(block(1), block(16), block(17), block(18))...)}
+	fromOwn := []PeerLink{link(leaf, true, block(0)...), link(g1, true, slices.Concat(block(16), block(18))...), link(g2, true, block(17)...)}
+	g2down := []PeerLink{link(g1, true, slices.Concat(block(16), block(17), block(18))...), link(g2, false)}
+	says := func(ids ...NodeID) map[NodeID]bool {
+		m := make(map[NodeID]bool)
+		for _, id := range ids {
+			m[id] = true
+		}
+		return m
+	}
+	for _, c := range []struct {
+		name  string
+		self  NodeID
+		links []PeerLink
+		lost  map[NodeID]map[NodeID]bool
+		want  bool // far is lost
+	}{
+		{"nobody says so", own, fromOwn, nil, false},
+		{"one of its gateways says so, the other not", own, fromOwn, map[NodeID]map[NodeID]bool{g1: says(far)}, false},
+		{"both do", own, fromOwn, map[NodeID]map[NodeID]bool{g1: says(far), g2: says(far)}, true},
+		{"the only one that is reached does", own, g2down, map[NodeID]map[NodeID]bool{g1: says(far)}, true},
+		{"a node behind gateways believes its own", leaf, fromLeaf, map[NodeID]map[NodeID]bool{own: says(far)}, true},
+		{"a gateway believes no other site of a third", own, fromOwn, map[NodeID]map[NodeID]bool{{"c", "g"}: says(far)}, false},
+	} {
+		if got := Reaches(c.self, &View{Nodes: nodes, Lost: c.lost}, c.links, nil)[far].Lost; got != c.want {
+			t.Errorf("%s: lost %v", c.name, got)
+		}
+	}
+	down := []PeerLink{link(leaf, true, block(0)...), link(g1, false, slices.Concat(block(16), block(17), block(18))...), link(g2, false)}
+	v := &View{Nodes: nodes, Lost: map[NodeID]map[NodeID]bool{g1: says(leaf)}}
+	if got := LostNodes(own, v, down); !slices.Equal(got, []NodeID{g1, g2, far}) {
+		t.Errorf("a gateway tells of %v", got)
+	}
+	if got := LostNodes(leaf, v, nil); got != nil {
+		t.Errorf("a node that is no gateway tells of %v", got)
+	}
+}
+
 func TestReaches(t *testing.T) {
 	self, mate, far, behind := NodeID{"a", "n1"}, NodeID{"a", "n2"}, NodeID{"b", "g1"}, NodeID{"b", "n2"}
 	prefix := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }

@@ -3,6 +3,8 @@ package overlay
 import (
 	"math/bits"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -40,7 +42,10 @@ type PeerLink struct {
 //  2. A peer whose watched link is up is as near as its round trip; one whose
 //     link is down is a detour if its prefix goes by another link now, and lost
 //     if not.
-//  3. Any other node is as near as the peer that its prefix goes by, and lost if
+//  3. A node is lost if all gateways of its site that are reached say so: they
+//     probe it. To a node that is no gateway, so is one of another site of which
+//     all gateways of its own that are reached say so.
+//  4. Any other node is as near as the peer that its prefix goes by, and lost if
 //     it goes by none or by one that is lost.
 //
 // A detour is used only where nothing better is left: the node may be dead.
@@ -58,6 +63,15 @@ func Reaches(self NodeID, v *View, links []PeerLink, gone map[NodeID]bool) map[N
 	for _, n := range v.Nodes {
 		out[n.ID] = reachOf(self, n, byID[n.ID], via, gone)
 	}
+	var said []NodeID
+	for _, n := range v.Nodes {
+		if n.ID != self && !out[n.ID].Lost && v.saidLost(self, n.ID, out) {
+			said = append(said, n.ID)
+		}
+	}
+	for _, id := range said {
+		out[id] = Reach{Lost: true}
+	}
 	for i := range v.Services {
 		for _, e := range v.Services[i].Endpoints {
 			if _, known := out[e.Origin]; !known { // it has told of endpoints, not of a way to them
@@ -66,6 +80,46 @@ func Reaches(self NodeID, v *View, links []PeerLink, gone map[NodeID]bool) map[N
 		}
 	}
 	return out
+}
+
+// saidLost reports whether those that must know say that a node is lost.
+func (v *View) saidLost(self, id NodeID, reach map[NodeID]Reach) bool {
+	all := func(site string) bool {
+		told := false
+		for _, g := range v.Nodes {
+			if !g.Gateway || g.ID.Site != site || g.ID == self || g.ID == id || reach[g.ID].Lost || reach[g.ID].Rank >= RankDetour {
+				continue
+			}
+			if !v.Lost[g.ID][id] {
+				return false
+			}
+			told = true
+		}
+		return told
+	}
+	gateway := false
+	for _, n := range v.Nodes {
+		gateway = gateway || n.ID == self && n.Gateway
+	}
+	return all(id.Site) || !gateway && id.Site != self.Site && all(self.Site)
+}
+
+// LostNodes lists the nodes that a gateway is to tell others that it does not
+// reach, MaxRecordLost of them at most; nil if self is no gateway of the slice.
+// It goes by the gateway's own links alone, so that no two can keep each other
+// in error.
+func LostNodes(self NodeID, v *View, links []PeerLink) (out []NodeID) {
+	alone := View{Nodes: v.Nodes}
+	for id, r := range Reaches(self, &alone, links, nil) {
+		if r.Lost && id != self {
+			out = append(out, id)
+		}
+	}
+	if !slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.ID == self && n.Gateway }) {
+		return nil
+	}
+	slices.SortFunc(out, func(a, b NodeID) int { return strings.Compare(a.String(), b.String()) })
+	return out[:min(len(out), MaxRecordLost)]
 }
 
 func reachOf(self NodeID, n Node, direct *PeerLink, via map[netip.Prefix]*PeerLink, gone map[NodeID]bool) Reach {

@@ -16,7 +16,8 @@ func (id NodeID) String() string { return id.Site + "/" + id.Node }
 // Kind says what a record is about.
 type Kind uint8
 
-// The kinds of records. Their values are part of the wire format.
+// The kinds of records. Their values are part of the wire format; 7 and 8 are
+// not used.
 const (
 	KindNode    Kind = 1 // where a node is reached; Slice and Name are empty
 	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
@@ -26,7 +27,9 @@ const (
 	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
 
-	LastKind = KindIssuer
+	KindLost Kind = 9 // the nodes that a gateway does not reach on a slice; Name is empty
+
+	LastKind = KindLost
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -64,6 +67,7 @@ type Record struct {
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer
+	Lost       *LostBody       // with KindLost
 }
 
 // NodeBody says where a node's tunnels are reached.
@@ -102,6 +106,13 @@ type Endpoint struct {
 // RevocationBody says which certificates of a node are void.
 type RevocationBody struct {
 	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
+}
+
+// LostBody lists the nodes of a slice that a gateway has known and does not
+// reach. Others that would reach them only by it need not find out by
+// themselves.
+type LostBody struct {
+	Nodes []NodeID // sorted by String, each once
 }
 
 // IssuerBody says where certificates and the key of the gossip are asked for.

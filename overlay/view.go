@@ -9,10 +9,11 @@ import (
 // A View is what the verified records say about one slice, as one node of it
 // needs it.
 type View struct {
-	Nodes    []Node        // this one among them; sorted by ID
-	Peers    []Peer        // sorted by ID
-	Fabric   *Fabric       // of Nodes
-	Services []ServiceView // sorted by namespace, name
+	Nodes    []Node                     // this one among them; sorted by ID
+	Peers    []Peer                     // sorted by ID
+	Fabric   *Fabric                    // of Nodes
+	Services []ServiceView              // sorted by namespace, name
+	Lost     map[NodeID]map[NodeID]bool // by gateway: the nodes that it says it does not reach
 }
 
 // A Peer is another node of the slice that this node has a tunnel to.
@@ -50,6 +51,7 @@ func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	v.Fabric = NewFabric(self, s, v.Nodes)
 	v.Peers = v.Fabric.Peers()
 	v.Services = importServices(s, records)
+	v.Lost = lookLost(self, s, records)
 	return v
 }
 
@@ -118,6 +120,22 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 		slices.SortFunc(out[i].Prefixes, comparePrefix)
 	}
 	slices.SortFunc(out, func(a, b Node) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	return out
+}
+
+// lookLost gathers what gateways say of other nodes.
+func lookLost(self NodeID, s *Slice, records []Record) map[NodeID]map[NodeID]bool {
+	out := make(map[NodeID]map[NodeID]bool)
+	for _, r := range records {
+		if r.Deleted || r.Key != (Key{Kind: KindLost, Slice: s.Name}) || r.Origin == self {
+			continue
+		}
+		lost := make(map[NodeID]bool, len(r.Lost.Nodes))
+		for _, n := range r.Lost.Nodes {
+			lost[n] = true
+		}
+		out[r.Origin] = lost
+	}
 	return out
 }
 

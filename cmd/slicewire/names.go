@@ -39,6 +39,7 @@ type naming struct {
 	view  overlay.View
 	set   dnsd.View                    // what the server has
 	since map[overlay.NodeID]time.Time // when each peer was first seen
+	lost  []overlay.NodeID             // what this gateway tells others that it does not reach
 }
 
 // zonesOf lists the zones of a slice on this node.
@@ -124,7 +125,11 @@ func (d *daemon) lookNames() {
 	}
 	d.looks++
 	now := time.Now()
+	told := false
 	for _, n := range d.slices {
+		if lost := overlay.LostNodes(n.naming.self, &n.naming.view, d.linksOf(n, now)); !slices.Equal(lost, n.naming.lost) {
+			n.naming.lost, told = lost, true
+		}
 		reach := overlay.Reaches(n.naming.self, &n.naming.view, d.linksOf(n, now), d.gone)
 		if maps.Equal(reach, n.naming.set.Reach) {
 			continue
@@ -135,6 +140,21 @@ func (d *daemon) lookNames() {
 			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now), d.gone)
 		}
 	}
+	if told {
+		d.turn()
+	}
+}
+
+// lostFacts are what this node tells of others that it does not reach.
+func (d *daemon) lostFacts() (out []overlay.Record) {
+	for name, n := range d.slices {
+		if len(n.naming.lost) > 0 {
+			out = append(out, overlay.Record{
+				Origin: n.naming.self, Key: overlay.Key{Kind: overlay.KindLost, Slice: name}, Lost: &overlay.LostBody{Nodes: n.naming.lost},
+			})
+		}
+	}
+	return out
 }
 
 // virtualsOf lists the sockets behind the virtual addresses of a slice's

@@ -195,7 +195,7 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
-	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
+	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), append(d.issuerFacts(), d.lostFacts()...)...)))
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)

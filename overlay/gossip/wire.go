@@ -24,6 +24,7 @@ package gossip
 //	          of the export; what is all zero is left out
 //	revocation = i64 seconds since 1970          0 for a key
 //	issuer  = as node, [u64 version of the key, if not 0]
+//	lost    = u8 n, n × (str site, str node)
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -153,7 +154,7 @@ func decodeBody(body []byte) (overlay.Record, fingerprint, error) {
 // its kind, or with one although it is deleted, has no encoding.
 func (w *writer) payload(r overlay.Record) {
 	bodies := 0
-	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil} {
+	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil, r.Lost != nil} {
 		if has {
 			bodies++
 		}
@@ -171,6 +172,12 @@ func (w *writer) payload(r overlay.Record) {
 		w.endpoints(r.Issuer.Endpoints)
 		if r.Issuer.Keys != 0 {
 			w.u64(r.Issuer.Keys)
+		}
+	case r.Key.Kind == overlay.KindLost && r.Lost != nil:
+		w.count(len(r.Lost.Nodes))
+		for _, n := range r.Lost.Nodes {
+			w.str(n.Site)
+			w.str(n.Node)
 		}
 	case r.Key.Kind == overlay.KindKey && r.WGKey != nil:
 		w.keys(r.WGKey)
@@ -303,6 +310,11 @@ func (r *reader) into(rec *overlay.Record) {
 		if len(r.b) > 0 {
 			rec.Issuer.Keys = r.u64()
 			r.bad = r.bad || rec.Issuer.Keys == 0
+		}
+	case overlay.KindLost:
+		rec.Lost = &overlay.LostBody{}
+		for n := r.u8(); n > 0 && !r.bad; n-- {
+			rec.Lost.Nodes = append(rec.Lost.Nodes, overlay.NodeID{Site: r.str(), Node: r.str()})
 		}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}

@@ -37,6 +37,9 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		NotAfter: time.Unix(rng.Int64N(maxUnixTime), 0).UTC(),
 		Deleted:  rng.IntN(5) == 0,
 	}
+	if r.Key.Kind == 7 || r.Key.Kind == 8 { // not used
+		r.Key.Kind = overlay.KindLost
+	}
 	if r.Deleted {
 		return r
 	}
@@ -61,6 +64,11 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		r.Revocation = &overlay.RevocationBody{}
 		if rng.IntN(3) != 0 {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
+		}
+	case overlay.KindLost:
+		r.Lost = &overlay.LostBody{}
+		for range rng.IntN(20) {
+			r.Lost.Nodes = append(r.Lost.Nodes, overlay.NodeID{Site: str(64), Node: str(64)})
 		}
 	case overlay.KindIssuer:
 		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
@@ -127,7 +135,7 @@ func TestRecordsWithoutAnEncoding(t *testing.T) {
 		"a revocation before 1970":   func(r *overlay.Record) { revoking(r, time.Unix(-1, 0)) },
 		"a tombstone with a body":    func(r *overlay.Record) { r.Deleted = true },
 		"an unknown kind":            func(r *overlay.Record) { r.Key.Kind = 9 },
-		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = 9, true, nil },
+		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = overlay.LastKind+1, true, nil },
 		"an invalid prefix":          func(r *overlay.Record) { r.Prefix.Prefixes = []netip.Prefix{{}} },
 		"a thousand prefixes":        func(r *overlay.Record) { r.Prefix.Prefixes = make([]netip.Prefix, 1000) },
 		"an endpoint with a zone":    func(r *overlay.Record) { zoned(r) },

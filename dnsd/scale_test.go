@@ -64,7 +64,7 @@ func TestTenThousandServices(t *testing.T) {
 	if cost > 48<<20 {
 		t.Errorf("names take %d MiB", cost>>20)
 	}
-	if total := looked + set; total > 5*time.Second { // far more than it takes, far less than what would be felt as broken
+	if total := looked + set; total > time.Minute { // many times what it takes on a busy machine: a square somewhere
 		t.Errorf("a change takes %v", total)
 	}
 	runtime.KeepAlive(records)

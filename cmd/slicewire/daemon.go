@@ -117,6 +117,9 @@ type daemon struct {
 	turned chan struct{} // level-triggered: keys have come one step on
 	faults chan error
 
+	checks atomic.Pointer[[]checked]          // which targets are to be checked
+	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
+
 	gone  map[overlay.NodeID]bool // as membership had it when it was last asked
 	looks int                     // at the names
 
@@ -298,6 +301,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"slices", d.loop},
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
+		{"checks", d.checkBackends},
 		{"certificate", d.renewals},
 		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},

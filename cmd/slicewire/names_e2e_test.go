@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,40 @@ func TestADeadNodeBehindAGatewayLeavesTheAnswers(t *testing.T) {
 	if near > 2*time.Second || far > 2*time.Second {
 		t.Errorf("a dead node was in the answers for %v and %v", near, far)
 	}
+}
+
+// A target that ends while its node lives on is withdrawn, and told again when
+// it is back.
+func TestADeadTargetIsWithdrawn(t *testing.T) {
+	l := newPathLab(t, nil, labSite{"a", 1, 1}, labSite{"b", 1, 1})
+	a, b := l.node("a/g1"), l.node("b/g1")
+	l.until("all know each other", l.settled)
+	file, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.config, []byte(strings.Replace(string(file), "backend: echo-0", "backend: echo-0, check: tcp", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := program(t, "reload", "--socket", b.socket); code != 0 {
+		t.Fatalf("reload: exit %d, %s", code, errs)
+	}
+	l.until("the name resolves", func() bool { return l.resolves(a, echoName) })
+	addr := l.echo.tcp.Addr().String()
+	start := time.Now()
+	l.echo.tcp.Close()
+	l.until("the name is gone", func() bool { return !l.resolves(a, echoName) })
+	took := time.Since(start)
+	t.Logf("out of the answers after %v", took)
+	if took > 2*time.Second {
+		t.Errorf("a dead target was in the answers for %v", took)
+	}
+	again, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Skipf("the port is taken: %v", err)
+	}
+	defer again.Close()
+	l.until("the name resolves again", func() bool { return l.resolves(a, echoName) })
 }
 
 // echoes sends a line to a name on the slice by a node's proxy and wants it back.

@@ -195,7 +195,12 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
-	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), append(d.issuerFacts(), d.lostFacts()...)...)))
+	var checks []checked
+	for i := range attachments {
+		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
+	}
+	d.checks.Store(&checks)
+	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), append(d.issuerFacts(), d.lostFacts()...)...)))
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)

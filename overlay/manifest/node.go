@@ -83,6 +83,7 @@ type Publish struct {
 	Backend   string        `json:"backend"` // the node's name unless set
 	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
 	Ports     []PublishPort `json:"ports"`
+	Check     string        `json:"check" enum:"none,tcp"`             // tcp: the target is connected to twice a second, and withdrawn while it does not accept
 	Export    []ExportPort  `json:"export"`                            // exports the service from here when no ServiceExport does
 	Type      string        `json:"type" enum:"Headless,ClusterSetIP"` // of the service that Export exports; Headless unless set
 }

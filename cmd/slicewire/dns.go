@@ -169,12 +169,15 @@ func newDNSStatusCommand(opts *clientOptions) *cobra.Command {
 }
 
 func newDNSSnippetCommand(opts *clientOptions) *cobra.Command {
-	var slice, server string
+	var slice, server, form string
 	cmd := &cobra.Command{
-		Use: "snippet", Short: "Print what has a cluster's CoreDNS ask this node for a slice's names",
-		Long: "Prints a server block for the Corefile of a cluster (ConfigMap coredns in kube-system) that sends the\n" +
-			"slice's zones to this node. The node has to answer where the cluster can reach it: give `dns` of the\n" +
-			"slice in the node file such an address.",
+		Use: "snippet", Short: "Print what has another name server ask this node for a slice's names",
+		Long: "Prints the lines that send a slice's zones to this node:\n" +
+			"coredns   server blocks for a cluster's Corefile (ConfigMap coredns in kube-system)\n" +
+			"resolved  a file for /etc/systemd/resolved.conf.d, so that this machine's programs know the names\n" +
+			"dnsmasq   lines for dnsmasq.conf\n" +
+			"The node has to answer where it is asked: give `dns` of the slice in the node file an address, which for\n" +
+			"a cluster may not be loopback.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := newClient(opts.socket).status(cmd.Context())
@@ -185,28 +188,45 @@ func newDNSSnippetCommand(opts *clientOptions) *cobra.Command {
 			if i < 0 {
 				return &exitError{exitUsage, fmt.Errorf("slice %q: %w: choose one with --slice", slice, errNoSlice)}
 			}
-			return printSnippet(cmd.OutOrStdout(), s.Slices[i], server)
+			return printSnippet(cmd.OutOrStdout(), s.Slices[i], form, server)
 		},
 	}
 	cmd.Flags().StringVar(&slice, "slice", "", "slice whose names are meant (not needed when the node has one)")
+	cmd.Flags().StringVar(&form, "for", "coredns", "coredns|resolved|dnsmasq")
 	cmd.Flags().StringVar(&server, "server", "", "address:port that the cluster reaches this node's DNS at, if it is not the one in the node file")
 	return cmd
 }
 
-func printSnippet(w io.Writer, s SliceStatus, server string) error {
+func printSnippet(w io.Writer, s SliceStatus, form, server string) error {
 	if server == "" {
 		server = s.DNS
 	}
 	at, err := netip.ParseAddrPort(server)
-	if err != nil || at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
-		return fmt.Errorf("slice %s: the cluster does not reach the node's DNS at %q: set slices.%s.dns in the node file to an address of this node, or give --server ADDRESS:PORT", s.Name, server, s.Name)
+	if err != nil || at.Addr().IsUnspecified() || form == "coredns" && at.Addr().IsLoopback() {
+		return fmt.Errorf("slice %s: the node's DNS cannot be asked at %q: set slices.%s.dns in the node file to an address of this node, or give --server ADDRESS:PORT", s.Name, server, s.Name)
 	}
-	for _, zone := range s.NameServer.Zones {
-		if _, err := fmt.Fprintf(w, "%s:53 {\n    errors\n    cache 5\n    forward . %v\n}\n", clean(zone), at); err != nil {
-			return err
+	var b strings.Builder
+	zones := s.NameServer.Zones
+	switch form {
+	case "coredns":
+		for _, zone := range zones {
+			fmt.Fprintf(&b, "%s:53 {\n    errors\n    cache 5\n    forward . %v\n}\n", clean(zone), at)
 		}
+	case "resolved":
+		fmt.Fprintf(&b, "[Resolve]\nDNS=%v\nDomains=", at)
+		for i, zone := range zones {
+			fmt.Fprintf(&b, "%s~%s", strings.Repeat(" ", min(i, 1)), clean(zone))
+		}
+		b.WriteString("\n")
+	case "dnsmasq":
+		for _, zone := range zones {
+			fmt.Fprintf(&b, "server=/%s/%v#%d\n", clean(zone), at.Addr(), at.Port())
+		}
+	default:
+		return &exitError{exitUsage, fmt.Errorf("--for %q: choose coredns, resolved or dnsmasq", form)}
 	}
-	return nil
+	_, err = io.WriteString(w, b.String())
+	return err
 }
 
 // upstreamsOf lists the servers that a slice's settings stand for. path is the

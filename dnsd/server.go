@@ -132,16 +132,26 @@ func (s *Server) Set(v View) {
 // Lookup returns the addresses of a name, IPv4 first, starting with another one
 // each time; false if the name has none. It is what DNS clients are told.
 func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
+	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.rotated(a.next(), a.count()) })
+}
+
+// LookupFor returns the addresses of a name like Lookup, but equals in an order
+// that is always the same for a client: while its first endpoint is there and
+// among the nearest, it comes first.
+func (s *Server) LookupFor(name string, client netip.Addr) ([]netip.Addr, bool) {
+	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.ordered(client) })
+}
+
+func (s *Server) lookup(name string, pick func(*addrSet) []netip.Addr) (out []netip.Addr, found bool) {
 	var space [maxName]byte
 	wire, ok := appendName(space[:0], name)
 	if !ok {
 		return nil, false
 	}
-	var out []netip.Addr
 	view := s.view.Load()
 	for _, qtype := range []uint16{typeA, typeAAAA} {
 		if v := view.decide(wire, qtype, classIN); v.addrs != nil {
-			out = append(out, v.addrs.rotated(v.addrs.next(), v.addrs.count())...)
+			out = append(out, pick(v.addrs)...)
 		}
 	}
 	return out, len(out) > 0

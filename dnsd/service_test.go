@@ -192,6 +192,37 @@ func TestModesAndNearness(t *testing.T) {
 	}
 }
 
+func TestAClientKeepsItsEndpoint(t *testing.T) {
+	var v overlay.ServiceView
+	for i := range 20 {
+		v.Endpoints = append(v.Endpoints, at("east", fmt.Sprintf("e%02d", i), fmt.Sprintf("10.1.1.%d", i)))
+	}
+	s := serviceServer(t, View{Services: []overlay.ServiceView{testService("web", overlay.Headless, v.Endpoints...)}})
+	fewer := serviceServer(t, View{Services: []overlay.ServiceView{testService("web", overlay.Headless, v.Endpoints[1:]...)}})
+	load := make(map[netip.Addr]int)
+	moved := 0
+	for i := range 2000 {
+		client := netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)})
+		one, _ := s.LookupFor("web.shop.svc.slice.local", client)
+		two, _ := s.LookupFor("web.shop.svc.slice.local", client)
+		less, _ := fewer.LookupFor("web.shop.svc.slice.local", client)
+		if one[0] != two[0] || len(one) != 20 {
+			t.Fatalf("%v goes to %v, then to %v", client, one[0], two[0])
+		}
+		if load[one[0]]++; one[0] != less[0] && one[0] != v.Endpoints[0].Addr {
+			moved++
+		}
+	}
+	if moved != 0 {
+		t.Errorf("%d clients of other endpoints move when one goes", moved)
+	}
+	for a, n := range load {
+		if n < 50 || n > 200 {
+			t.Errorf("%v has %d of 2000 clients", a, n)
+		}
+	}
+}
+
 func TestKubeSlicesAnswerToUnknownNames(t *testing.T) {
 	v := testView()
 	v.Lenient = true

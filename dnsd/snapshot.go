@@ -1,7 +1,9 @@
 package dnsd
 
 import (
+	"cmp"
 	"encoding/binary"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -282,6 +284,27 @@ func (a *addrSet) rotated(turn, n int) (out []netip.Addr) {
 			out = append(out, a.addrs[from+(turn+k)%(to-from)])
 		}
 		n -= min(n, to-from)
+		from = to
+	}
+	return out
+}
+
+// ordered returns all addresses, each group of equals by rendezvous hash with a
+// client.
+func (a *addrSet) ordered(client netip.Addr) []netip.Addr {
+	weight := func(x netip.Addr) uint64 {
+		h := fnv.New64a()
+		b, c := client.As16(), x.As16()
+		h.Write(b[:])
+		h.Write(c[:])
+		v := h.Sum64()
+		v = (v ^ v>>30) * 0xbf58476d1ce4e5b9
+		return v ^ v>>31
+	}
+	out := slices.Clone(a.addrs)
+	for from, i := 0, 0; from < len(out); i++ {
+		to := a.group(i)
+		slices.SortFunc(out[from:to], func(x, y netip.Addr) int { return cmp.Compare(weight(y), weight(x)) })
 		from = to
 	}
 	return out

@@ -68,6 +68,13 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 			want.Entries = append(want.Entries, e)
 		}
 	}
+	sticky := make(map[string]bool)
+	for i := range v.Services {
+		if x := &v.Services[i]; x.Affinity > 0 {
+			sticky[overlay.ServiceDNSName(x.Name, x.Namespace)] = true
+		}
+	}
+	n.sticky.Store(&sticky)
 	if reflect.DeepEqual(want, n.naming.set) {
 		return // answers go on in turn
 	}
@@ -190,7 +197,7 @@ func virtualAddrs(backends []publish.Backend) (out []netip.Addr) {
 }
 
 // dialService connects a virtual address with an endpoint that answers.
-func (s inSlice) dialService(ctx context.Context, _, addr string) (net.Conn, error) {
+func (s inSlice) dialService(ctx context.Context, _, addr string, client netip.Addr) (net.Conn, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -199,7 +206,13 @@ func (s inSlice) dialService(ctx context.Context, _, addr string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := s.Lookup(ctx, host)
+	var addrs []netip.Addr
+	if sticky := s.n.sticky.Load(); sticky != nil && (*sticky)[host] {
+		addrs, _ = s.n.names.LookupFor(host, client)
+	} else {
+		addrs, _ = s.n.names.Lookup(host)
+	}
+	err = fmt.Errorf("%s: no endpoint that is reached", host)
 	var errs []error
 	for _, a := range addrs[:min(len(addrs), maxTried)] {
 		one, cancel := context.WithTimeout(ctx, tryFor)

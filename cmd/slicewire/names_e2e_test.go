@@ -61,6 +61,11 @@ func TestADeadSiteLeavesTheAnswers(t *testing.T) {
 		t.Errorf("dns status: exit %d, %s%s", code, out, errs)
 	}
 	l.echoes(a, "echo.lab.svc.clusterset.local:7001")
+	out, errs, code := program(t, "run", "--socket", a.socket, "--slice", "lab", "--", "bash", "-c",
+		"exec 3<>/dev/tcp/echo.lab.svc.clusterset.local/7001; echo hello >&3; head -n 1 <&3")
+	if code != 0 || strings.TrimSpace(out) != "hello" {
+		t.Errorf("a program on the slice, by the virtual address: exit %d, %q, %s", code, out, errs)
+	}
 
 	for trial := range 3 {
 		start := time.Now()

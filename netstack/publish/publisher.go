@@ -42,8 +42,9 @@ type Config struct {
 	Stack Stack
 	Log   *slog.Logger // state changes; failed targets at debug level; nil discards
 
-	// Dial connects TCP ports with their targets; nil means the host's net.Dialer.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Dial connects TCP ports with their targets on behalf of a member; nil means
+	// the host's net.Dialer.
+	Dial func(ctx context.Context, network, addr string, member netip.Addr) (net.Conn, error)
 
 	MaxConns           int           // TCP connections in all; zero means 4096
 	MaxConnsPerBackend int           // TCP connections of one backend; zero means 1024

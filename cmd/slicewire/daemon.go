@@ -120,6 +120,7 @@ type daemon struct {
 	checks atomic.Pointer[[]checked]          // which targets are to be checked
 	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
 
+	facts []overlay.Record        // what this node tells, but for the nodes that it does not reach
 	gone  map[overlay.NodeID]bool // as membership had it when it was last asked
 	looks int                     // at the names
 

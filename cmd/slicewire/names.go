@@ -148,7 +148,9 @@ func (d *daemon) lookNames() {
 		}
 	}
 	if told {
-		d.turn()
+		if err := d.gossip.Set(slices.Concat(d.facts, d.lostFacts())); err != nil {
+			d.log.Error("others are not told which nodes are lost", "err", err)
+		}
 	}
 }
 

@@ -200,7 +200,8 @@ func (d *daemon) reconcile() error {
 		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
 	}
 	d.checks.Store(&checks)
-	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), append(d.issuerFacts(), d.lostFacts()...)...)))
+	d.facts = append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), d.issuerFacts()...)
+	errs = append(errs, d.gossip.Set(slices.Concat(d.facts, d.lostFacts())))
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)

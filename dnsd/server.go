@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,6 +73,7 @@ type Server struct {
 
 	setMu  sync.Mutex // orders Set
 	serial uint32
+	bad    []string // names that the last Set left out, and said so
 
 	started atomic.Bool
 	limit   *limiter
@@ -125,8 +127,11 @@ func (s *Server) Set(v View) {
 	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, v)
 	s.view.Store(next)
 	for _, name := range bad {
-		s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name")
+		if !slices.Contains(s.bad, name) {
+			s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name, or in a zone of ours")
+		}
 	}
+	s.bad = bad
 }
 
 // Lookup returns the addresses of a name, IPv4 first, starting with another one

@@ -164,6 +164,23 @@ func TestGoldenTerms(t *testing.T) {
 	}
 }
 
+func TestGoldenLost(t *testing.T) {
+	r := goldenRecord()
+	r.Key = overlay.Key{Kind: overlay.KindLost, Slice: "water"}
+	r.Service, r.Lost = nil, &overlay.LostBody{Nodes: []overlay.NodeID{{Site: "worker-1", Node: "n2"}, {Site: "worker-2", Node: "gw"}}}
+	body, err := encodeBody(r, fingerprint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const payload = "0019" + "02" + "08776f726b65722d31" + "026e32" + "08776f726b65722d32" + "026777"
+	if got := hex.EncodeToString(body[len(body)-27:]); got != payload {
+		t.Errorf("payload %s, want %s", got, payload)
+	}
+	if back, _, err := decodeBody(body); err != nil || !reflect.DeepEqual(back, r) {
+		t.Errorf("it reads back as %+v, %v", back, err)
+	}
+}
+
 // payloadOf returns the length of a service's payload at the end of its body:
 // what follows origin, key, version, lifetime and the mark of deletion.
 func payloadOf(body []byte) uint16 {

@@ -72,4 +72,3 @@ func (n *NodeFile) checkSlice(name string) []Problem {
 	}
 	return out
 }
-

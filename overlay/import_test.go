@@ -124,7 +124,7 @@ func TestVirtualAddressesAreTheSameEverywhereAndNobodyElses(t *testing.T) {
 	}
 }
 
-// What gateways say of nodes behind them is believed if all of them say it.
+// What a gateway says of nodes behind it is believed by those that go by it.
 func TestGatewaysSayWhoIsLost(t *testing.T) {
 	leaf, own, g1, g2, far := NodeID{"a", "n1"}, NodeID{"a", "g"}, NodeID{"b", "g1"}, NodeID{"b", "g2"}, NodeID{"b", "n"}
 	block := func(i int) []netip.Prefix {
@@ -152,15 +152,18 @@ func TestGatewaysSayWhoIsLost(t *testing.T) {
 		want  bool // far is lost
 	}{
 		{"nobody says so", own, fromOwn, nil, false},
-		{"one of its gateways says so, the other not", own, fromOwn, map[NodeID]map[NodeID]bool{g1: says(far)}, false},
-		{"both do", own, fromOwn, map[NodeID]map[NodeID]bool{g1: says(far), g2: says(far)}, true},
-		{"the only one that is reached does", own, g2down, map[NodeID]map[NodeID]bool{g1: says(far)}, true},
+		{"the gateway that it goes by says so", own, fromOwn, map[NodeID]map[NodeID]bool{g1: says(far)}, true},
+		{"another one does", own, fromOwn, map[NodeID]map[NodeID]bool{g2: says(far)}, false},
+		{"the one that stands in does", own, g2down, map[NodeID]map[NodeID]bool{g1: says(far)}, true},
 		{"a node behind gateways believes its own", leaf, fromLeaf, map[NodeID]map[NodeID]bool{own: says(far)}, true},
 		{"a gateway believes no other site of a third", own, fromOwn, map[NodeID]map[NodeID]bool{{"c", "g"}: says(far)}, false},
 	} {
-		if got := Reaches(c.self, &View{Nodes: nodes, Lost: c.lost}, c.links, nil)[far].Lost; got != c.want {
+		if got := Reaches(c.self, &View{Nodes: nodes, Lost: c.lost}, c.links)[far].Lost; got != c.want {
 			t.Errorf("%s: lost %v", c.name, got)
 		}
+	}
+	if got := Reaches(own, &View{Nodes: nodes, Lost: map[NodeID]map[NodeID]bool{g1: says(g2)}}, g2down)[g2]; !got.Lost {
+		t.Errorf("a dead gateway, of which the one that stands in says so: %v", got)
 	}
 	down := []PeerLink{link(leaf, true, block(0)...), link(g1, false, slices.Concat(block(16), block(17), block(18))...), link(g2, false)}
 	v := &View{Nodes: nodes, Lost: map[NodeID]map[NodeID]bool{g1: says(leaf)}}
@@ -188,23 +191,17 @@ func TestReaches(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		links       []PeerLink
-		gone        []NodeID
 		far, behind Reach
 	}{
-		{"by its round trip", []PeerLink{near, up}, nil, Reach{Rank: 6}, Reach{Rank: 6}},
-		{"farther", []PeerLink{near, slow}, nil, Reach{Rank: 11}, Reach{Rank: 11}},
-		{"its link is down", []PeerLink{near, down}, nil, Reach{true, RankDetour}, Reach{Lost: true}},
-		{"its link was never up, but that is new", []PeerLink{near, young}, nil, Reach{Rank: rankUnknown}, Reach{Rank: rankUnknown}},
-		{"another gateway stands in", []PeerLink{near, cut, other}, nil, Reach{Rank: RankDetour}, Reach{Rank: 5}},
-		{"another gateway stood in for who is dead", []PeerLink{near, cut, other}, []NodeID{far}, Reach{Lost: true}, Reach{Rank: 5}},
-		{"nothing leads there", []PeerLink{near}, nil, Reach{Lost: true}, Reach{Lost: true}},
+		{"by its round trip", []PeerLink{near, up}, Reach{Rank: 6}, Reach{Rank: 6}},
+		{"farther", []PeerLink{near, slow}, Reach{Rank: 11}, Reach{Rank: 11}},
+		{"its link is down", []PeerLink{near, down}, Reach{true, RankDetour}, Reach{Lost: true}},
+		{"its link was never up, but that is new", []PeerLink{near, young}, Reach{Rank: rankUnknown}, Reach{Rank: rankUnknown}},
+		{"another gateway stands in", []PeerLink{near, cut, other}, Reach{Rank: RankDetour}, Reach{Rank: 5}},
+		{"nothing leads there", []PeerLink{near}, Reach{Lost: true}, Reach{Lost: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			gone := make(map[NodeID]bool)
-			for _, id := range c.gone {
-				gone[id] = true
-			}
-			got := Reaches(self, v, c.links, gone)
+			got := Reaches(self, v, c.links)
 			if got[far] != c.far || got[behind] != c.behind || got[self] != (Reach{}) || got[mate] != (Reach{Rank: rankSite}) || !got[NodeID{"c", "x"}].Lost {
 				t.Errorf("got %v", got)
 			}

@@ -38,18 +38,16 @@ type PeerLink struct {
 
 // Reaches says how well self reaches each node that has told of endpoints:
 //
-//  1. A node of which membership knows that it is gone is lost.
-//  2. A peer whose watched link is up is as near as its round trip; one whose
+//  1. A peer whose watched link is up is as near as its round trip; one whose
 //     link is down is a detour if its prefix goes by another link now, and lost
 //     if not.
-//  3. A node is lost if all gateways of its site that are reached say so: they
-//     probe it. To a node that is no gateway, so is one of another site of which
-//     all gateways of its own that are reached say so.
-//  4. Any other node is as near as the peer that its prefix goes by, and lost if
+//  2. Any other node is as near as the peer that its prefix goes by, and lost if
 //     it goes by none or by one that is lost.
+//  3. A node is lost if the peer that its prefix goes by says that it does not
+//     reach it: that is up, and knows.
 //
 // A detour is used only where nothing better is left: the node may be dead.
-func Reaches(self NodeID, v *View, links []PeerLink, gone map[NodeID]bool) map[NodeID]Reach {
+func Reaches(self NodeID, v *View, links []PeerLink) map[NodeID]Reach {
 	byID := make(map[NodeID]*PeerLink, len(links))
 	via := make(map[netip.Prefix]*PeerLink)
 	for i := range links {
@@ -61,16 +59,17 @@ func Reaches(self NodeID, v *View, links []PeerLink, gone map[NodeID]bool) map[N
 	}
 	out := make(map[NodeID]Reach)
 	for _, n := range v.Nodes {
-		out[n.ID] = reachOf(self, n, byID[n.ID], via, gone)
-	}
-	var said []NodeID
-	for _, n := range v.Nodes {
-		if n.ID != self && !out[n.ID].Lost && v.saidLost(self, n.ID, out) {
-			said = append(said, n.ID)
+		way := byID[n.ID]
+		for _, p := range n.Prefixes {
+			if l := via[p]; l != nil {
+				way = l
+				break
+			}
 		}
-	}
-	for _, id := range said {
-		out[id] = Reach{Lost: true}
+		out[n.ID] = reachOf(self, n, byID[n.ID], way)
+		if way != nil && way.ID != n.ID && v.Lost[way.ID][n.ID] {
+			out[n.ID] = Reach{Lost: true}
+		}
 	}
 	for i := range v.Services {
 		for _, e := range v.Services[i].Endpoints {
@@ -82,73 +81,40 @@ func Reaches(self NodeID, v *View, links []PeerLink, gone map[NodeID]bool) map[N
 	return out
 }
 
-// saidLost reports whether those that must know say that a node is lost.
-func (v *View) saidLost(self, id NodeID, reach map[NodeID]Reach) bool {
-	all := func(site string) bool {
-		told := false
-		for _, g := range v.Nodes {
-			if !g.Gateway || g.ID.Site != site || g.ID == self || g.ID == id || reach[g.ID].Lost || reach[g.ID].Rank >= RankDetour {
-				continue
-			}
-			if !v.Lost[g.ID][id] {
-				return false
-			}
-			told = true
-		}
-		return told
-	}
-	gateway := false
-	for _, n := range v.Nodes {
-		gateway = gateway || n.ID == self && n.Gateway
-	}
-	return all(id.Site) || !gateway && id.Site != self.Site && all(self.Site)
-}
-
 // LostNodes lists the nodes that a gateway is to tell others that it does not
 // reach, MaxRecordLost of them at most; nil if self is no gateway of the slice.
 // It goes by the gateway's own links alone, so that no two can keep each other
 // in error.
 func LostNodes(self NodeID, v *View, links []PeerLink) (out []NodeID) {
-	alone := View{Nodes: v.Nodes}
-	for id, r := range Reaches(self, &alone, links, nil) {
-		if r.Lost && id != self {
-			out = append(out, id)
-		}
-	}
 	if !slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.ID == self && n.Gateway }) {
 		return nil
+	}
+	for id, r := range Reaches(self, &View{Nodes: v.Nodes}, links) {
+		if r.Lost {
+			out = append(out, id)
+		}
 	}
 	slices.SortFunc(out, func(a, b NodeID) int { return strings.Compare(a.String(), b.String()) })
 	return out[:min(len(out), MaxRecordLost)]
 }
 
-func reachOf(self NodeID, n Node, direct *PeerLink, via map[netip.Prefix]*PeerLink, gone map[NodeID]bool) Reach {
-	if n.ID == self {
-		return Reach{Rank: rankNode}
-	}
-	way := direct
-	for _, p := range n.Prefixes {
-		if l := via[p]; l != nil {
-			way = l
-			break
-		}
-	}
+// reachOf judges one node by its own link and by the one that its prefix goes by.
+func reachOf(self NodeID, n Node, direct, way *PeerLink) Reach {
 	switch {
-	case gone[n.ID] || way == nil:
+	case n.ID == self:
+		return Reach{Rank: rankNode}
+	case way == nil:
 		return Reach{Lost: true}
 	case direct != nil && direct.down():
 		return Reach{Lost: way.down() || way == direct, Rank: RankDetour}
 	case way.down():
 		return Reach{Lost: true}
+	case n.ID.Site == self.Site:
+		return Reach{Rank: rankSite}
 	case direct == nil && way.ID.Site == self.Site: // how far the site is only its gateway knows
 		return Reach{Rank: rankUnknown}
 	case !way.Watched || !way.Up || way.RTT == 0:
-		if n.ID.Site == self.Site {
-			return Reach{Rank: rankSite}
-		}
 		return Reach{Rank: rankUnknown}
-	case n.ID.Site == self.Site:
-		return Reach{Rank: rankSite}
 	}
 	return Reach{Rank: rankNearest + uint8(bits.Len64(uint64(way.RTT/rankUnit)))}
 }

@@ -34,17 +34,19 @@ type Status struct {
 
 // GossipStatus is the state of the control plane between nodes.
 type GossipStatus struct {
-	Listen  string            `json:"listen"`
+	Listen  string            `json:"listen"` // "" on a leaf
+	Leaf    bool              `json:"leaf"`   // it is no member and has sessions with gateways
 	Members []MemberStatus    `json:"members"`
 	Records int               `json:"records"`
 	Refused map[string]uint64 `json:"refused"`
 }
 
-// MemberStatus is one gossip member.
+// MemberStatus is one gossip member, or one at the other end of a session.
 type MemberStatus struct {
 	Name    string `json:"name"`
-	Address string `json:"address"`
+	Address string `json:"address"` // of a leaf: where its session comes from
 	State   string `json:"state"`
+	Leaf    bool   `json:"leaf,omitempty"`
 }
 
 // SliceStatus is a slice as one node has it.

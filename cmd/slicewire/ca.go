@@ -164,6 +164,9 @@ func (s signing) sign(request []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.plain {
+		gossip = nil
+	}
 	return encodeBundle(chain, ca.CertPEM(), gossip), nil
 }
 

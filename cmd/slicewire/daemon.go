@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -100,6 +99,7 @@ type daemon struct {
 	issue   *issuance // nil: this node certifies nobody
 	keys    *gossipKeys
 	gossip  *gossip.Gossip
+	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
@@ -120,9 +120,7 @@ type daemon struct {
 	checks atomic.Pointer[[]checked]          // which targets are to be checked
 	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
 
-	facts []overlay.Record        // what this node tells, but for the nodes that it does not reach
-	gone  map[overlay.NodeID]bool // as membership had it when it was last asked
-	looks int                     // at the names
+	facts []overlay.Record // what this node tells, but for the nodes that it does not reach
 
 	workloads []*workload   // admitted and not ended
 	runs      int           // how many were named by number
@@ -254,7 +252,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
-	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
+	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
 	if err := d.loadMesh(d.want.file); err != nil {
@@ -270,7 +268,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	var cordon bool
-	if err := d.state.readJSON(fileCordon, &cordon); err != nil {
+	if err := readJSON(d.state, fileCordon, &cordon); err != nil {
 		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
 	}
 	d.cordoned.Store(cordon)
@@ -319,58 +317,4 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("listen for tunnels on udp %v: %w", addr, err)
 	}
 	return conn, nil
-}
-
-// openGossip makes the gossip with what was known before this start.
-func (d *daemon) openGossip() error {
-	var err error
-	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
-		return err
-	}
-	epoch, err := d.state.nextEpoch(d.started)
-	if err != nil {
-		return err
-	}
-	advertise, err := d.advertised()
-	if err != nil {
-		return err
-	}
-	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
-		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
-	})
-	if err != nil {
-		return err
-	}
-	d.gossip.SetSeeds(d.want.file.Gossip.Join)
-	saved, err := d.state.read(fileRecords)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		_, err = d.gossip.Restore(saved)
-	}
-	if err != nil {
-		d.log.Warn("records of the last run are not all usable", "err", err)
-	}
-	return nil
-}
-
-// advertised is where members reach this node's gossip: as the node file says,
-// else where it listens, else the first address of the machine that others
-// could use.
-func (d *daemon) advertised() (netip.AddrPort, error) {
-	g := d.want.file.Gossip
-	if g.Advertise.IsValid() || !g.Listen.Addr().IsUnspecified() {
-		return g.Advertise, nil
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return g.Advertise, fmt.Errorf("addresses of this machine: %w", err)
-	}
-	own := usable(addrs, g.Listen.Port())
-	if len(own) == 0 {
-		return g.Advertise, errors.New("gossip listens on every address, but this machine has none that others could reach: set gossip.listen or gossip.advertise")
-	}
-	return own[0], nil
 }

@@ -28,11 +28,11 @@ func (d *daemon) Status(context.Context) Status {
 		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), CertExpiry: a.NotAfter,
-		Gossip: GossipStatus{Listen: d.gossip.Addr().String(), Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
+		Gossip: GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
 		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{},
 	}
 	for _, m := range d.gossip.Members() {
-		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: m.Addr.String(), State: m.State})
+		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})
 	}
 	s.Warnings = append(s.Warnings, d.trustWarnings()...)
 	view := d.view.Load()
@@ -51,6 +51,14 @@ func (d *daemon) Status(context.Context) Status {
 		s.Slices = append(s.Slices, v.status(tunnels[v.node.name]))
 	}
 	return s
+}
+
+// addrText is an address as the status shows it: what is none is empty.
+func addrText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {

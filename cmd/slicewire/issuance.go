@@ -76,15 +76,23 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	}
 	x := new(issuance)
 	if x.issuer, x.limits, err = loadIssuer(d.state, chain, d.id.root, d.id.clock.Now()); err != nil {
-		d.log.Error("this node certifies nobody", "err", err)
+		d.log.Error("this node certifies nobody: have its issuer's certificate made anew (slicewire ca intermediate)",
+			"files", []string{d.state.path(fileIssuerKey), d.state.path(fileIssuer)}, "err", err)
 		return nil, nil
 	}
-	saved, err := d.state.read(fileTokens)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if !d.id.authority().Gateway {
+		d.log.Error("this node certifies nobody", "err", "it is no gateway: it has no gossip key to give to those it lets in")
+		return nil, nil
 	}
-	if x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.write(fileTokens, b) }); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.state.path(fileTokens), err)
+	saved, err := d.state.readSealed(fileTokens)
+	if errors.Is(err, fs.ErrNotExist) {
+		saved, err = nil, nil
+	}
+	if err == nil {
+		x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.writeSealed(fileTokens, b) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the tokens in %s: %w: remove it, which voids all that are out", d.state.path(fileTokens), err)
 	}
 	at := d.want.file.Join.Listen
 	if !at.IsValid() {

@@ -16,7 +16,6 @@ import (
 	"slicewire/dnsd"
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
-	"slicewire/overlay/gossip"
 	"slicewire/overlay/manifest"
 )
 
@@ -25,8 +24,6 @@ const (
 	// link that was idle is judged within 1.5 s: with this, what is dead is out of
 	// the answers within two.
 	namesLook = 200 * time.Millisecond
-	// goneLook is how many of these pass until membership is asked who is gone.
-	goneLook = 5
 	// youngFor is how long a link that was never up is not held to be down.
 	youngFor = 5 * time.Second
 	// maxVirtual bounds the sockets for virtual addresses: two for each port.
@@ -47,14 +44,14 @@ func zonesOf(s manifest.NodeSlice) []string {
 	return append([]string{overlay.Zone, overlay.ClusterSetZone}, s.Zones...)
 }
 
-// setNames states which names there are. gone are nodes that have left or died.
-func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink, gone map[overlay.NodeID]bool) {
+// setNames states which names there are.
+func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink) {
 	n.naming.self, n.naming.view = self, v
 	want := dnsd.View{
 		Services: v.Services, Mode: dnsd.Mode(s.Answers), Lenient: s.UnknownNames == "noerror",
 		Reverse: []netip.Prefix{a.Subnet, a.Subnet6, overlay.VirtualRange},
 		Forward: []netip.Addr{a.Addr, a.Addr6},
-		Reach:   overlay.Reaches(self, &v, links, gone),
+		Reach:   overlay.Reaches(self, &v, links),
 	}
 	for _, w := range a.Workloads {
 		want.Forward = append(want.Forward, w.Addr, w.Addr6)
@@ -113,38 +110,23 @@ func (d *daemon) linksOf(n *sliceNode, now time.Time) (out []overlay.PeerLink) {
 	return out
 }
 
-// goneNodes lists the nodes that membership holds to be gone.
-func (d *daemon) goneNodes() map[overlay.NodeID]bool {
-	gone := make(map[overlay.NodeID]bool)
-	for _, m := range d.gossip.Members() {
-		if site, node, ok := strings.Cut(m.Name, "/"); ok && m.State == gossip.StateGone {
-			gone[overlay.NodeID{Site: site, Node: node}] = true
-		}
-	}
-	return gone
-}
-
 // lookNames takes over into every slice's answers what has changed of its links
 // since the last look.
 func (d *daemon) lookNames() {
-	if d.looks%goneLook == 0 {
-		d.gone = d.goneNodes()
-	}
-	d.looks++
 	now := time.Now()
 	told := false
 	for _, n := range d.slices {
 		if lost := overlay.LostNodes(n.naming.self, &n.naming.view, d.linksOf(n, now)); !slices.Equal(lost, n.naming.lost) {
 			n.naming.lost, told = lost, true
 		}
-		reach := overlay.Reaches(n.naming.self, &n.naming.view, d.linksOf(n, now), d.gone)
+		reach := overlay.Reaches(n.naming.self, &n.naming.view, d.linksOf(n, now))
 		if maps.Equal(reach, n.naming.set.Reach) {
 			continue
 		}
 		view := d.view.Load()
 		i := slices.IndexFunc(view.slices, func(x sliceView) bool { return x.node == n })
 		if i >= 0 {
-			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now), d.gone)
+			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now))
 		}
 	}
 	if told {

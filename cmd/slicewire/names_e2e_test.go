@@ -33,7 +33,7 @@ const echoName = "echo.lab.svc.slice.local"
 // within two seconds, although the link to it was idle; a service with a
 // virtual address is reached by that.
 func TestADeadSiteLeavesTheAnswers(t *testing.T) {
-	l := newPathLab(t, nil, labSite{"a", 1, 1}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{name: "a", gateways: 1, nodes: 1}, labSite{name: "b", gateways: 1, nodes: 1})
 	a, b := l.node("a/g1"), l.node("b/g1")
 	l.until("all know each other", l.settled)
 	l.until("the name resolves", func() bool { return l.resolves(a, echoName) })
@@ -89,7 +89,7 @@ func TestADeadSiteLeavesTheAnswers(t *testing.T) {
 
 // A node that dies behind a gateway, of which other sites see only the gateway.
 func TestADeadNodeBehindAGatewayLeavesTheAnswers(t *testing.T) {
-	l := newPathLab(t, nil, labSite{"a", 1, 1}, labSite{"b", 1, 2})
+	l := newPathLab(t, nil, labSite{name: "a", gateways: 1, nodes: 1}, labSite{name: "b", gateways: 1, nodes: 2})
 	a, b, leaf := l.node("a/g1"), l.node("b/g1"), l.node("b/g2")
 	l.until("all know each other", l.settled)
 	l.until("the name resolves", func() bool { return l.resolves(a, echoName) && l.resolves(b, echoName) })
@@ -108,7 +108,7 @@ func TestADeadNodeBehindAGatewayLeavesTheAnswers(t *testing.T) {
 // A target that ends while its node lives on is withdrawn, and told again when
 // it is back.
 func TestADeadTargetIsWithdrawn(t *testing.T) {
-	l := newPathLab(t, nil, labSite{"a", 1, 1}, labSite{"b", 1, 1})
+	l := newPathLab(t, nil, labSite{name: "a", gateways: 1, nodes: 1}, labSite{name: "b", gateways: 1, nodes: 1})
 	a, b := l.node("a/g1"), l.node("b/g1")
 	l.until("all know each other", l.settled)
 	file, err := os.ReadFile(b.config)

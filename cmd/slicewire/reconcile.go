@@ -99,7 +99,8 @@ func sameNode(old, file *manifest.NodeFile) error {
 	}{
 		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
-		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
+		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -227,7 +228,7 @@ func (d *daemon) reconcile() error {
 	errs = append(errs, d.gateway.Set(tunnels))
 	for i := range view.slices {
 		x := &view.slices[i]
-		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()), d.gone)
+		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()))
 	}
 	err := errors.Join(errs...)
 	if err != nil {

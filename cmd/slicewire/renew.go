@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"reflect"
 	"strconv"
@@ -217,6 +218,8 @@ func (d *daemon) checkClock(wall time.Time) error {
 		if seconds, perr := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); perr == nil {
 			last = time.Unix(seconds, 0)
 		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		d.log.Warn("whether the clock has gone back cannot be known", "err", err)
 	}
 	if !d.id.clock.Behind() && !wall.Before(last) {
 		return nil

@@ -25,14 +25,20 @@ const (
 //
 // offered are chains that came along. It reports whether the record is new here.
 func (g *Gossip) accept(s sealed, offered map[fingerprint]chain, paced bool) bool {
-	reason, fresh := g.judge(s, offered, paced)
+	_, fresh := g.weigh(s, offered, paced)
+	return fresh
+}
+
+// weigh is accept that says why not, too.
+func (g *Gossip) weigh(s sealed, offered map[fingerprint]chain, paced bool) (reason string, fresh bool) {
+	reason, fresh = g.judge(s, offered, paced)
 	if reason != "" {
 		g.refused.add(reason, 1)
 		if reason == RefusedClone {
 			g.log.Warn("two holders of one node key speak", "node", s.record.Origin.String())
 		}
 	}
-	return fresh
+	return reason, fresh
 }
 
 func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (reason string, fresh bool) {
@@ -102,6 +108,7 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 	}
 	if s.record.Key.Kind == overlay.KindRevocation {
 		g.enforceLocked()
+		g.queues.wakeMaintainer() // whoever is void is put out
 	}
 	if mine {
 		// Somebody told this node what it once said itself. A later version than

@@ -1,5 +1,6 @@
 // Package gossip spreads what nodes say of themselves: signed records, carried
-// by memberlist between the nodes of a mesh.
+// by memberlist between the gateways of a mesh, and by sessions between these
+// and all other nodes, the leaves.
 //
 // Trust is in the records alone. Every byte from the network is hostile: a
 // record counts only if it is well-formed, its certificate chain leads to the
@@ -21,6 +22,13 @@
 // Revocations are records of issuers: they travel the same way, and beside it
 // every node compares them with a few others every few seconds. Whatever they
 // make void is dropped at once and not taken again.
+//
+// A leaf dials two gateways and is dialed by nobody. Over a session the same
+// messages go in frames, changes at once, and every few seconds the leaf sends a
+// digest of its summary: a gateway that holds something else sends its own. A
+// gateway passes on what its leaves say. Sessions are protected by TLS and both
+// nodes' certificates, not by the gossip key; see hello.go and
+// sessionmessage.go.
 //
 // The signed bytes are kept and passed on as they came. Package wire formats
 // are described in wire.go and message.go.

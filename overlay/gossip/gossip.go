@@ -50,6 +50,7 @@ const minLife = time.Minute
 type Config struct {
 	Self      overlay.NodeID
 	Mesh      string         // at most 255 bytes; separates meshes that share a network
+	Leaf      bool           // not a member: it dials gateways and is dialed by nobody; Key, Bind and Advertise are not used
 	Key       []byte         // 32 bytes that all members share, see SetKeys
 	Bind      netip.AddrPort // UDP and TCP; port 0 takes a free one
 	Advertise netip.AddrPort // where members reach this node; zero: the bound address, which then must be a specific one
@@ -68,6 +69,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("gossip: self %q: want two DNS labels", c.Self)
 	case c.Mesh == "" || len(c.Mesh) > 255:
 		return fmt.Errorf("gossip: mesh name of %d bytes, want 1 to 255", len(c.Mesh))
+	case c.Leaf: // has neither key nor address
 	case len(c.Key) != keyBytes:
 		return fmt.Errorf("gossip: key of %d bytes, want %d", len(c.Key), keyBytes)
 	case !c.Bind.Addr().IsValid():
@@ -76,6 +78,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("gossip: bound to %v, so an address to advertise is needed", c.Bind)
 	case c.Advertise.Addr().IsValid() && (c.Advertise.Addr().IsUnspecified() || c.Advertise.Addr().IsMulticast()):
 		return fmt.Errorf("gossip: cannot advertise %v", c.Advertise)
+	}
+	switch {
 	case c.Signer == nil || c.Verifier == nil:
 		return errors.New("gossip: signer and verifier are needed")
 	case len(c.Signer.Chain()) == 0 || len(c.Signer.Chain()) > maxChain:
@@ -97,6 +101,8 @@ type Gossip struct {
 	queues  queues
 	net     atomic.Pointer[network] // set while running
 	keys    keyring
+
+	sessions sessions
 
 	mu     sync.Mutex // guards what follows; never held while calling memberlist
 	ledger overlay.Ledger
@@ -137,7 +143,12 @@ func New(cfg Config) (*Gossip, error) {
 
 		newcomers: make(map[overlay.NodeID]time.Time),
 	}
-	if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
+	if !cfg.Leaf {
+		if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.sessions.init(); err != nil {
 		return nil, err
 	}
 	g.refused.by = make(map[string]uint64)
@@ -146,8 +157,9 @@ func New(cfg Config) (*Gossip, error) {
 	return g, nil
 }
 
-// SetSeeds says where to look for members, as "host:port". They are tried until
+// SetSeeds says where to look for gateways, as "host:port". They are tried until
 // this node is no longer alone, and again whenever one of them is not a member.
+// A leaf tries them as long as it knows no better gateway.
 // What is no address, or a name that has none now, is passed over.
 func (g *Gossip) SetSeeds(seeds []string) {
 	g.mu.Lock()
@@ -179,7 +191,7 @@ func (g *Gossip) signal() {
 func (g *Gossip) Ready() <-chan struct{} { return g.ready }
 
 // Addr returns the address that others reach this node at, or the zero AddrPort
-// before Run has bound it.
+// before Run has bound it, and of a leaf.
 func (g *Gossip) Addr() netip.AddrPort {
 	if n := g.net.Load(); n != nil {
 		return n.transport.advertise
@@ -211,7 +223,8 @@ const (
 	RefusedFull      = "full"       // the origin has said as much as it may
 	RefusedRate      = "rate"       // the origin speaks faster than it may
 	RefusedQueue     = "queue-full" // this node could not keep up
-	RefusedMember    = "member"     // a member without proof of its name and address
+	RefusedMember    = "member"     // a member without proof of its name and address, or that is no gateway
+	RefusedSession   = "session"    // a session without a good certificate, one too many, or of one who breaks the rules
 )
 
 // counts counts by reason.

@@ -53,9 +53,40 @@ func (g *Gossip) askNewcomers(n *network) {
 		}
 	}
 	g.mu.Unlock()
-	for _, w := range ask {
+	g.ask(n, ask, true)
+}
+
+// askWith is how many members are asked, in every maintainEvery, for what they
+// have to say themselves. A cut that is over before anybody counts as dead is
+// noticed by nobody, and what was said meanwhile is not said again: without
+// these questions it waits for the next summaries to cross what was the cut. So
+// everybody is asked by as many others as often, however large the mesh is.
+const askWith = 4
+
+// askSome asks a few members, chosen at random.
+func (g *Gossip) askSome(n *network) {
+	names := g.members.names(g.cfg.Self.String())
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	var ask []want
+	g.mu.Lock()
+	for _, name := range names[:min(len(names), askWith)] {
+		id := memberID(name)
+		ask = append(ask, want{origin: id, marks: g.ledger.Marks(id)})
+	}
+	g.mu.Unlock()
+	g.ask(n, ask, false)
+}
+
+// ask asks each origin itself for what it has to say beyond the marks. Those of
+// an origin with many records do not fit a packet; they go by stream, or if not
+// large are left to summaries.
+func (g *Gossip) ask(n *network, wants []want, large bool) {
+	for _, w := range wants {
 		messages := g.wantMessages([]want{w}, false)
 		small := len(messages) == 1 && len(messages[0]) <= n.packetRoom
+		if !small && !large {
+			continue
+		}
 		// When the outbox is full, summaries have to do.
 		g.queues.send(job{to: w.origin.String(), make: func() [][]byte { return messages }, packet: small})
 	}

@@ -43,9 +43,10 @@ const (
 
 // A Member is a node as membership sees it. It is no statement about any path.
 type Member struct {
-	Name  string // "site/node"
-	Addr  netip.AddrPort
+	Name  string         // "site/node"
+	Addr  netip.AddrPort // where it is reached; a leaf: where its session comes from
 	State string
+	Leaf  bool // it has a session with this node instead of being a member of its own
 }
 
 // members is what memberlist's events told. It keeps its own copies, because
@@ -190,7 +191,9 @@ func (m *members) reset() {
 	clear(m.live)
 }
 
-// Members returns the members that are known, this node included, sorted by name.
+// Members returns the members that are known, this node included, sorted by name:
+// to a gateway, all gateways and the leaves that have a session with it; to a
+// leaf, the gateways that it has sessions with.
 func (g *Gossip) Members() []Member {
 	m := &g.members
 	m.mu.Lock()
@@ -212,6 +215,10 @@ func (g *Gossip) Members() []Member {
 			}
 		}
 	}
+	if g.cfg.Leaf {
+		out = append(out, Member{Name: g.cfg.Self.String(), State: StateProven, Leaf: true})
+	}
+	out = g.sessions.members(out)
 	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
@@ -258,7 +265,7 @@ func (g *Gossip) proves(name string, addr netip.AddrPort, meta []byte) proof {
 		return unknown
 	}
 	authority, err := g.cfg.Verifier.Authority(c, g.cfg.Now())
-	if err != nil || authority.ID != id || authority.Mesh != g.cfg.Mesh {
+	if err != nil || authority.ID != id || authority.Mesh != g.cfg.Mesh || !authority.Gateway {
 		return disproved
 	}
 	claim := memberClaim(name, addr)

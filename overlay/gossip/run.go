@@ -60,8 +60,11 @@ type network struct {
 }
 
 // Run joins the mesh and serves until ctx ends; then it tells the others that it
-// leaves, for a second at most, and returns nil. It is called once.
+// leaves, for a second or two, and returns nil. It is called once.
 func (g *Gossip) Run(ctx context.Context) error {
+	if g.cfg.Leaf {
+		return g.runLeaf(ctx)
+	}
 	t, err := listen(ctx, g.cfg.Network, g.cfg.Bind, g.cfg.Advertise, g.cfg.Mesh)
 	if err != nil {
 		return err
@@ -76,6 +79,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	if n.list, err = memberlist.Create(g.listConfig(n)); err != nil {
 		return fmt.Errorf("gossip at %v: %w", t.advertise, err)
 	}
+	t.session = g.serveSession
 	t.serve()
 	g.net.Store(n)
 
@@ -95,6 +99,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	stopJoining()
+	g.sessions.close()
 	if err := n.list.Leave(leaveTime); err != nil {
 		g.log.Debug("left without a word", "err", err)
 	}
@@ -180,6 +185,8 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
 		g.askNewcomers(n)
+		g.askSome(n)
+		g.checkSessions()
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {

@@ -68,6 +68,7 @@ func (g *Gossip) takeRecords(m message) {
 		return
 	}
 	g.signal()
+	g.tellSessions(fresh, nil)
 	if len(m.records) <= fewRecords {
 		small, _ := g.broadcast(fresh)
 		g.sendNow(small, relayAtOnce)
@@ -195,6 +196,11 @@ func (g *Gossip) publish(raws [][]byte) {
 		return
 	}
 	g.signal()
+	g.tellSessions(raws, nil)
+	g.tellMembers(raws)
+}
+
+func (g *Gossip) tellMembers(raws [][]byte) {
 	if len(raws) > fewRecords {
 		g.sendToAll(raws)
 		return

@@ -303,6 +303,8 @@ func (d *decoder) setDefault(f reflect.Value, def string) {
 		f.Set(reflect.ValueOf([]string{def}))
 	case reflect.Uint16:
 		f.SetUint(uint64(mustInt(def)))
+	case reflect.Bool:
+		f.SetBool(def == "true")
 	default:
 		f.SetInt(mustInt(def))
 	}

@@ -42,11 +42,13 @@ type NodeFile struct {
 	lines map[string]int
 }
 
-// NodeGossip says how the node meets the others.
+// NodeGossip says how the node meets the others. Listen and Advertise are for
+// gateways that others can reach; other nodes only dial.
 type NodeGossip struct {
 	Listen    netip.AddrPort `json:"listen" default:"0.0.0.0:7946"`
-	Advertise netip.AddrPort `json:"advertise"` // zero: Listen's
-	Join      []string       `json:"join"`      // host:port
+	Advertise netip.AddrPort `json:"advertise"`                // zero: Listen's
+	Reachable bool           `json:"reachable" default:"true"` // false: a gateway that nobody can dial, as behind NAT
+	Join      []string       `json:"join"`                     // host:port of gateways that can be reached
 }
 
 // NodeJoin says where a gateway that holds an issuer's key lets nodes in.
@@ -241,6 +243,8 @@ func (n *NodeFile) check() []Problem {
 	if a := n.Gossip.Advertise; a.IsValid() {
 		if err := checkAdvertised(a); err != nil {
 			fail("gossip.advertise", "%v", err)
+		} else if !n.Gossip.Reachable {
+			fail("gossip.advertise", "says where other nodes reach this one, and gossip.reachable that they do not: leave one out")
 		}
 	}
 	for i, a := range n.Join.Advertise {
@@ -352,14 +356,6 @@ func (n *NodeFile) checkPorts(at string, p Publish) []Problem {
 		}
 	}
 	return out
-}
-
-// checkAdvertised refuses what no other node could send to.
-func checkAdvertised(a netip.AddrPort) error {
-	if !a.IsValid() || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
-		return fmt.Errorf("%v cannot be reached: want the address and port that other nodes send to", a)
-	}
-	return nil
 }
 
 // checkHostPort returns the host of a host:port whose host is an IP address or

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -156,4 +157,12 @@ func (b *builder) serviceNames(slice, namespace string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// checkAdvertised refuses what no other node could send to.
+func checkAdvertised(a netip.AddrPort) error {
+	if !a.IsValid() || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+		return fmt.Errorf("%v cannot be reached: want the address and port that other nodes send to", a)
+	}
+	return nil
 }

@@ -28,7 +28,7 @@ var errOther = errors.New("it is not the issuer that the token names: somebody e
 type Admission struct {
 	Chain  []byte // PEM
 	Root   []byte // PEM
-	Gossip []byte
+	Gossip []byte // the gossip key, if the node is a gateway
 }
 
 // Join asks the token's issuer to certify the key in requestPEM as the node
@@ -91,8 +91,8 @@ func Renew(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, 
 	return out.Chain, err
 }
 
-// FetchKeys asks the issuer at addr for the keys of the mesh's gossip, once. It
-// may be an issuer for any site: the gossip is one for all.
+// FetchKeys asks the issuer at addr for the keys of the mesh's gossip, once, for
+// a gateway. It may be an issuer for any site: the gossip is one for all.
 func FetchKeys(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, now time.Time) (Keys, error) {
 	conf := clientConfig(func(chain [][]byte) error {
 		a, err := v.Authority(chain, now)

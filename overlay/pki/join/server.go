@@ -206,8 +206,9 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 	if err != nil {
 		return answer{}, err
 	}
-	now := s.cfg.Now()
+	now, isGateway := s.cfg.Now(), false
 	chain, err := s.cfg.Book.spend(r, binding, now, func(t Terms) ([]byte, error) {
+		isGateway = t.Gateway
 		key, err := pki.RequestSum([]byte(r.Request))
 		if err != nil {
 			return nil, err
@@ -221,6 +222,9 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 		return answer{}, err
 	}
 	s.cfg.Log.Info("node let in", "node", r.Site+"/"+r.Node, "peer", from.String(), "token", r.Token)
+	if !isGateway {
+		return answer{Chain: chain, Root: s.cfg.Root}, nil
+	}
 	k := s.cfg.Keys()
 	gossip := k.Key
 	if k.UseIn > 0 {
@@ -260,11 +264,15 @@ func (s *Server) renew(r request, session tls.ConnectionState, from netip.AddrPo
 	return answer{Chain: out}, nil
 }
 
-// keys tells a node that shows a good certificate the keys of the gossip.
+// keys tells a gateway that shows a good certificate the keys of the gossip,
+// which other nodes do without.
 func (s *Server) keys(session tls.ConnectionState, from netip.AddrPort) (answer, error) {
 	_, a, err := s.node(session, s.cfg.Now())
 	if err != nil {
 		return answer{}, err
+	}
+	if !a.Gateway {
+		return answer{}, Refusal{RefusedCert, "only gateways have the gossip key"}
 	}
 	k := s.cfg.Keys()
 	s.cfg.Log.Debug("gossip keys handed out", "node", a.ID.String(), "peer", from.String())

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"slicewire/overlay"
 )
@@ -56,6 +57,15 @@ func TestUpstreams(t *testing.T) {
 	for _, settings := range []string{"here", "node"} {
 		if _, err := upstreamsOf([]string{settings}, "/dev/null"); err == nil {
 			t.Errorf("%q stands for a server", settings)
+		}
+	}
+}
+
+func TestNoiseDoesNotTurnAnswersOver(t *testing.T) {
+	var p namedPeer
+	for _, c := range []struct{ rtt, want time.Duration }{{1000, 1000}, {1400, 1000}, {700, 1000}, {1600, 1600}, {1100, 1600}, {1000, 1000}, {0, 0}, {900, 900}} {
+		if p.rtt = p.settle(c.rtt); p.rtt != c.want {
+			t.Errorf("%d: goes by %d, want %d", c.rtt, p.rtt, c.want)
 		}
 	}
 }

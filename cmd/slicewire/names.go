@@ -34,9 +34,24 @@ const (
 type naming struct {
 	self  overlay.NodeID
 	view  overlay.View
-	set   dnsd.View                    // what the server has
-	since map[overlay.NodeID]time.Time // when each peer was first seen
-	lost  []overlay.NodeID             // what this gateway tells others that it does not reach
+	set   dnsd.View // what the server has
+	peers map[overlay.NodeID]namedPeer
+	lost  []overlay.NodeID // what this gateway tells others that it does not reach
+}
+
+// A namedPeer is what is remembered of a peer from one look to the next.
+type namedPeer struct {
+	since time.Time     // when it was first seen
+	rtt   time.Duration // that answers go by
+}
+
+// settle returns the round trip that answers are to go by: the old one unless
+// the new one is another by half, so that noise does not turn answers over.
+func (p namedPeer) settle(rtt time.Duration) time.Duration {
+	if p.rtt == 0 || rtt > p.rtt*3/2 || rtt < p.rtt*2/3 {
+		return rtt
+	}
+	return p.rtt
 }
 
 // zonesOf lists the zones of a slice on this node.
@@ -94,19 +109,20 @@ func nodeAddrs(n overlay.Node) (out []netip.Addr) {
 
 // linksOf returns the state of the links to a slice's peers.
 func (d *daemon) linksOf(n *sliceNode, now time.Time) (out []overlay.PeerLink) {
-	since := make(map[overlay.NodeID]time.Time)
+	peers := make(map[overlay.NodeID]namedPeer)
 	for _, p := range d.gateway.Links(n.name) {
 		site, node, _ := strings.Cut(p.Name, "/")
-		l := overlay.PeerLink{ID: overlay.NodeID{Site: site, Node: node}, Watched: p.Watched, Up: p.Up, RTT: p.RTT, Prefixes: p.Prefixes}
-		first, known := n.naming.since[l.ID]
-		if !known {
-			first = now
+		l := overlay.PeerLink{ID: overlay.NodeID{Site: site, Node: node}, Watched: p.Watched, Up: p.Up, Prefixes: p.Prefixes}
+		known := n.naming.peers[l.ID]
+		if known.since.IsZero() {
+			known.since = now
 		}
-		since[l.ID] = first
-		l.Young = p.Changes == 0 && now.Sub(first) < youngFor
+		known.rtt = known.settle(p.RTT)
+		peers[l.ID] = known
+		l.RTT, l.Young = known.rtt, p.Changes == 0 && now.Sub(known.since) < youngFor
 		out = append(out, l)
 	}
-	n.naming.since = since
+	n.naming.peers = peers
 	return out
 }
 

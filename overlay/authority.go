@@ -32,8 +32,9 @@ const (
 	RefusedKey      Refusal = "key"       // a public key of low order
 	RefusedTooMany  Refusal = "too-many"  // a list longer than records may have
 	RefusedRepeated Refusal = "repeated"  // the same entry twice in one list
-	RefusedIssuer   Refusal = "issuer"    // a revocation by somebody who may not say it
+	RefusedIssuer   Refusal = "issuer"    // a revocation, or the mesh's next authority, by somebody who may not say it
 	RefusedRevoked  Refusal = "revoked"   // the certificate, or that of its issuer, is void
+	RefusedRetired  Refusal = "retired"   // the certificate hangs on an authority that is trusted no longer
 )
 
 // Limits of the lists in a record.
@@ -44,6 +45,7 @@ const (
 	MaxRecordLost      = 128 // nodes that one gateway says are lost
 	MaxRecordPorts     = 64
 	MaxRecordAliases   = 16
+	MaxRootStatement   = 4 << 10 // bytes
 )
 
 // Permits reports whether a may say r at the time now. A refusal wraps one of
@@ -63,6 +65,9 @@ func (a Authority) Permits(r Record, now time.Time) error {
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedExpired)
 	case r.NotAfter.After(a.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedLifetime)
+	}
+	if r.Key.Kind == KindRoot {
+		return a.permitsRoot(r)
 	}
 	if a.Issuer != nil || r.Key.Kind == KindRevocation {
 		return a.permitsRevocation(r)
@@ -134,7 +139,7 @@ func (a Authority) grants(slice string) bool {
 func onlyBody(r Record) error {
 	has := [LastKind + 1]bool{
 		KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil,
-		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindLost: r.Lost != nil,
+		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindRoot: r.Root != nil, KindLost: r.Lost != nil,
 	}
 	for kind, present := range has {
 		if want := Kind(kind) == r.Key.Kind && !r.Deleted; present != want {

@@ -16,8 +16,7 @@ func (id NodeID) String() string { return id.Site + "/" + id.Node }
 // Kind says what a record is about.
 type Kind uint8
 
-// The kinds of records. Their values are part of the wire format; 7 and 8 are
-// not used.
+// The kinds of records. Their values are part of the wire format; 8 is not used.
 const (
 	KindNode    Kind = 1 // where a node is reached; Slice and Name are empty
 	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
@@ -26,6 +25,7 @@ const (
 
 	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
+	KindRoot       Kind = 7 // an authority that comes after another, told by itself; Slice is empty, Name is the sum of its key
 
 	KindLost Kind = 9 // the nodes that a gateway does not reach on a slice; Name is empty
 
@@ -68,6 +68,7 @@ type Record struct {
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer
 	Lost       *LostBody       // with KindLost
+	Root       *RootBody       // with KindRoot
 }
 
 // NodeBody says where a node's tunnels are reached.
@@ -119,6 +120,11 @@ type LostBody struct {
 type IssuerBody struct {
 	Endpoints []netip.AddrPort // TCP, best first
 	Keys      uint64           // version of the gossip's key that is handed out there; 0: the mesh's first
+}
+
+// RootBody is what the mesh's next authority says of itself.
+type RootBody struct {
+	Statement []byte // 1 to MaxRootStatement bytes: certificates and a signature, which whoever trusts authorities reads
 }
 
 // Authority is what a verified certificate allows its holder to say.

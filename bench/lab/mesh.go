@@ -26,7 +26,7 @@ type Mesh struct {
 	name    string
 	key     []byte
 	ca      *pki.CA
-	shared  gossip.Verifier // nil: each node verifies for itself
+	shared  *memory // nil: each node verifies and keeps for itself
 }
 
 // NewMesh makes an authority whose mesh has no nodes yet. Its certificates hold
@@ -42,13 +42,14 @@ func NewMesh(n *Network, name string) (*Mesh, error) {
 // Share has all nodes that are added from now on use one verifier. Every
 // certificate and signature is still verified, but by the first node that sees
 // it only, which is what a mesh of hundreds in one process can afford. What
-// makes nodes judge differently, as revocations do, does not go with it.
+// makes nodes judge differently, as revocations do, does not go with it. They
+// also keep the bytes that they all hold once.
 func (m *Mesh) Share() error {
 	v, err := pki.NewVerifier(m.name, m.ca.CertPEM())
 	if err != nil {
 		return err
 	}
-	m.shared = &memory{Verifier: v}
+	m.shared = newMemory(v)
 	return nil
 }
 
@@ -178,6 +179,9 @@ func (n *Node) Start(seeds ...netip.AddrPort) error {
 	cfg := gossip.Config{
 		Self: n.ID, Mesh: n.mesh.name, Leaf: n.Leaf, Key: n.mesh.key, Bind: n.Addr, Signer: n.signer, Verifier: verifier,
 		Epoch: n.epoch, Now: now, Network: host, Log: slog.New(slog.DiscardHandler),
+	}
+	if m := n.mesh.shared; m != nil {
+		cfg.Keep = m.keep
 	}
 	if n.Tune != nil {
 		n.Tune(&cfg)

@@ -37,6 +37,7 @@ type client struct {
 func newClient(path string) *client {
 	c := &client{path: path}
 	c.http.Transport = &http.Transport{
+		DisableKeepAlives: true, // a client asks little, and nobody closes it
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)

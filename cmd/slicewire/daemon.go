@@ -105,17 +105,20 @@ type daemon struct {
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
 	renews  chan renewRequest
+	moves   chan struct{}          // level-triggered: somebody certifies below a newer authority than this node's certificate has
+	forked  atomic.Pointer[string] // what was said of an authority that has two successors
 	unable  atomic.Pointer[string] // why the certificate was not renewed; nil: it was, or was not due
 	view    atomic.Pointer[daemonView]
 
 	cordoned atomic.Bool // for the status
 
 	// Owned by the reconcile loop once the daemon runs.
-	want   desired
-	given  given
-	slices map[string]*sliceNode
-	turned chan struct{} // level-triggered: keys have come one step on
-	faults chan error
+	want    desired
+	retired int // how many authorities were, when records were last judged by it
+	given   given
+	slices  map[string]*sliceNode
+	turned  chan struct{} // level-triggered: keys have come one step on
+	faults  chan error
 
 	checks atomic.Pointer[[]checked]          // which targets are to be checked
 	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
@@ -226,7 +229,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
 		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
-		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
+		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest), moves: make(chan struct{}, 1),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
@@ -273,6 +276,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	d.cordoned.Store(cordon)
 	d.gateway.SetLeaving(cordon)
+	d.retired = d.countRetired()
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}

@@ -248,7 +248,7 @@ func (d *daemon) fetchKeys(ctx context.Context) error {
 				return d.changeRing(ctx, ring)
 			}
 		}
-		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, err))
+		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, withHint(err)))
 		if ctx.Err() != nil {
 			break
 		}

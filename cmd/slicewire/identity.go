@@ -21,7 +21,6 @@ import (
 type identity struct {
 	verifier  *pki.Verifier
 	clock     *pki.Clock
-	root      []byte // the mesh's authority in PEM
 	gossipKey []byte // of a gateway
 	certified atomic.Pointer[certified]
 }
@@ -67,12 +66,15 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 	if err != nil {
 		return nil, fmt.Errorf("%s and %s: %w: %s", d.path(fileNodeKey), d.path(fileNodeCert), err, identityAgain)
 	}
-	id := &identity{clock: pki.NewClock(wall), root: files[2]}
+	id := &identity{clock: pki.NewClock(wall)}
 	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", d.path(fileCACert), err, identityAgain)
 	}
 	id.verifier.Follow(id.clock)
 	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
+	if errors.Is(err, overlay.RefusedRetired) {
+		err = fmt.Errorf("%w: %s", err, joinAgain)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s, by %s: %w: %s", d.path(fileNodeCert), d.path(fileCACert), err, identityAgain)
 	}
@@ -136,7 +138,7 @@ func requestFor(d stateDir, name string) ([]byte, error) {
 }
 
 // A bundle is what an authority hands to a node: PEM blocks with the node's
-// chain, then the mesh's certificate, then, for a gateway, the gossip key. The
+// chain, then the mesh's authorities, then, for a gateway, the gossip key. The
 // last is the only secret in it, and the least: it lets in, it proves nothing.
 const (
 	bundleNode   = "SLICEWIRE NODE"
@@ -165,7 +167,9 @@ func encodeBlocks(blocks ...*pem.Block) (out []byte) {
 // A checkedBundle is a node's bundle that fits the key in the state folder.
 type checkedBundle struct {
 	authority           overlay.Authority
-	chain, root, gossip []byte // gossip as its file has it, nil without
+	roots               *pki.Roots
+	hangs               [32]byte // on which of the roots
+	chain, root, gossip []byte   // gossip as its file has it, nil without
 }
 
 // installBundle puts a bundle's parts into the state folder after checking that
@@ -208,11 +212,11 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if err != nil {
 		return nil, fmt.Errorf("the bundle does not fit the key in %s: %w", d, err)
 	}
-	mesh, err := pki.MeshOf(parts[bundleCA])
+	roots, err := pki.ParseRoots(parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
-	verifier, err := pki.NewVerifier(mesh, parts[bundleCA])
+	verifier, err := pki.NewVerifier(roots.Mesh(), parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
@@ -222,14 +226,19 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's certificate: %w", err)
 	}
+	hangs, err := verifier.Root(signer.Chain())
+	if err != nil {
+		return nil, err
+	}
+	out := &checkedBundle{authority: authority, roots: roots, hangs: hangs, chain: parts[bundleNode], root: parts[bundleCA]}
 	if !authority.Gateway {
-		return &checkedBundle{authority, parts[bundleNode], parts[bundleCA], nil}, nil
+		return out, nil
 	}
 	if len(parts[bundleGossip]) != gossipKeyBytes {
 		return nil, fmt.Errorf("the bundle's gossip key has %d bytes instead of %d", len(parts[bundleGossip]), gossipKeyBytes)
 	}
-	gossip := base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n"
-	return &checkedBundle{authority, parts[bundleNode], parts[bundleCA], []byte(gossip)}, nil
+	out.gossip = []byte(base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n")
+	return out, nil
 }
 
 func (b *checkedBundle) install(d stateDir) error {

@@ -41,7 +41,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(
 		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
-		newConfigCommand(), newSimulateCommand(), newCACommand(), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
+		newConfigCommand(), newSimulateCommand(), newCACommand(&opts), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
 		newGossipKeyCommand(&opts), newServicesCommand(&opts), newDNSCommand(&opts), newVersionCommand(),
 	)
 	root.AddCommand(newDrainCommands(&opts)...)

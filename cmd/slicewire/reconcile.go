@@ -83,12 +83,13 @@ func (d *daemon) reload() error {
 		return err
 	}
 	d.gossip.SetSeeds(file.Gossip.Join)
+	trust := d.reloadTrust()
 	if err := d.reconcile(); err != nil {
 		d.want = old
 		d.gossip.SetSeeds(old.file.Gossip.Join)
-		return errors.Join(err, d.reconcile())
+		return errors.Join(err, trust, d.reconcile())
 	}
-	return nil
+	return trust
 }
 
 // sameNode refuses a reload of what is fixed while the process runs.
@@ -133,7 +134,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-names.C:
 			d.lookNames()
 		case <-look.C:
-			if d.keysDue() {
+			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}
 		case <-d.turned:
@@ -206,6 +207,7 @@ func (d *daemon) reconcile() error {
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)
+	errs = append(errs, d.noticeRoots(records), d.carryRevocations(records))
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())

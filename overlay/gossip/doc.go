@@ -13,11 +13,17 @@
 //
 //  1. A new or changed record is broadcast in packets, or by stream to every
 //     member when it is large or many change at once. Who accepts it from a
-//     packet broadcasts it once more.
+//     packet broadcasts it once more, unless there is too much news for that.
+//     The certificate goes along for a minute after it was first used. Who does
+//     not know it later asks whoever speaks.
 //  2. Two nodes that meet, and random pairs now and then, exchange summaries:
 //     per origin a count and a digest. Who lacks something asks for it, naming
 //     what it has, which makes the other ask back if it lacks some of that; who
 //     has an origin that the other has never heard of sends it.
+//  3. Where there are many origins, digests of parts of them go instead of
+//     summaries, in one packet, every few seconds to a random member, which
+//     answers with a summary of those parts only in which it holds something
+//     else.
 //
 // Revocations are records of issuers: they travel the same way, and beside it
 // every node compares them with a few others every few seconds. Whatever they

@@ -83,8 +83,8 @@ func (g *Gossip) gatewaysProven() []gatewayEntry {
 func (m *members) entries() (out []gatewayEntry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, n := range m.live {
-		out = append(out, gatewayEntry{name, addrOf(n), n.Meta})
+	for name, l := range m.live {
+		out = append(out, gatewayEntry{name, l.addr, l.node.Meta})
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -58,9 +59,15 @@ type Config struct {
 	Verifier  Verifier
 	Epoch     uint64           // greater at each start of the node, see Gossip.Epoch
 	Life      time.Duration    // of records; zero: DefaultLife
+	Suspicion int              // probe intervals, times the logarithm of the members, until a silent one counts as dead; zero: 6
 	Log       *slog.Logger     // zero: no log
 	Now       func() time.Time // wall clock; zero: time.Now
 	Network   Network          // zero: this machine's
+	// Keep returns bytes equal to b that nobody changes, for as long as somebody
+	// holds them: what is kept of a message. Many in one process can so hold what
+	// they have in common once. It is called concurrently, with a lock held, and
+	// must not call back. Zero: a copy.
+	Keep func(b []byte) []byte
 }
 
 func (c *Config) validate() error {
@@ -84,6 +91,8 @@ func (c *Config) validate() error {
 		return errors.New("gossip: signer and verifier are needed")
 	case len(c.Signer.Chain()) == 0 || len(c.Signer.Chain()) > maxChain:
 		return fmt.Errorf("gossip: own chain of %d certificates, want 1 to %d", len(c.Signer.Chain()), maxChain)
+	case c.Suspicion < 0:
+		return fmt.Errorf("gossip: suspicion of %d probe intervals", c.Suspicion)
 	case c.Life != 0 && c.Life < minLife:
 		return fmt.Errorf("gossip: records that live %v, want %v at least", c.Life, minLife)
 	}
@@ -108,11 +117,12 @@ type Gossip struct {
 	ledger overlay.Ledger
 	chains map[fingerprint]chain // of the signers of what the ledger holds
 	own    own
+	filled time.Time // when many records came at once
+	pruned time.Time // when pruneChainsLocked last ran
 	pace   map[overlay.NodeID]*bucket
+	relays bucket                      // what is passed on of others, see mayRelay
 	asked  map[overlay.NodeID]question // the last one about an origin
 	seeds  []string
-
-	newcomers map[overlay.NodeID]time.Time // when to ask them, see greet
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -123,11 +133,17 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
 	}
+	if cfg.Suspicion == 0 {
+		cfg.Suspicion = defaultSuspicion
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if cfg.Network == nil {
 		cfg.Network = system{}
+	}
+	if cfg.Keep == nil {
+		cfg.Keep = bytes.Clone
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -140,8 +156,6 @@ func New(cfg Config) (*Gossip, error) {
 		own:     own{epoch: cfg.Epoch},
 		pace:    make(map[overlay.NodeID]*bucket),
 		asked:   make(map[overlay.NodeID]question),
-
-		newcomers: make(map[overlay.NodeID]time.Time),
 	}
 	if !cfg.Leaf {
 		if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
@@ -174,6 +188,20 @@ func (g *Gossip) Records() []overlay.Record {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.ledger.Records(g.cfg.Now())
+}
+
+// RecordsOf is Records of one origin.
+func (g *Gossip) RecordsOf(id overlay.NodeID) []overlay.Record {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.cfg.Now()
+	var out []overlay.Record
+	for _, h := range g.ledger.Of(id) {
+		if !h.Record.Deleted && now.Before(h.Record.NotAfter) {
+			out = append(out, h.Record)
+		}
+	}
+	return out
 }
 
 // Changed delivers whenever Records may have changed since the last delivery.

@@ -45,7 +45,7 @@ func TestALeafMakesItsSessionsAnewWithANewCertificate(t *testing.T) {
 		return slices.ContainsFunc(g.sessions.all(), func(s *session) bool { return s.peer == a.ID && s.chain.leaf() == want })
 	}
 	eventually(t, "both gateways are shown the new certificate", func() bool {
-		if !live(gateways[0], name) && !live(gateways[1], name) {
+		if !alive(gateways[0], name) && !alive(gateways[1], name) {
 			t.Fatal("it has no session")
 		}
 		return shown(gateways[0]) && shown(gateways[1])

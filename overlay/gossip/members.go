@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -53,11 +54,20 @@ type Member struct {
 // memberlist changes the nodes it hands out.
 type members struct {
 	mu       sync.Mutex // guards what follows; taken under memberlist's lock
-	live     map[string]*memberlist.Node
+	live     map[string]*live
+	order    []*live                // all of them, shuffled by some
+	at       map[netip.AddrPort]int // how many of them have that address
 	gone     map[string]departed
 	unproven map[string]bool
 	proofs   map[[32]byte]bool
 	twins    map[string]twin
+}
+
+// live is a member that is there. The node is not changed any more.
+type live struct {
+	node  *memberlist.Node
+	addr  netip.AddrPort
+	place int // in order
 }
 
 // departed is where a member was. died is zero if it said that it leaves.
@@ -102,7 +112,8 @@ func (m *members) twin(name string, now time.Time) bool {
 }
 
 func (m *members) init() {
-	m.live = make(map[string]*memberlist.Node)
+	m.live = make(map[string]*live)
+	m.at = make(map[netip.AddrPort]int)
 	m.gone = make(map[string]departed)
 	m.unproven = make(map[string]bool)
 	m.proofs = make(map[[32]byte]bool)
@@ -114,20 +125,44 @@ func addrOf(n *memberlist.Node) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), n.Port)
 }
 
-// set takes note of a live member.
-func (m *members) set(n *memberlist.Node) {
+// set takes note of a live member, whose metadata keep copies.
+func (m *members) set(n *memberlist.Node, keep func([]byte) []byte) {
 	c := *n
-	c.Addr, c.Meta = slices.Clone(n.Addr), slices.Clone(n.Meta)
+	c.Addr, c.Meta = slices.Clone(n.Addr), keep(n.Meta)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.live[n.Name] = &c
+	m.takeOutLocked(n.Name)
+	l := &live{node: &c, addr: addrOf(n), place: len(m.order)}
+	m.live[n.Name] = l
+	m.order = append(m.order, l)
+	m.at[l.addr]++
 	delete(m.gone, n.Name)
+}
+
+// takeOutLocked takes out a live member, if there is one of that name.
+func (m *members) takeOutLocked(name string) {
+	l := m.live[name]
+	if l == nil {
+		return
+	}
+	delete(m.live, name)
+	m.swapLocked(l.place, len(m.order)-1)
+	m.order[len(m.order)-1] = nil
+	m.order = m.order[:len(m.order)-1]
+	if m.at[l.addr]--; m.at[l.addr] == 0 {
+		delete(m.at, l.addr)
+	}
+}
+
+func (m *members) swapLocked(i, j int) {
+	m.order[i], m.order[j] = m.order[j], m.order[i]
+	m.order[i].place, m.order[j].place = i, j
 }
 
 func (m *members) remove(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.live, n.Name)
+	m.takeOutLocked(n.Name)
 	delete(m.unproven, n.Name)
 	if len(m.gone) < maxGone {
 		d := departed{addr: addrOf(n)}
@@ -142,7 +177,25 @@ func (m *members) remove(n *memberlist.Node) {
 func (m *members) find(name string) *memberlist.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.live[name]
+	if l := m.live[name]; l != nil {
+		return l.node
+	}
+	return nil
+}
+
+// some returns the names of n live members but self, chosen at random, or of
+// all if they are fewer.
+func (m *members) some(self string, n int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]string, 0, n)
+	for i := 0; i < len(m.order) && len(out) < n; i++ {
+		m.swapLocked(i, i+rand.IntN(len(m.order)-i))
+		if name := m.order[i].node.Name; name != self {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // names returns the live members but self, sorted.
@@ -157,8 +210,10 @@ func (m *members) names(self string) []string {
 func (m *members) withoutMembers(set map[netip.AddrPort]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, n := range m.live {
-		delete(set, addrOf(n))
+	for addr := range set {
+		if m.at[addr] > 0 {
+			delete(set, addr)
+		}
 	}
 }
 
@@ -189,6 +244,8 @@ func (m *members) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.live)
+	clear(m.at)
+	m.order = nil
 }
 
 // Members returns the members that are known, this node included, sorted by name:
@@ -199,9 +256,9 @@ func (g *Gossip) Members() []Member {
 	m.mu.Lock()
 	var out []Member
 	metas := make(map[string][]byte)
-	for name, n := range m.live {
-		out = append(out, Member{Name: name, Addr: addrOf(n)})
-		metas[name] = n.Meta
+	for name, l := range m.live {
+		out = append(out, Member{Name: name, Addr: l.addr})
+		metas[name] = l.node.Meta
 	}
 	for name, d := range m.gone {
 		out = append(out, Member{Name: name, Addr: d.addr, State: StateGone})

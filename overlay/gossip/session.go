@@ -171,7 +171,7 @@ func (s *session) hear(b []byte) error {
 			return malformed()
 		}
 		if s.g.digest() != d {
-			s.tell([][]byte{s.g.summary()})
+			s.tell([][]byte{s.g.state()})
 		}
 		return nil
 	case typeGateways:

@@ -37,7 +37,7 @@ func beginTest(t testing.TB, g *Gossip, n int, seeds ...*Gossip) {
 	start(t, g)
 }
 
-func live(g *Gossip, name string) bool {
+func alive(g *Gossip, name string) bool {
 	return slices.ContainsFunc(g.Members(), func(m Member) bool { return m.Name == name && m.State == StateProven })
 }
 
@@ -94,7 +94,7 @@ func TestWhoIsNoGatewayIsNoMember(t *testing.T) {
 	plain := newTest(t, cfg)
 	beginTest(t, plain, 1, gateway)
 	eventually(t, "what it says is known", func() bool { return len(of(gateway.Records(), a.ID)) == 4 })
-	eventually(t, "it is refused", func() bool { return gateway.Refused()[RefusedMember] > 0 && !live(gateway, a.ID.String()) })
+	eventually(t, "it is refused", func() bool { return gateway.Refused()[RefusedMember] > 0 && !alive(gateway, a.ID.String()) })
 }
 
 func TestARevokedLeafIsPutOutAtOnce(t *testing.T) {
@@ -118,18 +118,18 @@ func TestARevokedLeafIsPutOutAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range gateways {
-		eventually(t, "it is out", func() bool { return !live(g, victim.String()) && len(of(g.Records(), victim)) == 0 })
+		eventually(t, "it is out", func() bool { return !alive(g, victim.String()) && len(of(g.Records(), victim)) == 0 })
 	}
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("that took %v", took)
 	}
 	eventually(t, "it comes back and is refused", func() bool { return gateways[0].Refused()[string(overlay.RefusedRevoked)] > 0 })
 	for _, g := range gateways {
-		if live(g, victim.String()) {
+		if alive(g, victim.String()) {
 			t.Error("it has a session again")
 		}
 	}
-	if !live(gateways[0], allowed(3).ID.String()) {
+	if !alive(gateways[0], allowed(3).ID.String()) {
 		t.Error("the other leaf has lost its session")
 	}
 }
@@ -204,7 +204,7 @@ func TestALeafClaimsNothingThatIsNotItsOwn(t *testing.T) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		t.Error("it is not put out")
 	}
-	eventually(t, "it is gone", func() bool { return !live(gateway, allowed(2).ID.String()) && gateway.Refused()[RefusedSession] == 1 })
+	eventually(t, "it is gone", func() bool { return !alive(gateway, allowed(2).ID.String()) && gateway.Refused()[RefusedSession] == 1 })
 	if len(friend.Records()) != 9 {
 		t.Errorf("the friend holds %d records", len(friend.Records()))
 	}

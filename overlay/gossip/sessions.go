@@ -275,7 +275,7 @@ func (g *Gossip) tellSessions(raws [][]byte, but *session) {
 		return
 	}
 	g.mu.Lock()
-	messages := g.recordMessagesLocked(raws)
+	messages := g.recordMessagesLocked(raws, true)
 	g.mu.Unlock()
 	for _, s := range all {
 		if s != but {

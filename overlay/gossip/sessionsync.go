@@ -25,7 +25,7 @@ func (g *Gossip) takeFrom(s *session, m message) error {
 	var own, others [][]byte
 	var forged bool
 	for _, x := range m.records {
-		reason, fresh := g.weigh(x, offered, true)
+		reason, fresh := g.accept(x, offered, true)
 		forged = forged || reason == RefusedSignature
 		switch {
 		case !fresh:
@@ -39,9 +39,9 @@ func (g *Gossip) takeFrom(s *session, m message) error {
 		g.signal()
 		if !s.dialed {
 			g.tellSessions(fresh, s)
-			g.tellMembers(own)
+			g.tellMembers(own, true)
 			if len(others) <= fewRecords {
-				small, _ := g.broadcast(others)
+				small, _ := g.broadcast(others, true)
 				g.sendNow(small, relayAtOnce)
 			}
 		}
@@ -55,13 +55,9 @@ func (g *Gossip) takeFrom(s *session, m message) error {
 // digest is what a check says.
 func (g *Gossip) digest() digest {
 	g.mu.Lock()
-	s := g.ledger.Summary()
+	d := g.ledger.Digests()
 	g.mu.Unlock()
-	b, err := encodeSummary(overlay.NodeID{}, s)
-	if err != nil { // see summary
-		return digest{}
-	}
-	return digestOf(b)
+	return digestOf(g.said(encodeDigests(overlay.NodeID{}, d)))
 }
 
 // answers yields the answer to a question in pieces of bounded size.
@@ -77,9 +73,12 @@ func (g *Gossip) answers(m message) func(yield func([][]byte) bool) {
 			}
 		}
 	}
+	if m.kind == typeDigests {
+		return func(yield func([][]byte) bool) { yield(g.answerDigests(m)) }
+	}
 	return func(yield func([][]byte) bool) {
 		g.mu.Lock()
-		push, pull := g.ledger.Compare(m.summary)
+		push, pull := g.ledger.Compare(m.summary, m.parts)
 		wants := make([]want, 0, len(pull))
 		for _, id := range pull {
 			wants = append(wants, want{origin: id, marks: g.ledger.Marks(id)})
@@ -94,7 +93,7 @@ func (g *Gossip) answers(m message) func(yield func([][]byte) bool) {
 			for _, id := range ids {
 				raws = append(raws, g.ledger.Missing(id, nil)...)
 			}
-			messages := g.recordMessagesLocked(raws)
+			messages := g.recordMessagesLocked(raws, true)
 			g.mu.Unlock()
 			if !yield(messages) {
 				return

@@ -179,7 +179,7 @@ func (g *Gossip) Restore(snapshot []byte) (n int, err error) {
 		return rank(a.record) - rank(b.record)
 	})
 	for _, s := range records {
-		if g.accept(s, chains, false) {
+		if _, fresh := g.accept(s, chains, false); fresh {
 			n++
 		}
 	}

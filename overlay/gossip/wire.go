@@ -25,6 +25,7 @@ package gossip
 //	revocation = i64 seconds since 1970          0 for a key
 //	issuer  = as node, [u64 version of the key, if not 0]
 //	lost    = u8 n, n × (str site, str node)
+//	root    = 1 to 4096 bytes, see pki.Succession
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -154,7 +155,7 @@ func decodeBody(body []byte) (overlay.Record, fingerprint, error) {
 // its kind, or with one although it is deleted, has no encoding.
 func (w *writer) payload(r overlay.Record) {
 	bodies := 0
-	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil, r.Lost != nil} {
+	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil, r.Root != nil, r.Lost != nil} {
 		if has {
 			bodies++
 		}
@@ -190,6 +191,10 @@ func (w *writer) payload(r overlay.Record) {
 		}
 	case r.Key.Kind == overlay.KindService && r.Service != nil:
 		w.service(r.Service)
+	case r.Key.Kind == overlay.KindRoot && r.Root != nil:
+		n := len(r.Root.Statement)
+		w.bad = w.bad || n == 0 || n > overlay.MaxRootStatement
+		w.b = append(w.b, r.Root.Statement...)
 	case r.Key.Kind == overlay.KindRevocation && r.Revocation != nil:
 		seconds := int64(0)
 		if until := r.Revocation.Until; !until.IsZero() {
@@ -316,6 +321,10 @@ func (r *reader) into(rec *overlay.Record) {
 		for n := r.u8(); n > 0 && !r.bad; n-- {
 			rec.Lost.Nodes = append(rec.Lost.Nodes, overlay.NodeID{Site: r.str(), Node: r.str()})
 		}
+	case overlay.KindRoot:
+		n := len(r.b)
+		r.bad = r.bad || n == 0 || n > overlay.MaxRootStatement
+		rec.Root = &overlay.RootBody{Statement: append([]byte(nil), r.take(n)...)}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}
 		seconds := r.u64()

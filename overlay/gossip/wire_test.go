@@ -37,7 +37,7 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		NotAfter: time.Unix(rng.Int64N(maxUnixTime), 0).UTC(),
 		Deleted:  rng.IntN(5) == 0,
 	}
-	if r.Key.Kind == 7 || r.Key.Kind == 8 { // not used
+	if r.Key.Kind == 8 { // not used
 		r.Key.Kind = overlay.KindLost
 	}
 	if r.Deleted {
@@ -70,6 +70,8 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		for range rng.IntN(20) {
 			r.Lost.Nodes = append(r.Lost.Nodes, overlay.NodeID{Site: str(64), Node: str(64)})
 		}
+	case overlay.KindRoot:
+		r.Root = &overlay.RootBody{Statement: []byte("x" + str(overlay.MaxRootStatement))}
 	case overlay.KindIssuer:
 		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
 		for range rng.IntN(20) {
@@ -218,6 +220,10 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add(recordsTest(f, id, sealTest(f, id, sound(1)), sealTest(f, id, sound(2))))
 	summary, _ := encodeSummary(allowed(1).ID, []overlay.OriginSummary{{Origin: allowed(2).ID, Count: 3}})
 	f.Add(summary)
+	part, _ := encodePart(allowed(1).ID, 5, []overlay.OriginSummary{{Origin: allowed(2).ID, Count: 3}})
+	f.Add(part)
+	digests, _ := encodeDigests(allowed(1).ID, [overlay.Parts]overlay.Digest{3: {1, 2, 3}})
+	f.Add(digests)
 	wants, _ := encodeWants(allowed(1).ID, []want{{origin: allowed(2).ID, marks: []overlay.Mark{{Key: 1}}}}, true)
 	f.Add(wants)
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -235,6 +241,10 @@ func FuzzDecodeMessage(f *testing.F) {
 			again, err = encodeRecords(m.chains, raws)
 		case typeSummary:
 			again, err = encodeSummary(m.sender, m.summary)
+		case typePart:
+			again, err = encodePart(m.sender, m.parts, m.summary)
+		case typeDigests:
+			again, err = encodeDigests(m.sender, *m.digests)
 		case typeWant:
 			again, err = encodeWants(m.sender, m.wants, m.back)
 		}

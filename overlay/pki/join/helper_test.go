@@ -70,9 +70,8 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	}
 	x.addr = l.Addr().String()
 	s, err := NewServer(Config{
-		Listener: l, Issuer: x.issuer, Verifier: x.verifier, Book: x.book, Root: ca.CertPEM(), Keys: x.gossip,
-		Now: x.clock, Holder: x.holder,
-	})
+		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder,
+	}, x.issuer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover bench-mesh peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover bench-dns bench-mesh peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -82,6 +82,12 @@ bench-failover: ## what a gateway's failure costs, 30 trials each (12 minutes; T
 	@mkdir -p .cache
 	@$(GO) test -count=1 -timeout 60m -v -run '$(if $(WIRE),FailuresOverAWire,FailuresOnLoopback)/$(FAILURE)' ./cmd/slicewire \
 		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
+
+bench-dns: ## the name server beside CoreDNS and dnsmasq, with dnsperf (three minutes, after CoreDNS is built once; as root to install)
+	@mkdir -p $(PEERS)
+	@bench/dns/install $(PEERS)
+	@$(GO) build -o $(PEERS)/bench-dns ./bench/dns
+	@$(PEERS)/bench-dns -bin $(PEERS)
 
 bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (500: 3 GB)
 	$(GO) test -count=1 -timeout 10h -v -run 'LargeMesh|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)

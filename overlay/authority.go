@@ -43,6 +43,7 @@ const (
 	MaxRecordPrefixes  = 64
 	MaxRecordEndpoints = 16  // of a node
 	MaxRecordBackends  = 256 // of a service
+	MaxRecordLost      = 128 // nodes that one gateway says are lost
 	MaxRecordPorts     = 64
 	MaxRecordAliases   = 16
 	MaxRootStatement   = 4 << 10 // bytes
@@ -89,6 +90,8 @@ func (a Authority) Permits(r Record, now time.Time) error {
 		return nil
 	case KindIssuer:
 		return permitsEndpoints(r.Issuer.Endpoints)
+	case KindLost:
+		return a.permitsLost(r.Lost)
 	case KindPrefix:
 		return a.permitsPrefixes(r.Key.Slice, r.Prefix.Prefixes)
 	default:
@@ -109,7 +112,7 @@ func (a Authority) permitsKey(k Key, deleted bool) error {
 			return fmt.Errorf("record of kind %d with slice %q, name %q: %w", k.Kind, k.Slice, k.Name, RefusedKind)
 		}
 		return nil
-	case KindKey, KindPrefix:
+	case KindKey, KindPrefix, KindLost:
 		if k.Name != "" {
 			return fmt.Errorf("record of kind %d with name %q: %w", k.Kind, k.Name, RefusedKind)
 		}
@@ -144,7 +147,7 @@ func (a Authority) grants(slice string) bool {
 func onlyBody(r Record) error {
 	has := [LastKind + 1]bool{
 		KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil,
-		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindRoot: r.Root != nil,
+		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindRoot: r.Root != nil, KindLost: r.Lost != nil,
 	}
 	body := r.Key.Kind
 	if body == KindWorkloads {
@@ -153,6 +156,22 @@ func onlyBody(r Record) error {
 	for kind, present := range has {
 		if want := Kind(kind) == body && !r.Deleted; present != want {
 			return fmt.Errorf("record of kind %d (deleted %v): body of kind %d: %w", r.Key.Kind, r.Deleted, kind, RefusedBody)
+		}
+	}
+	return nil
+}
+
+// permitsLost checks what a gateway says of other nodes.
+func (a Authority) permitsLost(l *LostBody) error {
+	if err := within(len(l.Nodes), MaxRecordLost, "nodes"); err != nil {
+		return err
+	}
+	for i, n := range l.Nodes {
+		if !a.Gateway || n == a.ID || !ValidLabel(n.Site) || !ValidLabel(n.Node) {
+			return fmt.Errorf("node %v as one that is lost: %w", n, RefusedName)
+		}
+		if i > 0 && l.Nodes[i-1].String() >= n.String() {
+			return fmt.Errorf("node %v as one that is lost: %w", n, RefusedRepeated)
 		}
 	}
 	return nil

@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -101,6 +103,7 @@ type Service struct {
 	Namespace string
 	DNSNames  []string // fully qualified, without the final dot; the canonical name first
 	Ports     []ServicePort
+	ExportTerms
 }
 
 // ServicePort is one port that a service answers on.
@@ -108,6 +111,11 @@ type ServicePort struct {
 	Name     string
 	Port     uint16
 	Protocol Protocol
+}
+
+// String returns the port as "name 80/TCP".
+func (p ServicePort) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %d/%s", p.Name, p.Port, p.Protocol))
 }
 
 // Protocol is a transport protocol by its Kubernetes name.

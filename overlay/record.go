@@ -16,7 +16,7 @@ func (id NodeID) String() string { return id.Site + "/" + id.Node }
 // Kind says what a record is about.
 type Kind uint8
 
-// The kinds of records. Their values are part of the wire format.
+// The kinds of records. Their values are part of the wire format; 8 is not used.
 const (
 	KindNode    Kind = 1 // where a node is reached; Slice and Name are empty
 	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
@@ -28,8 +28,9 @@ const (
 	KindRoot       Kind = 7 // an authority that comes after another, told by itself; Slice is empty, Name is the sum of its key
 
 	KindWorkloads Kind = 8 // a node's workloads in a namespace; Name is the namespace, Service lists them as endpoints and nothing else
+	KindLost      Kind = 9 // the nodes that a gateway does not reach on a slice; Name is empty
 
-	LastKind = KindWorkloads
+	LastKind = KindLost
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -67,6 +68,7 @@ type Record struct {
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer
+	Lost       *LostBody       // with KindLost
 	Root       *RootBody       // with KindRoot
 }
 
@@ -93,6 +95,7 @@ type ServiceBody struct {
 	Ports     []ServicePort
 	Aliases   []string // further names, unique within the slice
 	Endpoints []Endpoint
+	ExportTerms
 }
 
 // Endpoint is one backend of a service, with addresses of its own on the slice.
@@ -105,6 +108,13 @@ type Endpoint struct {
 // RevocationBody says which certificates of a node are void.
 type RevocationBody struct {
 	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
+}
+
+// LostBody lists the nodes of a slice that a gateway has known and does not
+// reach. Others that would reach them only by it need not find out by
+// themselves.
+type LostBody struct {
+	Nodes []NodeID // sorted by String, each once
 }
 
 // IssuerBody says where certificates and the key of the gossip are asked for.

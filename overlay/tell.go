@@ -63,7 +63,7 @@ func tellServices(self NodeID, a *Attachment) []Record {
 			out = append(out, Record{
 				Origin:  self,
 				Key:     Key{Kind: KindService, Slice: a.Slice, Name: name},
-				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service)},
+				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service), ExportTerms: b.Service.ExportTerms},
 			})
 		}
 		body := out[i].Service

@@ -51,23 +51,24 @@ type MemberStatus struct {
 
 // SliceStatus is a slice as one node has it.
 type SliceStatus struct {
-	Name      string            `json:"name"`
-	Subnet    netip.Prefix      `json:"subnet"`
-	Subnet6   netip.Prefix      `json:"subnet6"`
-	Block     netip.Prefix      `json:"block"`
-	Address   netip.Addr        `json:"address"`
-	Address6  netip.Addr        `json:"address6"`
-	Keys      KeyStatus         `json:"keys"`
-	MTU       int               `json:"mtu"`
-	Proxy     string            `json:"proxy,omitempty"`
-	DNS       string            `json:"dns,omitempty"`
-	Peers     []PeerStatus      `json:"peers"`
-	Services  []ServiceStatus   `json:"services"`
-	Publish   []PublishStatus   `json:"publish"`
-	Forward   []ForwardStatus   `json:"forward"`
-	Workloads []WorkloadStatus  `json:"workloads"`
-	Counters  CounterStatus     `json:"counters"`
-	Drops     map[string]uint64 `json:"drops"`
+	Name       string            `json:"name"`
+	Subnet     netip.Prefix      `json:"subnet"`
+	Subnet6    netip.Prefix      `json:"subnet6"`
+	Block      netip.Prefix      `json:"block"`
+	Address    netip.Addr        `json:"address"`
+	Address6   netip.Addr        `json:"address6"`
+	Keys       KeyStatus         `json:"keys"`
+	MTU        int               `json:"mtu"`
+	Proxy      string            `json:"proxy,omitempty"`
+	DNS        string            `json:"dns,omitempty"`
+	NameServer NameStatus        `json:"nameServer"`
+	Peers      []PeerStatus      `json:"peers"`
+	Services   []ServiceStatus   `json:"services"`
+	Publish    []PublishStatus   `json:"publish"`
+	Forward    []ForwardStatus   `json:"forward"`
+	Workloads  []WorkloadStatus  `json:"workloads"`
+	Counters   CounterStatus     `json:"counters"`
+	Drops      map[string]uint64 `json:"drops"`
 }
 
 // KeyStatus says how old a node's WireGuard key on a slice is.
@@ -100,11 +101,23 @@ type LinkStatus struct {
 
 // ServiceStatus is a service that can be reached on the slice.
 type ServiceStatus struct {
-	Name      string           `json:"name"`
-	Namespace string           `json:"namespace"`
-	DNSNames  []string         `json:"dnsNames"`
-	Ports     []PortStatus     `json:"ports"`
-	Endpoints []EndpointStatus `json:"endpoints"`
+	Name       string            `json:"name"`
+	Namespace  string            `json:"namespace"`
+	Type       string            `json:"type"`    // Headless or ClusterSetIP
+	Virtual    netip.Addr        `json:"virtual"` // of a ClusterSetIP
+	Virtual6   netip.Addr        `json:"virtual6"`
+	DNSNames   []string          `json:"dnsNames"`
+	Ports      []PortStatus      `json:"ports"`
+	Endpoints  []EndpointStatus  `json:"endpoints"`
+	Conditions []ConditionStatus `json:"conditions"`
+}
+
+// ConditionStatus says that an export gave way to an older one.
+type ConditionStatus struct {
+	Site    string `json:"site"`
+	Node    string `json:"node"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // PortStatus is one port of a service.
@@ -121,6 +134,8 @@ type EndpointStatus struct {
 	Node     string     `json:"node"`
 	Address  netip.Addr `json:"address"`
 	Address6 netip.Addr `json:"address6"`
+	Lost     bool       `json:"lost"` // not reached, and not in answers
+	Rank     uint8      `json:"rank"` // how near: answers hold the lowest first
 }
 
 // PublishStatus is a backend that this node publishes.

@@ -39,6 +39,7 @@ type control struct {
 	trust    trust
 	policed  policed
 	captured captured
+	names    names
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -115,6 +116,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/ping", c.ping)
 	mux.HandleFunc("POST /v1/reload", c.reload)
+	mux.HandleFunc("POST /v1/dns", c.dnsQuery)
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)

@@ -121,6 +121,11 @@ type daemon struct {
 	turned  chan struct{} // level-triggered: keys have come one step on
 	faults  chan error
 
+	checks atomic.Pointer[[]checked]          // which targets are to be checked
+	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
+
+	facts []overlay.Record // what this node tells, but for the nodes that it does not reach
+
 	workloads []*workload   // admitted and not ended
 	runs      int           // how many were named by number
 	work      chan func()   // called by the loop, one after another
@@ -289,7 +294,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.
@@ -302,6 +307,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"slices", d.loop},
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
+		{"checks", d.checkBackends},
 		{"certificate", d.renewals},
 		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
@@ -318,38 +324,4 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("listen for tunnels on udp %v: %w", addr, err)
 	}
 	return conn, nil
-}
-
-// saveDelay gathers changes of records into one write.
-const saveDelay = 500 * time.Millisecond
-
-// persistRecords saves the known records after they have changed, so that a
-// restart needs nobody else to know its peers.
-func (d *daemon) persistRecords(ctx context.Context) error {
-	epoch := uint64(0)
-	save := func() {
-		err := d.state.write(fileRecords, d.gossip.Snapshot())
-		// Others may have known a later epoch of this node than its own folder did.
-		if e := d.gossip.Epoch(); err == nil && e != epoch {
-			epoch, err = e, d.state.setEpoch(e)
-		}
-		if err != nil {
-			d.log.Warn("records not saved", "err", err)
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			save()
-			return nil
-		case <-d.persist:
-		}
-		delay := time.NewTimer(saveDelay)
-		select {
-		case <-ctx.Done():
-		case <-delay.C:
-		}
-		delay.Stop()
-		save()
-	}
 }

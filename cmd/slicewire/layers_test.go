@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
 	"cmd/slicewire":       {"*"},
 	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
+	"bench/dns":           {"slicewire/overlay", "slicewire/dnsd"},
 	"bench/peers":         {}, // it measures programs from outside, ours like any other
 }
 

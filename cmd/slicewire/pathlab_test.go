@@ -181,7 +181,7 @@ spec: {queueType: HTB, priority: 1, tcType: BANDWIDTH_CONTROL, bandwidthCeilingK
 ---
 apiVersion: networking.kubeslice.io/v1beta1
 kind: ServiceExport
-metadata: {name: echo, namespace: lab}
+metadata: {name: echo, namespace: lab, annotations: {slicewire.io/service-type: ClusterSetIP}}
 spec:
   slice: lab
   selector: {matchLabels: {app: echo}}

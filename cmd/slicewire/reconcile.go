@@ -117,6 +117,8 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer d.stopSlices()
 	look := time.NewTicker(rekeyLook)
 	defer look.Stop()
+	names := time.NewTicker(namesLook)
+	defer names.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,6 +131,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
+		case <-names.C:
+			d.lookNames()
 		case <-look.C:
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
@@ -167,7 +171,8 @@ func (d *daemon) turn() {
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. keys: a change of keys goes one step on, see overlay.Rekeying;
-//  6. tunnels.
+//  6. tunnels;
+//  7. names, which depend on the state of the tunnels' links.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
@@ -193,7 +198,13 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
-	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
+	var checks []checked
+	for i := range attachments {
+		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
+	}
+	d.checks.Store(&checks)
+	d.facts = append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), d.issuerFacts()...)
+	errs = append(errs, d.gossip.Set(slices.Concat(d.facts, d.lostFacts())))
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)
@@ -218,6 +229,10 @@ func (d *daemon) reconcile() error {
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
+	for i := range view.slices {
+		x := &view.slices[i]
+		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()))
+	}
 	err := errors.Join(errs...)
 	if err != nil {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)

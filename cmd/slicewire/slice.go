@@ -42,6 +42,11 @@ type sliceNode struct {
 	stack    *netstack.Stack
 	names    *dnsd.Server
 	publish  *publish.Publisher
+	virtual  *publish.Publisher // of services with a virtual address
+	naming   naming
+	upstream []netip.AddrPort
+	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
+	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys
 	policy   slicePolicy // the reconcile loop's
@@ -58,19 +63,23 @@ type sliceNode struct {
 type localSlice struct {
 	addr, addr6 netip.Addr
 	proxy, dns  string
+	zones       []string
+	upstream    []string
+	private     []string
 	mtu         int
 	forwards    []manifest.Forward
 }
 
 func (l localSlice) equal(m localSlice) bool {
 	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu &&
+		slices.Equal(l.zones, m.zones) && slices.Equal(l.upstream, m.upstream) && slices.Equal(l.private, m.private) &&
 		slices.Equal(l.forwards, m.forwards)
 }
 
 // localOf gathers what a slice's listeners depend on.
 func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 	s := file.SliceSettings(a.Slice)
-	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU}
+	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream, private: s.PrivateZones}
 	for _, f := range file.Forward {
 		if f.Slice == a.Slice {
 			l.forwards = append(l.forwards, f)
@@ -118,11 +127,14 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, taps *o
 // attach opens what the slice serves and returns its parts in the order of
 // their start, and how to close what was opened should that not happen.
 func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []part, opened []func(), err error) {
-	if err := n.setAddresses(a); err != nil {
+	if err := n.setAddresses(a, nil); err != nil {
 		return nil, nil, err
 	}
 	closing := func(c interface{ Close() error }) { opened = append(opened, func() { c.Close() }) }
-	names := dnsd.Config{Log: log}
+	if n.upstream, err = upstreamsOf(n.local.upstream, resolvPath); err != nil {
+		return nil, nil, err
+	}
+	names := dnsd.Config{Log: log, Zones: n.local.zones, Upstream: n.upstream, Private: n.local.private}
 	for _, addr := range []netip.Addr{a.Addr, a.Addr6} {
 		at := netip.AddrPortFrom(addr, dnsPort)
 		p, err := n.stack.ListenUDP(at)
@@ -153,10 +165,13 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 	if n.publish, err = publish.New(publish.Config{Stack: n.stack, Log: log}); err != nil {
 		return nil, opened, err
 	}
-	parts = []part{
-		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run},
-	}
 	in := inSlice{n}
+	if n.virtual, err = publish.New(publish.Config{Stack: n.stack, Log: log, Dial: in.dialService}); err != nil {
+		return nil, opened, err
+	}
+	parts = []part{
+		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run}, {"virtual", n.virtual.Run},
+	}
 	if n.local.proxy != "" {
 		l, err := listenStream(n.local.proxy)
 		if err != nil {
@@ -203,18 +218,20 @@ func (n *sliceNode) openForward(want manifest.Forward, log *slog.Logger) (*forwa
 }
 
 // setAddresses tells the stack which addresses it answers on.
-func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
+func (n *sliceNode) setAddresses(a *overlay.Attachment, virtual []netip.Addr) error {
 	own := a.Owned()
 	n.addrs.Store(&own)
-	return n.stack.Set(own)
+	return n.stack.Set(append(own, virtual...))
 }
 
 // set states what the slice should be now: the node's own addresses, the
 // prefixes behind its peers, what it passes on between them, what may pass, what
-// it publishes, its workloads and which names there are.
+// it publishes and its workloads.
 func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.Slice, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	remote := v.Fabric.Remote()
-	own := a.Owned()
+	virtuals, fault := virtualsOf(v.Services)
+	virtual := virtualAddrs(virtuals)
+	own := append(a.Owned(), virtual...)
 	state := router.State{Self4: a.Addr, Self6: a.Addr6, Ports: []router.Port{
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
@@ -246,16 +263,11 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 			state.Routes = append(state.Routes, router.Route{Prefix: p, Port: w.portName()})
 		}
 	}
-	entries := make([]dnsd.Entry, len(v.Names))
-	for i, e := range v.Names {
-		entries[i] = dnsd.Entry{Name: e.Name, Addrs: e.Addrs}
-	}
-	n.names.Set(entries)
 	var err error
 	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, overlay.Know(self, a, &v))); err != nil {
 		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
 	}
-	err = errors.Join(err, n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	err = errors.Join(err, fault, n.setAddresses(a, virtual), n.publish.Set(backends), n.virtual.Set(virtuals), n.router.Set(state))
 	n.setLossy(workloads)
 	return err
 }

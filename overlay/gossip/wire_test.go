@@ -37,6 +37,9 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		NotAfter: time.Unix(rng.Int64N(maxUnixTime), 0).UTC(),
 		Deleted:  rng.IntN(5) == 0,
 	}
+	if r.Key.Kind == 8 { // not used
+		r.Key.Kind = overlay.KindLost
+	}
 	if r.Deleted {
 		return r
 	}
@@ -62,6 +65,11 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		if rng.IntN(3) != 0 {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
 		}
+	case overlay.KindLost:
+		r.Lost = &overlay.LostBody{}
+		for range rng.IntN(20) {
+			r.Lost.Nodes = append(r.Lost.Nodes, overlay.NodeID{Site: str(64), Node: str(64)})
+		}
 	case overlay.KindRoot:
 		r.Root = &overlay.RootBody{Statement: []byte("x" + str(overlay.MaxRootStatement))}
 	case overlay.KindIssuer:
@@ -86,6 +94,12 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 				e.Addr, e.Addr6 = netip.Addr{}, v6()
 			}
 			s.Endpoints = append(s.Endpoints, e)
+		}
+		if rng.IntN(2) == 0 {
+			s.Type, s.AffinitySeconds = overlay.ServiceType(rng.IntN(2)), uint32(rng.IntN(2))*rng.Uint32()
+			if rng.IntN(2) == 0 {
+				s.Created = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
+			}
 		}
 		r.Service = s
 	}
@@ -123,7 +137,7 @@ func TestRecordsWithoutAnEncoding(t *testing.T) {
 		"a revocation before 1970":   func(r *overlay.Record) { revoking(r, time.Unix(-1, 0)) },
 		"a tombstone with a body":    func(r *overlay.Record) { r.Deleted = true },
 		"an unknown kind":            func(r *overlay.Record) { r.Key.Kind = 9 },
-		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = 9, true, nil },
+		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = overlay.LastKind+1, true, nil },
 		"an invalid prefix":          func(r *overlay.Record) { r.Prefix.Prefixes = []netip.Prefix{{}} },
 		"a thousand prefixes":        func(r *overlay.Record) { r.Prefix.Prefixes = make([]netip.Prefix, 1000) },
 		"an endpoint with a zone":    func(r *overlay.Record) { zoned(r) },
@@ -167,6 +181,7 @@ func TestTheLargestServiceFits(t *testing.T) {
 	for i := range overlay.MaxRecordBackends {
 		s.Endpoints = append(s.Endpoints, overlay.Endpoint{Name: label(i), Addr: netip.AddrFrom4([4]byte{1}), Addr6: netip.AddrFrom16([16]byte{1})})
 	}
+	s.Type, s.Created = overlay.Virtual, begin
 	r.Service = s
 	body, err := encodeBody(r, fingerprint{})
 	if err != nil {

@@ -59,13 +59,6 @@ type NodeJoin struct {
 	Advertise []netip.AddrPort `json:"advertise"` // where other nodes reach Listen; empty: worked out
 }
 
-// NodeSlice is what a node sets for one slice.
-type NodeSlice struct {
-	Proxy string `json:"proxy"` // SOCKS5 and HTTP CONNECT: host:port or unix:/path; empty: none
-	DNS   string `json:"dns"`   // host:port of a local DNS listener; empty: none
-	MTU   int    `json:"mtu"`   // bytes; overlay.DefaultMTU unless set
-}
-
 // Forward makes a local port that leads to a destination on a slice.
 type Forward struct {
 	Slice  string `json:"slice" req:"1"`
@@ -81,7 +74,9 @@ type Publish struct {
 	Backend   string        `json:"backend"` // the node's name unless set
 	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
 	Ports     []PublishPort `json:"ports"`
-	Export    []ExportPort  `json:"export"` // exports the service from here when no ServiceExport does
+	Check     string        `json:"check" enum:"none,tcp"`             // tcp: the target is connected to twice a second, and withdrawn while it does not accept
+	Export    []ExportPort  `json:"export"`                            // exports the service from here when no ServiceExport does
+	Type      string        `json:"type" enum:"Headless,ClusterSetIP"` // of the service that Export exports; Headless unless set
 }
 
 // NodeRoute is a network behind this node, reached by one of its workloads. The
@@ -318,24 +313,6 @@ func (n *NodeFile) check() []Problem {
 			seen[key] = i
 		}
 		out = append(out, n.checkPorts(at, p)...)
-	}
-	return out
-}
-
-func (n *NodeFile) checkSlice(name string) []Problem {
-	var out []Problem
-	s, at := n.Slices[name], "slices."+name
-	if !overlay.ValidLabel(name) {
-		out = append(out, n.problem(Error, at, "%q is not a DNS label", name))
-	}
-	if s.MTU < minMTU || s.MTU > maxMTU {
-		out = append(out, n.problem(Error, at+".mtu", "%d is outside %d to %d", s.MTU, minMTU, maxMTU))
-	}
-	if s.Proxy != "" {
-		out = append(out, n.checkListener(at+".proxy", s.Proxy, true)...)
-	}
-	if s.DNS != "" {
-		out = append(out, n.checkListener(at+".dns", s.DNS, false)...)
 	}
 	return out
 }

@@ -77,6 +77,9 @@ func (b *builder) exportedBy(s *overlay.Slice, p Publish) *service {
 		svc.DNSNames = []string{overlay.ServiceDNSName(p.Service, p.Namespace)}
 		b.services[key] = svc
 	}
+	if p.Type != "" {
+		svc.Type, _ = overlay.ParseServiceType(p.Type)
+	}
 	for _, e := range p.Export {
 		port := overlay.ServicePort{Name: e.Name, Port: e.Port, Protocol: overlay.Protocol(e.Protocol)}
 		if !slices.Contains(svc.Ports, port) {

@@ -82,7 +82,7 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *sl
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
-	n.shaper = shaper.New()
+	n.shaper = shaper.New(nil)
 	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper}); err != nil {
 		return nil, err
 	}

@@ -24,12 +24,13 @@ const (
 	DropSendError                // the kernel refused the outer packet
 	DropProtocol                 // protocol that the way out does not take, or control that stays on a link
 	DropDelay                    // waited too long in a queue that does not get shorter (CoDel)
+	DropPoliced                  // came from outside at a higher rate than the slice's sites may send
 	NumDrops
 )
 
 var dropNames = [NumDrops]string{
 	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
-	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay",
+	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay", "policed",
 }
 
 // String returns the reason's name as it appears in status and metrics.

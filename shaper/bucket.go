@@ -24,8 +24,11 @@ const (
 	// a busy machine's scheduler some more. Together with a packet it is less than
 	// 1 % of a second, by which a ceiling may be passed in one.
 	depth = 8 * time.Millisecond
-	// depthMin is the least depth in bytes: a packet.
-	depthMin = 1600
+	// onePacket is about what the largest of ordinary packets is charged with.
+	onePacket = 1600
+	// depthMin is the least depth in bytes. With less, a slow share whose turn
+	// comes late would lose what it cannot save up.
+	depthMin = 2 * onePacket
 	// deeper is how much deeper a guarantee's bucket is. It passes no ceiling; it
 	// remembers what is owed to who is let send in rare turns of many bytes.
 	deeper = 5
@@ -61,7 +64,7 @@ func (b *bucket) set(now time.Duration, r Rate, times int, left float64) {
 		return
 	}
 	b.second = float64(r) / 8
-	b.depth = times * max(depthMin, int(b.second*depth.Seconds()))
+	b.depth = max(depthMin, int(b.second*depth.Seconds())*times)
 	if b.limiter == nil {
 		b.limiter = rate.NewLimiter(rate.Limit(b.second), b.depth)
 		b.left = float64(b.depth)

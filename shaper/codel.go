@@ -16,13 +16,16 @@ const (
 // A control is CoDel's two parameters.
 type control struct{ target, interval time.Duration }
 
-// controlAt returns the parameters for a rate; 0 is a high one. A packet that is
-// on its way for longer than the target is no standing queue: the target is at
-// least what one and a half take.
+// fewest is how many packets a sender should be able to have on their way: one
+// with fewer that loses one hears of it by its timer only, and stands still.
+const fewest = 6
+
+// controlAt returns the parameters for a rate; 0 is a high one. The target is at
+// least what the fewest packets take.
 func controlAt(r Rate) control {
 	c := control{codelTarget, codelInterval}
 	if r > 0 {
-		if slow := time.Duration(1.5 * 8 * depthMin / float64(r) * 1e9); slow > c.target {
+		if slow := time.Duration(fewest * 8 * onePacket / float64(r) * 1e9); slow > c.target {
 			c.target, c.interval = slow, codelInterval-codelTarget+slow
 		}
 	}

@@ -98,7 +98,8 @@ func (q *Queue) sleep(pause time.Duration) {
 // says for how long, and whether packets that come meanwhile change that.
 func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Duration, everybody bool) {
 	t := &q.tree
-	if q.uplink != nil {
+	shared := q.uplink != nil && q.uplink.uplink.limited.Load()
+	if shared {
 		q.uplink.quiet(now)
 	}
 	t.open(now)
@@ -108,7 +109,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 			pause, everybody = t.pause()
 			break
 		}
-		if q.uplink != nil && q.uplink.credit <= 0 {
+		if shared && q.uplink.credit <= 0 {
 			if pause = q.uplink.ask(now, t.wants()); pause > 0 {
 				everybody = true
 				break
@@ -118,7 +119,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 		if p == nil {
 			continue
 		}
-		if q.uplink != nil {
+		if shared {
 			q.uplink.credit -= p.cost
 		}
 		q.leftLocked(p)

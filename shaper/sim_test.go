@@ -3,6 +3,7 @@ package shaper
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,9 +25,9 @@ type node struct {
 
 type simQueue struct {
 	*Queue
-	next  time.Duration
-	feeds []*feed
-	sent  int // bytes
+	next   time.Duration
+	feeds  []*feed
+	waited map[uint32][]time.Duration // of flows that are not always there
 }
 
 // feed is what a class is offered.
@@ -34,13 +35,11 @@ type feed struct {
 	class  *class
 	hashes []uint32
 	size   int
-	rate   float64 // bytes a second; infinite: there is always something
+	pace   float64 // bytes a second; infinite: there is always something
 	due    float64 // ns
 	turn   int
 	sent   int            // bytes charged
 	flow   map[uint32]int // the same by flow
-	waited []time.Duration
-	watch  bool // note what its packets wait
 }
 
 func newNode(seed uint64, uplink Rate) *node {
@@ -53,10 +52,10 @@ func newNode(seed uint64, uplink Rate) *node {
 
 // add makes a Queue whose classes are fed at the given rates, in bits.
 func (n *node) add(p Plan, size, flows int, demand ...float64) *simQueue {
-	q := &simQueue{Queue: New(n.uplink), next: n.now}
+	q := &simQueue{Queue: New(n.uplink), next: n.now, waited: map[uint32][]time.Duration{}}
 	q.Set(p)
 	for i, c := range q.tree.classes {
-		f := &feed{class: c, size: size, rate: demand[i] / 8, flow: map[uint32]int{}}
+		f := &feed{class: c, size: size, pace: demand[i] / 8, flow: map[uint32]int{}}
 		for j := range flows {
 			f.hashes = append(f.hashes, uint32(i*1000+j))
 		}
@@ -77,13 +76,13 @@ func (q *simQueue) put1(f *feed, now time.Duration) {
 // feed puts what has come until now.
 func (n *node) feed(q *simQueue, now time.Duration) {
 	for _, f := range q.feeds {
-		if math.IsInf(f.rate, 1) {
+		if math.IsInf(f.pace, 1) {
 			for f.class.mem < f.class.memMax*3/4 && f.class.flows.bytes < n.backlog { // no flow is without
 				q.put1(f, now)
 			}
 			continue
 		}
-		for ; f.due <= float64(now) && f.rate > 0; f.due += float64(f.size) / f.rate * 1e9 {
+		for ; f.due <= float64(now) && f.pace > 0; f.due += float64(f.size) / f.pace * 1e9 {
 			q.put1(f, time.Duration(f.due))
 		}
 	}
@@ -93,7 +92,7 @@ func (n *node) feed(q *simQueue, now time.Duration) {
 func (q *simQueue) nextDue() time.Duration {
 	d := time.Duration(math.MaxInt64)
 	for _, f := range q.feeds {
-		if f.rate > 0 && !math.IsInf(f.rate, 1) {
+		if f.pace > 0 && !math.IsInf(f.pace, 1) {
 			d = min(d, time.Duration(f.due)+1)
 		}
 	}
@@ -109,11 +108,11 @@ func (n *node) step(q *simQueue) {
 	for i, p := range q.took[:k] {
 		bytes += p.cost
 		for _, f := range q.feeds {
-			if f.class == p.class {
+			if f.class == p.class && slices.Contains(f.hashes, p.hash) {
 				f.sent += p.cost
 				f.flow[p.hash] += p.cost
-				if f.watch {
-					f.waited = append(f.waited, n.now-p.came)
+				if f.pace > 0 && !math.IsInf(f.pace, 1) {
+					q.waited[p.hash] = append(q.waited[p.hash], n.now-p.came)
 				}
 			}
 		}
@@ -121,7 +120,6 @@ func (n *node) step(q *simQueue) {
 		q.took[i] = nil
 	}
 	q.mu.Unlock()
-	q.sent += bytes
 	switch {
 	case k > 0:
 		q.next = n.now + time.Duration(float64(bytes)*n.busy) + 1000
@@ -164,7 +162,6 @@ func (n *node) window(d time.Duration) [][]float64 {
 			f.sent = 0
 			clear(f.flow)
 		}
-		q.sent = 0
 	}
 	n.run(n.now + d)
 	out := make([][]float64, len(n.queues))
@@ -238,7 +235,7 @@ func randomTree(t *testing.T, seed uint64) {
 				t.Errorf("seed %d: slice %d class %d has %.0f of its guarantee %.0f", seed, i, j, x, owed)
 			case k.Ceiling > 0 && x > float64(k.Ceiling)*1.01+packets:
 				t.Errorf("seed %d: slice %d class %d has %.0f with a ceiling of %d", seed, i, j, x, k.Ceiling)
-			case math.Abs(x-want) > 0.01*want+0.02*max(shares[i], float64(total)/4)+packets:
+			case math.Abs(x-want) > 0.01*want+0.06*max(shares[i], float64(total)/4)+packets:
 				// Where what is wanted is just what is there, a bucket of some
 				// milliseconds loses what a fluid does not.
 				t.Errorf("seed %d: slice %d class %d %+v has %.0f, want %.0f of %.0f of %d", seed, i, j, k, x, want, shares[i], total)

@@ -2,6 +2,7 @@ package shaper
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,7 +10,7 @@ const (
 	// turn is how long one Queue has the uplink before it is looked whose turn it
 	// is now.
 	turn     = 250 * time.Microsecond
-	grantMin = depthMin
+	grantMin = onePacket
 	grantMax = 64 << 10
 	// staleAfter is how long a grant is good for: what a Queue that fell silent has
 	// left does not add up with the others'.
@@ -24,7 +25,8 @@ const (
 //
 // All methods may be called concurrently.
 type Uplink struct {
-	start time.Time
+	start   time.Time
+	limited atomic.Bool // it has a rate
 
 	mu      sync.Mutex
 	level   level // under the rate; its shares are the members'
@@ -50,6 +52,7 @@ type member struct {
 // nothing.
 func NewUplink(r Rate) *Uplink {
 	u := &Uplink{start: time.Now(), rate: r}
+	u.limited.Store(r > 0)
 	u.level.ceiling.setCeiling(0, r)
 	return u
 }
@@ -58,8 +61,15 @@ func NewUplink(r Rate) *Uplink {
 func (u *Uplink) Set(r Rate) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if r == u.rate {
+		return
+	}
 	u.rate = r
+	u.limited.Store(r > 0)
 	u.divide(time.Since(u.start))
+	for _, m := range u.members { // it may be waiting for what it may have now
+		m.signal()
+	}
 }
 
 // divide is called with mu held after anything has changed.

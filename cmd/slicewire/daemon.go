@@ -22,6 +22,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/manifest"
+	"slicewire/shaper"
 )
 
 func newDaemonCommand(opts *clientOptions) *cobra.Command {
@@ -101,6 +102,7 @@ type daemon struct {
 	keys    *gossipKeys
 	gossip  *gossip.Gossip
 	gateway *gateway.Gateway
+	uplink  *shaper.Uplink // what the slices share
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
@@ -220,7 +222,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
+		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {

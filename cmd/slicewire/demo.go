@@ -150,6 +150,7 @@ func (d *demo) show(ctx context.Context, started time.Time) error {
 		{"port", d.checkForward},
 		{"ping", d.checkPing},
 		{"isolation", d.checkIsolation},
+		{"qos", d.checkQoS},
 	}
 	for _, s := range steps {
 		said, err := s.do(ctx)

@@ -127,7 +127,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
-		case <-look.C:
+		case now := <-look.C:
+			d.shape(now)
 			if d.keysDue() {
 				d.turn()
 			}
@@ -165,7 +166,8 @@ func (d *daemon) turn() {
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. keys: a change of keys goes one step on, see overlay.Rekeying;
-//  6. tunnels.
+//  6. tunnels;
+//  7. rates.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
@@ -219,6 +221,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
+	d.shape(time.Now())
 	return err
 }
 
@@ -231,7 +234,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ type NodeFile struct {
 	State     string           `json:"state"`                         // folder; empty: the daemon chooses
 	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
 
+	UplinkKbps int `json:"uplinkKbps" min:"0"` // that all slices of the node share, on the underlay; 0: not known, each slice has its own ceiling only
+
 	Slices  map[string]NodeSlice `json:"slices"`
 	Forward []Forward            `json:"forward"`
 	Publish []Publish            `json:"publish"`

@@ -10,8 +10,8 @@ const (
 	// can grow.
 	ceilingSpare = 1.25
 	// CeilingHold is how long a node waits before it uses more of a ceiling than
-	// before: until then the others know that they have less. It is longer than
-	// news takes within a site.
+	// before: until then the others know that they have less. It is more than twice
+	// what news takes within a site, as two may change at once.
 	CeilingHold = time.Second
 )
 
@@ -67,35 +67,31 @@ func DivideCeiling(ceiling float64, used []float64) []float64 {
 	return parts
 }
 
-// A CeilingPart is the part of a ceiling that one node uses. It shrinks at once
-// and grows after CeilingHold, so that while news is on its way the parts of all
-// nodes are never more than the whole. The zero value is ready.
+// A CeilingPart is the part of a ceiling that one node uses: the least that was
+// its due within CeilingHold. So it shrinks at once and grows late, and while news
+// is on its way the parts of all nodes are never more than the whole. The zero
+// value is ready. The first part is used at once: a node that starts where others
+// are may pass the ceiling with them until they have heard of it.
 type CeilingPart struct {
-	now     float64
-	known   bool
-	wanted  float64
-	since   time.Time
-	waiting bool
+	due []duePart // rising; each until the next one's time
 }
 
-// Next returns the part to use at now, given what it should be, and when to ask
-// again: zero if nothing will change by itself. The first part is used at once: a
-// node that starts where others are may pass the ceiling with them until they have
-// heard of it.
-func (p *CeilingPart) Next(now time.Time, want float64) (part float64, again time.Time) {
-	switch {
-	case !p.known || want <= p.now:
-		p.now, p.known, p.waiting = want, true, false
-	case !p.waiting || want < p.wanted:
-		p.wanted, p.since, p.waiting = want, now, true
-	case now.Sub(p.since) >= CeilingHold:
-		p.now, p.waiting = p.wanted, false
-		if want > p.wanted {
-			p.wanted, p.since, p.waiting = want, now, true
-		}
+type duePart struct {
+	at   time.Time
+	part float64
+}
+
+// Next returns the part to use at now, when due is what DivideCeiling says. It
+// wants to be asked every now and then: growth is not seen before.
+func (p *CeilingPart) Next(now time.Time, due float64) float64 {
+	since := now
+	for n := len(p.due); n > 0 && p.due[n-1].part >= due; n = len(p.due) {
+		since = p.due[n-1].at
+		p.due = p.due[:n-1]
 	}
-	if p.waiting {
-		again = p.since.Add(CeilingHold)
+	p.due = append(p.due, duePart{since, due})
+	for len(p.due) > 1 && now.Sub(p.due[1].at) >= CeilingHold {
+		p.due = append(p.due[:0], p.due[1:]...)
 	}
-	return p.now, again
+	return p.due[0].part
 }

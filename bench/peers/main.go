@@ -32,8 +32,11 @@ func main() {
 	ctx, stop := untilInterrupted()
 	defer stop()
 	do := benchmark
-	if len(o.stress.scenarios) > 0 {
+	switch {
+	case len(o.stress.scenarios) > 0:
 		do = stress
+	case o.qos:
+		do = qosBench
 	}
 	err = errors.Join(enterSandbox(), do(ctx, o))
 	if errors.Is(err, errGoalsMissed) {
@@ -59,6 +62,7 @@ type options struct {
 	budget  time.Duration
 	only    []string
 	stress  stressPlan
+	qos     bool
 }
 
 func parseOptions(args []string) (options, error) {
@@ -74,6 +78,7 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 3)")
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
+	f.BoolVar(&o.qos, "qos", false, "instead: how exactly slicewire and the kernel's tbf and htb shape, in five minutes")
 	var scenario, mtus string
 	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
 	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")

@@ -24,7 +24,7 @@ const partsWhole = 1_000_000
 // shape has the slice shaped by qos, of which this node has part, a number up to
 // 1. from is how many sites may send to it.
 func (n *sliceNode) shape(qos overlay.QoS, part float64, from int, now time.Time) {
-	part, _ = n.shaping.part.Next(now, part)
+	part = n.shaping.part.Next(now, part)
 	own := qos.Scaled(int(part*partsWhole), partsWhole)
 	if s := &n.shaping; !s.set || s.from != from || !reflect.DeepEqual(s.qos, own) {
 		s.qos, s.from, s.set = own, from, true

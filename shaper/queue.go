@@ -165,6 +165,7 @@ func (q *Queue) dropLocked(p *packet, full bool) {
 func (q *Queue) Write(bufs [][]byte) error {
 	var own [overlay.BatchSize]*packet
 	pl := q.plan.Load()
+	c := &pl.classes[0]
 	for len(bufs) > 0 {
 		n := min(len(bufs), len(own))
 		now := q.now()
@@ -182,7 +183,9 @@ func (q *Queue) Write(bufs [][]byte) error {
 			p := own[i]
 			p.meta, p.came = overlay.MetaOf(b), now
 			p.buf = p.mem[:copy(p.mem, b[overlay.Headroom:])]
-			c := pl.of(p.buf)
+			if pl.classify != nil {
+				c = pl.of(p.buf)
+			}
 			q.describe(p, c)
 			if c.cut {
 				if p.meta.Piece != 0 {
@@ -202,14 +205,22 @@ func (q *Queue) Write(bufs [][]byte) error {
 	return nil
 }
 
-// of returns the class of a packet.
+// of returns the class of a packet, by classify, which is there.
 func (pl *plan) of(pkt []byte) *planClass {
-	if pl.classify != nil {
-		if i := pl.classify(pkt); i >= 0 && i < len(pl.classes) {
-			return &pl.classes[i]
-		}
+	if i := pl.classify(pkt); i >= 0 && i < len(pl.classes) {
+		return &pl.classes[i]
 	}
 	return &pl.classes[0]
+}
+
+// cuts reports whether packets of a class are cut when they come.
+func (pl *plan) cuts(c *class) bool {
+	for i := range pl.classes {
+		if pl.classes[i].class == c {
+			return pl.classes[i].cut
+		}
+	}
+	return false
 }
 
 // describe fills in what depends on the packet's bytes, and marks them.
@@ -228,8 +239,7 @@ func (q *Queue) describe(p *packet, c *planClass) {
 func (q *Queue) putCut(pl *plan, own []*packet) {
 	var cut segment.Cutter
 	for _, p := range own {
-		c := pl.of(p.buf)
-		if !c.cut || p.meta.Piece == 0 {
+		if p.meta.Piece == 0 || !pl.cuts(p.class) {
 			q.put([]*packet{p})
 			continue
 		}
@@ -237,7 +247,7 @@ func (q *Queue) putCut(pl *plan, own []*packet) {
 			q.drops.Add(overlay.DropMalformed, p.count)
 		}
 		for cut.Busy() {
-			q.putPieces(&cut, p, c)
+			q.putPieces(&cut, p)
 		}
 		q.mu.Lock()
 		q.pool.put(p)
@@ -246,7 +256,7 @@ func (q *Queue) putCut(pl *plan, own []*packet) {
 }
 
 // putPieces queues a batch of what whole stands for.
-func (q *Queue) putPieces(cut *segment.Cutter, whole *packet, c *planClass) {
+func (q *Queue) putPieces(cut *segment.Cutter, whole *packet) {
 	var own [overlay.BatchSize]*packet
 	n, size := min(cut.Pieces(), len(own)), cut.PieceSize()
 	q.mu.Lock()
@@ -255,7 +265,7 @@ func (q *Queue) putPieces(cut *segment.Cutter, whole *packet, c *planClass) {
 	}
 	q.mu.Unlock()
 	for _, p := range own[:n] {
-		p.meta, p.came, p.class, p.count, p.hash = overlay.Meta{}, whole.came, c.class, 1, whole.hash
+		p.meta, p.came, p.class, p.count, p.hash = overlay.Meta{}, whole.came, whole.class, 1, whole.hash
 		p.buf = p.mem[:cut.Next(p.mem)]
 		p.cost = len(p.buf) + outerBytes
 	}
@@ -282,7 +292,7 @@ func (q *Queue) put(own []*packet) {
 		}
 		c.put(p, p.hash)
 		c.eager = true
-		for c.mem > c.memMax {
+		if c.mem > c.memMax {
 			c.shed()
 		}
 	}

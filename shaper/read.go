@@ -103,15 +103,56 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 		q.uplink.quiet(now)
 	}
 	t.open(now)
+	if len(t.classes) == 1 && !shared {
+		k = q.takeOnly(t.classes[0], room, now)
+	} else {
+		k, pause = q.takeTurns(room, now, shared)
+	}
+	switch {
+	case k > 0:
+	case pause > 0:
+		everybody = true
+	default:
+		pause, everybody = t.pause()
+	}
+	t.settle(now)
+	return k, pause, everybody
+}
+
+// takeOnly is takeTurns for a slice with one class and its rate to itself: there is
+// nobody to choose.
+func (q *Queue) takeOnly(c *class, room int, now time.Duration) (k int) {
+	t, sent, packets := &q.tree, 0, room
+	for room > 0 && k < len(q.took) && t.ceiling.left > 0 && c.ceiling.left > 0 {
+		p := c.flows.take(now)
+		if p == nil {
+			break
+		}
+		t.ceiling.spend(p.cost)
+		c.ceiling.spend(p.cost)
+		sent += p.cost
+		q.leftLocked(p)
+		q.took[k] = p
+		k++
+		room -= p.count
+	}
+	c.eager = c.flows.packets > 0
+	c.sent += uint64(sent)
+	c.packets += uint64(packets - room)
+	return k
+}
+
+// takeTurns takes packets of the classes whose turn it is. A pause above 0 is the
+// Uplink's.
+func (q *Queue) takeTurns(room int, now time.Duration, shared bool) (k int, pause time.Duration) {
+	t := &q.tree
 	for room > 0 && k < len(q.took) {
 		which, owed := t.pick()
 		if which < 0 {
-			pause, everybody = t.pause()
 			break
 		}
 		if shared && q.uplink.credit <= 0 {
 			if pause = q.uplink.ask(now, t.wants()); pause > 0 {
-				everybody = true
 				break
 			}
 		}
@@ -127,8 +168,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 		k++
 		room -= p.count
 	}
-	t.settle(now)
-	return k, pause, everybody
+	return k, pause
 }
 
 // wants returns the bytes that would go now if nothing but the tree held them.

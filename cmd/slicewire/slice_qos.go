@@ -72,9 +72,9 @@ func planOf(q overlay.QoS) shaper.Plan {
 	return p
 }
 
-// shape has every slice shaped as the manifests say and as nodes come and go: a
-// ceiling is the site's, which its nodes on the slice share. Nobody tells what
-// it uses: the parts are equal.
+// shape has every slice shaped as the manifests say and as gateways come and go: a
+// ceiling is the site's, which its gateways share, by whom all leaves it. Nobody
+// tells what it uses: the parts are equal.
 func (d *daemon) shape(now time.Time) {
 	view := d.view.Load()
 	if view == nil {
@@ -82,32 +82,40 @@ func (d *daemon) shape(now time.Time) {
 	}
 	d.uplink.Set(shaper.Rate(d.want.file.UplinkKbps) * shaper.Kbps)
 	self := d.id.authority().ID
-	var gone map[string]bool
+	gone := goneMembers(d.gossip.Members())
 	for i := range view.slices {
 		v := &view.slices[i]
-		s, known := d.want.mesh.Slice(v.node.name)
-		if !known {
+		if s, known := d.want.mesh.Slice(v.node.name); known {
+			part, from := partOf(self, s, v.view.Nodes, gone)
+			v.node.shape(s.QoS, part, from, now)
+		}
+	}
+}
+
+// partOf returns the part of a slice's ceiling that node self has, and how many
+// others of its site, and other sites, may each send it that ceiling.
+func partOf(self overlay.NodeID, s *overlay.Slice, nodes []overlay.Node, gone map[string]bool) (part float64, from int) {
+	from = len(s.Sites) - 1
+	used, me := []float64{}, -1
+	for _, x := range nodes {
+		if x.ID.Site != self.Site {
 			continue
 		}
-		used, me := []float64{}, 0
-		for _, x := range v.view.Nodes {
-			switch {
-			case x.ID == self:
-				me = len(used)
-			case x.ID.Site != self.Site:
-				continue
-			case gone == nil:
-				gone = goneMembers(d.gossip.Members())
-				fallthrough
-			default:
-				if gone[x.ID.String()] {
-					continue
-				}
-			}
-			used = append(used, -1)
+		if x.ID != self {
+			from++
 		}
-		v.node.shape(s.QoS, overlay.DivideCeiling(1, used)[me], len(s.Sites)-1, now)
+		switch {
+		case !x.Gateway || x.ID != self && gone[x.ID.String()]:
+			continue
+		case x.ID == self:
+			me = len(used)
+		}
+		used = append(used, -1)
 	}
+	if me < 0 {
+		return 1, from // the site's gateways see to the ceiling
+	}
+	return overlay.DivideCeiling(1, used)[me], from
 }
 
 func goneMembers(members []gossip.Member) map[string]bool {

@@ -53,6 +53,7 @@ func TestClassesOfASlice(t *testing.T) {
 		{"leave it to the other alone", []Share{{g60, all, 0}, {g20, all, 0}}, []float64{always, 0}, []float64{100, 0}},
 		{"have their guarantee when others flood", []Share{{g60, 0, 7}, {g20, 0, 0}, {0, 0, 0}}, []float64{60e6, always, always}, []float64{60, 20 + 20*20/20.8, 20 * 0.8 / 20.8}},
 		{"give the excess to the first priority", []Share{{g60, 0, 1}, {g20, 0, 0}}, []float64{always, always}, []float64{60, 40}},
+		{"give the excess to the first priority, wherever it stands", []Share{{g20, 0, 0}, {g60, 0, 1}}, []float64{always, always}, []float64{40, 60}},
 		{"stop at their ceilings", []Share{{g60, 65 * Mbps, 0}, {g20, 30 * Mbps, 0}}, []float64{always, always}, []float64{65, 30}},
 		{"have what another does not want", []Share{{g60, 0, 0}, {g20, 0, 0}}, []float64{10e6, always}, []float64{10, 90}},
 		{"with more guaranteed than there is, share by guarantee", []Share{{90 * Mbps, 0, 0}, {60 * Mbps, 0, 0}}, []float64{always, always}, []float64{60, 40}},

@@ -66,6 +66,24 @@ type tree struct {
 	classes []*class
 }
 
+// mem returns the bytes of the buffers of all packets.
+func (t *tree) mem() (n int) {
+	for _, c := range t.classes {
+		n += c.mem
+	}
+	return n
+}
+
+func (t *tree) largest() *class {
+	most := t.classes[0]
+	for _, c := range t.classes {
+		if c.mem > most.mem {
+			most = c
+		}
+	}
+	return most
+}
+
 func newClass(name string, dropped func(*packet, bool)) *class {
 	c := &class{name: name}
 	c.dropped = dropped

@@ -305,24 +305,6 @@ func (q *Queue) put(own []*packet) {
 	}
 }
 
-// mem returns the bytes of the buffers of all packets.
-func (t *tree) mem() (n int) {
-	for _, c := range t.classes {
-		n += c.mem
-	}
-	return n
-}
-
-func (t *tree) largest() *class {
-	most := t.classes[0]
-	for _, c := range t.classes {
-		if c.mem > most.mem {
-			most = c
-		}
-	}
-	return most
-}
-
 // leftLocked accounts for a packet that is no longer queued.
 func (q *Queue) leftLocked(p *packet) {
 	if q.drained != nil && q.tree.mem() <= drainedTo {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,7 +125,7 @@ func TestQueuesShareAnUplink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := NewUplink(100 * Mbps)
 		var queues []*Queue
-		var got [2]int
+		var got [2]atomic.Int64
 		var all sync.WaitGroup
 		for i, g := range []Rate{60 * Mbps, 20 * Mbps} {
 			q := New(u)
@@ -144,18 +145,18 @@ func TestQueuesShareAnUplink(t *testing.T) {
 						return
 					}
 					for k := range n {
-						got[i] += sizes[k] + outerBytes
+						got[i].Add(int64(sizes[k] + outerBytes))
 					}
 				}
 			})
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		before := got
+		before := []int64{got[0].Load(), got[1].Load()}
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		for i, want := range []float64{75e6, 25e6} {
-			if bits := float64(got[i]-before[i]) * 8 / 4; off(bits, want) > 0.01 || off(bits, want) < -0.01 {
+			if bits := float64(got[i].Load()-before[i]) * 8 / 4; off(bits, want) > 0.01 || off(bits, want) < -0.01 {
 				t.Errorf("queue %d has %.2f Mbit/s, want %.0f", i, bits/1e6, want/1e6)
 			}
 		}

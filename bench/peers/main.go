@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -63,6 +64,8 @@ type options struct {
 	only    []string
 	stress  stressPlan
 	qos     bool
+
+	qosRates []int // Mbit/s
 }
 
 func parseOptions(args []string) (options, error) {
@@ -79,7 +82,8 @@ func parseOptions(args []string) (options, error) {
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
 	f.BoolVar(&o.qos, "qos", false, "instead: how exactly slicewire and the kernel's tbf and htb shape, in five minutes")
-	var scenario, mtus string
+	var scenario, mtus, rates string
+	f.StringVar(&rates, "qos-rates", qosRates, "ceilings of a -qos run, in Mbit/s, separated by commas")
 	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
 	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")
 	f.StringVar(&mtus, "stress-mtus", waysDefault, "MTUs of the way between the sites, separated by commas; MIDDLE/ENDS where the sites' links are narrow too")
@@ -88,6 +92,13 @@ func parseOptions(args []string) (options, error) {
 	}
 	if err := o.stress.set(scenario, mtus); err != nil {
 		return o, err
+	}
+	for text := range strings.SplitSeq(rates, ",") {
+		mbit, err := strconv.Atoi(text)
+		if err != nil || mbit < 1 || mbit > 100_000 {
+			return o, fmt.Errorf("rate %q: not a number of Mbit/s from 1 to 100000", text)
+		}
+		o.qosRates = append(o.qosRates, mbit)
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unknown argument %q", f.Arg(0))

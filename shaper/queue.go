@@ -186,7 +186,13 @@ func (q *Queue) Write(bufs [][]byte) error {
 			if pl.classify != nil {
 				c = pl.of(p.buf)
 			}
-			q.describe(p, c)
+			p.class = c.class
+			p.count = p.meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
+			p.cost = len(p.buf) + p.count*outerBytes
+			p.hash = flowHash(p.buf, q.seed)
+			if c.mark {
+				setDSCP(p.buf, c.dscp)
+			}
 			if c.cut {
 				if p.meta.Piece != 0 {
 					toCut = true
@@ -221,17 +227,6 @@ func (pl *plan) cuts(c *class) bool {
 		}
 	}
 	return false
-}
-
-// describe fills in what depends on the packet's bytes, and marks them.
-func (q *Queue) describe(p *packet, c *planClass) {
-	p.class = c.class
-	p.count = p.meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
-	p.cost = len(p.buf) + p.count*outerBytes
-	p.hash = flowHash(p.buf, q.seed)
-	if c.mark {
-		setDSCP(p.buf, c.dscp)
-	}
 }
 
 // putCut queues packets, those of slow classes that stand for several as what
@@ -291,8 +286,7 @@ func (q *Queue) put(own []*packet) {
 			q.paced += len(p.buf)
 		}
 		c.put(p, p.hash)
-		c.eager = true
-		if c.mem > c.memMax {
+		if c.eager = true; c.mem > c.memMax {
 			c.shed()
 		}
 	}

@@ -36,7 +36,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover bench-dns bench-mesh peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,11 @@ bench-stress: prerequisites build ## slicewire overloaded, and over ways narrowe
 	@mkdir -p $(PEERS)
 	@$(GO) build -o $(PEERS)/peers ./bench/peers
 	@$(PEERS)/peers -stress all -results "$(RESULTS)"
+
+bench-qos: prerequisites build ## shaping beside the kernel's htb and tbf (as root; five minutes)
+	@mkdir -p $(PEERS)
+	@$(GO) build -o $(PEERS)/peers ./bench/peers
+	@$(PEERS)/peers -qos -results "$(RESULTS)"
 
 bench-micro: ## ns, bytes and allocations of each step of a packet's way (a minute; BENCH=regexp, BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) $(MICRO)

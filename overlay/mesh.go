@@ -82,15 +82,6 @@ type NamespaceBinding struct {
 	Sites     []string
 }
 
-// QoS is a slice's share of a site's uplink. Rates are kbit/s of 1000 bits, as
-// KubeSlice and tc write them.
-type QoS struct {
-	CeilingKbps    int
-	GuaranteedKbps int
-	Priority       int
-	DSCP           string // Default, AF11 .. AF43, EF
-}
-
 // Cluster is what a Cluster object says of a site.
 type Cluster struct {
 	Name    string

@@ -21,6 +21,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/manifest"
+	"slicewire/shaper"
 )
 
 func newDaemonCommand(opts *clientOptions) *cobra.Command {
@@ -102,6 +103,7 @@ type daemon struct {
 	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
 	taps    overlay.Taps   // the captures that run
+	uplink  *shaper.Uplink // what the slices share
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
@@ -231,7 +233,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
+		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest), moves: make(chan struct{}, 1),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {

@@ -24,7 +24,7 @@ var layers = map[string][]string{
 	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
 	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
 	"router/capture":      {"slicewire/overlay"},
-	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment"}, // it cuts what stands for several packets
+	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/time"}, // it cuts what stands for several packets, at a rate
 	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
 	"netstack":            {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
 	"netstack/segment":    {"slicewire/overlay"},

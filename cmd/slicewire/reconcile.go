@@ -133,7 +133,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			}
 		case <-names.C:
 			d.lookNames()
-		case <-look.C:
+		case now := <-look.C:
+			d.shape(now)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}
@@ -172,7 +173,8 @@ func (d *daemon) turn() {
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. keys: a change of keys goes one step on, see overlay.Rekeying;
 //  6. tunnels;
-//  7. names, which depend on the state of the tunnels' links.
+//  7. names, which depend on the state of the tunnels' links;
+//  8. rates.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
@@ -238,6 +240,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
+	d.shape(time.Now())
 	return err
 }
 
@@ -250,7 +253,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, &d.taps, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

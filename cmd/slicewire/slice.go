@@ -39,6 +39,8 @@ type sliceNode struct {
 	local    localSlice
 	router   *router.Router
 	shaper   *shaper.Queue
+	outside  *shaper.Policer // the tunnel's side of the router
+	shaping  shaping
 	stack    *netstack.Stack
 	names    *dnsd.Server
 	publish  *publish.Publisher
@@ -91,23 +93,24 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
-	n.shaper = shaper.New()
+	n.shaper = shaper.New(uplink)
 	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.outside = shaper.NewPolicer(n.router.Outside(), n.shaper.Drops())
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, n.shaper.Close())
 	}
 	parts, opened, err := n.attach(a, log)
 	if err != nil {
 		for _, c := range opened {
 			c()
 		}
-		return nil, errors.Join(fmt.Errorf("slice %s: %w", a.Slice, err), n.stack.Close())
+		return nil, errors.Join(fmt.Errorf("slice %s: %w", a.Slice, err), n.stack.Close(), n.shaper.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel

@@ -50,6 +50,7 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 	b.checkRotations()
 	// 3. the slices, then all that refers to them
 	b.buildSlices()
+	b.buildClasses()
 	b.checkWorkerSlices()
 	b.checkIpams()
 	b.buildServices()

@@ -15,6 +15,13 @@ type kindInfo struct {
 	strict     bool // unknown and repeated keys are errors
 }
 
+// ownGroup is the API group of what KubeSlice has no object for. Its objects are
+// read strictly: an unknown field is an error.
+const (
+	ownGroup    = "slicewire.io"
+	ownV1alpha1 = ownGroup + "/v1alpha1"
+)
+
 // kinds lists what KubeSlice has, and what is ours; it is never written to.
 var kinds = map[string]kindInfo{
 	"Project":               {controllerV1alpha1, func() any { return new(Project) }, false},
@@ -33,6 +40,7 @@ var kinds = map[string]kindInfo{
 	"ServiceExport":         {networkingV1beta1, func() any { return new(ServiceExport) }, false},
 	"ServiceImport":         {networkingV1beta1, func() any { return new(ServiceImport) }, false},
 	"SlicePolicy":           {ownV1alpha1, func() any { return new(SlicePolicy) }, true},
+	"SliceClasses":          {ownV1alpha1, func() any { return new(SliceClasses) }, true},
 }
 
 // Metadata is an object's metadata. Fields of type any are known and not used.

@@ -35,6 +35,8 @@ type NodeFile struct {
 	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses
 	OuterTOS  string           `json:"outerTOS" default:"ecn" enum:"off,ecn,all"` // what tunnels show of traffic classes
 
+	UplinkKbps int `json:"uplinkKbps" min:"0"` // that all slices of the node share, on the underlay; 0: not known, each slice has its own ceiling only
+
 	Slices  map[string]NodeSlice `json:"slices"`
 	Forward []Forward            `json:"forward"`
 	Publish []Publish            `json:"publish"`

@@ -9,13 +9,6 @@ import (
 	"slicewire/overlay"
 )
 
-// ownGroup is the API group of what KubeSlice has no object for. Its objects are
-// read strictly: an unknown field is an error.
-const (
-	ownGroup    = "slicewire.io"
-	ownV1alpha1 = ownGroup + "/v1alpha1"
-)
-
 // maxPolicyRules bounds what the policies of one slice come to: what a router
 // takes, less the isolation's.
 const maxPolicyRules = 4000

@@ -120,7 +120,7 @@ func newMatrix(t *testing.T, names ...string) *matrix {
 			}
 		}
 		for i := range matrixNodes {
-			q := shaper.New()
+			q := shaper.New(shaper.NewUplink(0))
 			r, err := router.New(router.Config{Slice: slice, MTU: 1420, Outlet: q})
 			if err != nil {
 				t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 )
 
 // says asks a node for a name over its control socket.
-func (l *pathLab) says(n *labNode, name, qtype string) string {
+func (l *pathLab) looksUp(n *labNode, name, qtype string) string {
 	out, errs, code := program(l.t, "dns", "query", "--socket", n.socket, name, qtype)
 	if code != 0 {
 		l.t.Logf("dns query on %v: exit %d: %s", n.id, code, errs)
@@ -24,7 +24,7 @@ func (l *pathLab) says(n *labNode, name, qtype string) string {
 
 // resolves reports whether a node's answers hold the name's address now.
 func (l *pathLab) resolves(n *labNode, name string) bool {
-	return strings.Contains(l.says(n, name, "A"), "\tIN\tA\t")
+	return strings.Contains(l.looksUp(n, name, "A"), "\tIN\tA\t")
 }
 
 const echoName = "echo.lab.svc.slice.local"
@@ -50,7 +50,7 @@ func TestADeadSiteLeavesTheAnswers(t *testing.T) {
 		"dns-version.clusterset.local TXT":         `"1.0.0"`,
 	} {
 		ask, qtype, _ := strings.Cut(name, " ")
-		if got := l.says(a, ask, qtype); !strings.Contains(got, want) {
+		if got := l.looksUp(a, ask, qtype); !strings.Contains(got, want) {
 			t.Errorf("%s: no %q in\n%s", name, want, got)
 		}
 	}
@@ -76,7 +76,7 @@ func TestADeadSiteLeavesTheAnswers(t *testing.T) {
 		if took > 2*time.Second {
 			t.Errorf("a dead site was in the answers for %v", took)
 		}
-		if got := l.says(a, echoName, "A"); !strings.Contains(got, "EDE: 22") {
+		if got := l.looksUp(a, echoName, "A"); !strings.Contains(got, "EDE: 22") {
 			t.Errorf("nothing says why:\n%s", got)
 		}
 		if err := b.start(); err != nil {

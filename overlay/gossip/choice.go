@@ -109,7 +109,7 @@ func choose(self overlay.NodeID, now time.Time, targets []*target, live []string
 		count(name)
 	}
 	for _, t := range targets {
-		if t.dialing && !(t.name != "" && taken[t.name]) {
+		if t.dialing && (t.name == "" || !taken[t.name]) {
 			count(t.key())
 		}
 	}
@@ -120,7 +120,7 @@ func choose(self overlay.NodeID, now time.Time, targets []*target, live []string
 		if t.dialing || t.name == self.String() || taken[t.key()] {
 			continue
 		}
-		if all >= wantedSessions && !(isNear && nears < wantedSessions) && !(alone && all < maxDials) {
+		if all >= wantedSessions && (!isNear || nears >= wantedSessions) && (!alone || all >= maxDials) {
 			continue
 		}
 		if wait := t.pause(alone, isNear) - now.Sub(t.failed); wait > 0 {

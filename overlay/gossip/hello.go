@@ -128,7 +128,10 @@ func (s *session) hearHello(role int, binding []byte) error {
 		s.g.refused.add(string(overlay.RefusedRevoked), 1)
 	case err != nil || a.Mesh != s.g.cfg.Mesh || a.Issuer != nil || role == roleGateway && !a.Gateway:
 		s.g.refused.add(RefusedSession, 1)
-		err = fmt.Errorf("certificate (%v): %w", err, errSession)
+		if err == nil {
+			err = errors.New("it does not let its holder in here")
+		}
+		err = fmt.Errorf("certificate: %w: %w", err, errSession)
 	case !s.g.cfg.Verifier.Signed(h.chain, signSession, sessionClaim(role, s.g.cfg.Mesh, h.instance, binding), h.sig):
 		s.g.refused.add(RefusedSession, 1)
 		err = fmt.Errorf("hello of %v: not its signature: %w", a.ID, errSession)

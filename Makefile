@@ -52,6 +52,7 @@ demo: build ## three sites on this machine, no root; ONCE=1 checks itself and en
 test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
 	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
+	$(GO) test ./bench/lab # nor does it take meshes of this size
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKGS) # one after another: many start real processes, which have time limits
 
 prerequisites: ## install what the tests use (as root; otherwise only say what is missing)

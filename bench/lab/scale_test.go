@@ -1,3 +1,7 @@
+//go:build !race
+
+// These are too much for the race detector: make test tells them without it.
+
 package lab
 
 import (
@@ -8,6 +12,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,9 +74,6 @@ func (w watcher) Handle(_ context.Context, r slog.Record) error {
 
 // crowd starts so many members, twenty a second, that share a verifier.
 func crowd(w *world, n int) (*deaths, time.Duration) {
-	if raced {
-		w.Skip("too much for the race detector")
-	}
 	if err := w.mesh.Share(); err != nil {
 		w.Fatal(err)
 	}
@@ -246,4 +248,56 @@ func perMember(w *world, before Counts, took time.Duration) (s struct{ PacketByt
 	s.PacketBytes, s.StreamBytes = per(c.PacketBytes, before.PacketBytes), per(c.StreamBytes, before.StreamBytes)
 	s.Packets, s.Streams = per(c.Packets, before.Packets), per(c.Streams, before.Streams)
 	return s
+}
+
+func TestTwoHundredLeavesOnFourGateways(t *testing.T) {
+	story(t, 0, func(w *world) {
+		rng := rand.New(rand.NewPCG(w.net.seed, 3))
+		if err := w.mesh.Share(); err != nil {
+			t.Fatal(err)
+		}
+		w.net.Set(Everywhere(Link{Delay: 30 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.001}))
+		var gateways, leaves []*Node
+		for i := range 2 {
+			gw, lf := w.addSite(i, 2, 100)
+			gateways, leaves = append(gateways, gw...), append(leaves, lf...)
+		}
+		d := &deaths{last: make(map[string]time.Time)}
+		for _, n := range slices.Concat(gateways[:1], gateways[2:], leaves) { // the one that is killed loses all others
+			n.Tune = func(c *gossip.Config) { c.Log = slog.New(watcher{slog.DiscardHandler, d}) }
+		}
+		w.begin(gateways[:2], gateways...)
+		w.begin(gateways, leaves...) // all at once
+		w.within(30*time.Second, "everything is known to all 204", func() bool { return equal(w.nodes, 408) })
+		w.within(20*time.Second, "every leaf has both gateways of its site", func() bool {
+			return !slices.ContainsFunc(leaves, func(n *Node) bool {
+				p := proven(n)
+				return len(p) != 2 || slices.ContainsFunc(p, func(name string) bool { return !strings.HasPrefix(name, n.ID.Site) })
+			})
+		})
+		// One gateway is dead for half of it.
+		before, began := w.net.Counts(), time.Now()
+		var all []time.Duration
+		for i := range 10 {
+			if i == 5 {
+				w.kill(gateways[1])
+			}
+			of := leaves[rng.IntN(len(leaves))]
+			all = append(all, w.spread(of, i+1)...)
+			time.Sleep(3 * time.Second)
+		}
+		slices.Sort(all)
+		p99 := quantile(all, 0.99)
+		t.Logf("10 changes at 204 nodes: p50 %v, p99 %v, last %v", quantile(all, 0.5), p99, all[len(all)-1])
+		t.Logf("traffic with a change every three seconds: %v", perMember(w, before, time.Since(began)))
+		if p99 > 5*time.Second {
+			t.Errorf("p99 %v, want 5s at most", p99)
+		}
+		t.Logf("memory %d MiB", heapMiB())
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.count != 1 {
+			t.Errorf("%d nodes taken for dead, one was killed", d.count)
+		}
+	})
 }

@@ -41,8 +41,7 @@ func (g *Gossip) takeFrom(s *session, m message) error {
 			g.tellSessions(fresh, s)
 			g.tellMembers(own, true)
 			if len(others) <= fewRecords {
-				small, _ := g.broadcast(others, true)
-				g.sendNow(small, relayAtOnce)
+				g.passOn(others, true)
 			}
 		}
 	}

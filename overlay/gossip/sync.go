@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"slices"
 	"time"
 
 	"slicewire/overlay"
@@ -95,11 +96,23 @@ func (g *Gossip) takeRecords(m message) {
 	}
 	g.signal()
 	g.tellSessions(fresh, nil)
-	issued := m.records[0].record.Origin.Site == "" // a revocation waits for nothing
-	if few && (issued || g.mayRelay(len(fresh), time.Now())) {
-		small, _ := g.broadcast(fresh, len(m.chains) > 0) // as it came
-		g.sendNow(small, relayAtOnce)
+	if few {
+		g.passOn(fresh, len(m.chains) > 0) // as it came
 	}
+}
+
+// passOn tells members a few records of others that are new here, as far as its
+// pace allows; a revocation waits for nothing.
+func (g *Gossip) passOn(fresh [][]byte, chained bool) {
+	urgent := slices.ContainsFunc(fresh, func(raw []byte) bool {
+		s, err := unseal(raw)
+		return err == nil && s.record.Origin.Site == ""
+	})
+	if len(fresh) == 0 || !urgent && !g.mayRelay(len(fresh), time.Now()) {
+		return
+	}
+	small, _ := g.broadcast(fresh, chained)
+	g.sendNow(small, relayAtOnce)
 }
 
 // Pace of what this node passes on of what others say. When a whole mesh starts,

@@ -104,10 +104,10 @@ func decapsulate(pkt []byte) bool {
 		return true // nobody's
 	}
 	class := classOf(pkt)
-	switch {
-	case class&3 == 0:
+	switch class & 3 {
+	case 0:
 		return false
-	case class&3 == congested:
+	case congested:
 		return true
 	}
 	if pkt[0]>>4 == 6 {

@@ -221,7 +221,7 @@ func (m *modelPolice) flow(f modelFlow, ends int, asks, closes bool) bool {
 		k, back, e = f.reverse(), true, ends>>1&1|ends&1<<1
 		x = m.flows[k]
 	}
-	if x != nil && !m.over(k, x) && !(back && asks) {
+	if x != nil && !m.over(k, x) && (!back || !asks) {
 		if x.version == m.version && x.ends == e || m.allows(k, e) {
 			x.version, x.ends, x.seen = m.version, e, m.now
 			x.replied = x.replied || back

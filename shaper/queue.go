@@ -122,7 +122,7 @@ func (q *Queue) Set(p Plan) {
 		classes, shares, conf = append(classes, x), append(shares, &x.share), append(conf, c.Share)
 		next.classes = append(next.classes, planClass{x, slow, c.Mark, c.DSCP & 63})
 	}
-	q.tree.level.set(now, p.Ceiling, shares, conf)
+	q.tree.set(now, p.Ceiling, shares, conf)
 	q.tree.classes = classes
 	for _, c := range old {
 		c.gone = true

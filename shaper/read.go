@@ -124,7 +124,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 func (q *Queue) takeOnly(c *class, room int, now time.Duration) (k int) {
 	t, sent, packets := &q.tree, 0, room
 	for room > 0 && k < len(q.took) && t.ceiling.left > 0 && c.ceiling.left > 0 {
-		p := c.flows.take(now)
+		p := c.take(now)
 		if p == nil {
 			break
 		}
@@ -174,7 +174,7 @@ func (q *Queue) takeTurns(room int, now time.Duration, shared bool) (k int, paus
 // wants returns the bytes that would go now if nothing but the tree held them.
 func (t *tree) wants() (n int) {
 	for _, c := range t.classes {
-		n += c.flows.bytes
+		n += c.bytes
 	}
 	return int(max(1, min(float64(n), t.ceiling.left)))
 }
@@ -183,7 +183,7 @@ func (t *tree) wants() (n int) {
 // left it none.
 func (t *tree) take(which int, owed bool, now time.Duration) *packet {
 	c := t.classes[which]
-	p := c.flows.take(now)
+	p := c.take(now)
 	c.eager = c.flows.packets > 0
 	if p == nil {
 		return nil

@@ -77,7 +77,7 @@ func (q *simQueue) put1(f *feed, now time.Duration) {
 func (n *node) feed(q *simQueue, now time.Duration) {
 	for _, f := range q.feeds {
 		if math.IsInf(f.pace, 1) {
-			for f.class.mem < f.class.memMax*3/4 && f.class.flows.bytes < n.backlog { // no flow is without
+			for f.class.mem < f.class.memMax*3/4 && f.class.bytes < n.backlog { // no flow is without
 				q.put1(f, now)
 			}
 			continue

@@ -88,7 +88,7 @@ func (d *daemon) Capture(ctx context.Context, req CaptureRequest, w io.Writer, r
 	}
 	defer d.taps.Remove(s)
 	ready()
-	d.log.Info("capture begins", "slice", req.Slice, "points", fmt.Sprint(s.Points()), "filter", req.Filter)
+	d.log.Info("capture begins", "slice", req.Slice, "points", s.Points(), "filter", req.Filter)
 	err = s.Run(ctx, w, flush)
 	matched, lost = s.Captured()
 	d.log.Info("capture ends", "slice", req.Slice, "matched", matched, "lost", lost)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -133,7 +134,11 @@ func TestPolicyDiff(t *testing.T) {
 		err := diffPolicies(&out, &out, facts, []string{filepath.Join(dir, tt.file)})
 		code := exitOK
 		if err != nil {
-			code = err.(*exitError).code
+			var exit *exitError
+			if !errors.As(err, &exit) {
+				t.Fatalf("%s: %v has no exit code", tt.file, err)
+			}
+			code = exit.code
 		}
 		if code != tt.code || !strings.Contains(out.String(), tt.want) {
 			t.Errorf("%s: exit %d, no %q in\n%s", tt.file, code, tt.want, out.String())

@@ -273,7 +273,7 @@ func (b *builder) ipBlock(o *Object, at string, x *PolicyBlock) *overlay.Block {
 	for i, text := range x.Except {
 		field := fmt.Sprintf("%s.except[%d]", at, i)
 		p := cidr(field, text)
-		if p.IsValid() && out.Prefix.IsValid() && !(out.Prefix.Bits() <= p.Bits() && out.Prefix.Contains(p.Addr())) {
+		if p.IsValid() && out.Prefix.IsValid() && (p.Bits() < out.Prefix.Bits() || !out.Prefix.Contains(p.Addr())) {
 			b.fail(o, field, "%s is not inside %s", text, x.CIDR)
 		}
 		out.Except = append(out.Except, p)

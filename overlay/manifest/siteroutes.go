@@ -67,5 +67,5 @@ func (b *builder) siteRoutes(o *Object, s *overlay.Slice) {
 
 // routable reports whether addresses of this kind may be behind a router.
 func routable(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !(a.Is4() && (a.As4()[0] == 0 || a.As4()[0] >= 240))
+	return a.IsGlobalUnicast() && (!a.Is4() || (a.As4()[0] != 0 && a.As4()[0] < 240))
 }

@@ -10,6 +10,7 @@ const (
 	ipv6Header = 40
 	protoTCP   = 6
 	protoUDP   = 17
+	udpHeader  = 8
 )
 
 // flowHash returns the hash of a packet's addresses, protocol and, where they
@@ -42,6 +43,52 @@ func flowHash(pkt []byte, seed uint64) uint32 {
 	}
 	mix(ports<<8 | uint64(proto))
 	return uint32(h ^ h>>32)
+}
+
+// headersOf returns how many bytes of a packet that stands for several each of
+// those has, too. What it says of a packet that nobody can cut does not matter.
+func headersOf(pkt []byte) int {
+	head, proto := ipv4Header, byte(0)
+	switch {
+	case len(pkt) >= ipv4Header && pkt[0]>>4 == 4:
+		head, proto = int(pkt[0]&15)*4, pkt[9]
+	case len(pkt) >= ipv6Header && pkt[0]>>4 == 6:
+		head, proto = ipv6Header, pkt[6]
+	}
+	switch {
+	case proto == protoUDP:
+		return head + udpHeader
+	case proto == protoTCP && len(pkt) > head+12:
+		return head + int(pkt[head+12]>>4)*4
+	}
+	return head
+}
+
+const (
+	// outerBytes is what a packet costs on the underlay beside its own bytes: 32
+	// of WireGuard, 8 of UDP, 20 of IPv4. Without them small packets would be
+	// cheaper than they are.
+	outerBytes = 60
+	// WireGuard fills short packets up to a multiple of 16. Full ones it fills up to
+	// the MTU, which nobody tells the shaper: those from filledBelow on are charged
+	// as they are. It is the least MTU of IPv6.
+	filled      = 16
+	filledBelow = 1280
+)
+
+// charge returns what the underlay carries for a packet of n bytes.
+func charge(n int) int {
+	if n < filledBelow {
+		n = (n + filled - 1) &^ (filled - 1)
+	}
+	return n + outerBytes
+}
+
+// chargeJoined returns it for one of n bytes that stands for count, of which each
+// but the last has head bytes of headers and piece of data.
+func chargeJoined(n, count, head, piece int) int {
+	before := count - 1
+	return before*charge(head+piece) + charge(n-before*piece)
 }
 
 const ecnMask, ecnCE = 3, 3

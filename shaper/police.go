@@ -64,7 +64,7 @@ func (p *Policer) Write(bufs [][]byte) error {
 	}
 	left, n := int(l.TokensAt(now)), 0
 	for _, b := range bufs {
-		if left -= len(b) - overlay.Headroom + outerBytes; left < 0 {
+		if left -= charge(len(b) - overlay.Headroom); left < 0 {
 			break
 		}
 		n++
@@ -82,7 +82,7 @@ func (p *Policer) Write(bufs [][]byte) error {
 // size is what the underlay carried for bufs.
 func size(bufs [][]byte) (n int) {
 	for _, b := range bufs {
-		n += len(b) - overlay.Headroom + outerBytes
+		n += charge(len(b) - overlay.Headroom)
 	}
 	return n
 }

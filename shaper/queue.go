@@ -22,10 +22,6 @@ const (
 	// that cannot be held back: what they send beyond that is lost where it costs
 	// least, in their own kernel.
 	drainedTo = memoryMax / 4 * 3
-	// outerBytes is what a packet costs on the underlay beside its own bytes: 32
-	// of WireGuard, 8 of UDP, 20 of IPv4. Without them small packets would be
-	// cheaper than they are.
-	outerBytes = 60
 )
 
 // A Queue is the way of a slice's packets to its tunnel. Write takes what the
@@ -187,8 +183,12 @@ func (q *Queue) Write(bufs [][]byte) error {
 				c = pl.of(p.buf)
 			}
 			p.class = c.class
-			p.count = p.meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
-			p.cost = len(p.buf) + p.count*outerBytes
+			p.count, p.cost = 1, charge(len(p.buf))
+			if piece := int(p.meta.Piece); piece != 0 {
+				head := headersOf(p.buf)
+				p.count = p.meta.Packets(len(p.buf), head)
+				p.cost = chargeJoined(len(p.buf), p.count, head, piece)
+			}
 			p.hash = flowHash(p.buf, q.seed)
 			if c.mark {
 				setDSCP(p.buf, c.dscp)
@@ -262,7 +262,7 @@ func (q *Queue) putPieces(cut *segment.Cutter, whole *packet) {
 	for _, p := range own[:n] {
 		p.meta, p.came, p.class, p.count, p.hash = overlay.Meta{}, whole.came, whole.class, 1, whole.hash
 		p.buf = p.mem[:cut.Next(p.mem)]
-		p.cost = len(p.buf) + outerBytes
+		p.cost = charge(len(p.buf))
 	}
 	q.put(own[:n])
 }

@@ -65,7 +65,10 @@ type options struct {
 	stress  stressPlan
 	qos     bool
 
-	qosRates []int // Mbit/s
+	qosRates   []int // Mbit/s
+	qosSharing bool
+	qosControl string // of TCP
+	qosNice    int
 }
 
 func parseOptions(args []string) (options, error) {
@@ -84,6 +87,9 @@ func parseOptions(args []string) (options, error) {
 	f.BoolVar(&o.qos, "qos", false, "instead: how exactly slicewire and the kernel's tbf and htb shape, in five minutes")
 	var scenario, mtus, rates string
 	f.StringVar(&rates, "qos-rates", qosRates, "ceilings of a -qos run, in Mbit/s, separated by commas")
+	f.BoolVar(&o.qosSharing, "qos-sharing", true, "in a -qos run, also measure what classes, flows and a ping get")
+	f.StringVar(&o.qosControl, "qos-control", "cubic", "TCP's congestion control in a -qos run")
+	f.IntVar(&o.qosNice, "qos-nice", 0, "priority for the CPU that slicewire has in a -qos run, -20 to 19")
 	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
 	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")
 	f.StringVar(&mtus, "stress-mtus", waysDefault, "MTUs of the way between the sites, separated by commas; MIDDLE/ENDS where the sites' links are narrow too")

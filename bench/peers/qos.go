@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,12 +30,14 @@ const qosRates = "1,10,100,500,2000"
 
 // A qosSystem is a shaper under test: everything leaves site a, which shapes.
 type qosSystem struct {
-	name string
-	lab  *lab
-	addr string // of site a, for b
+	name    string
+	lab     *lab
+	addr    string // of site a, for b
+	control string // TCP's congestion control
 	// overhead is what is charged for a packet beside its IP length, mss the data
 	// in a full TCP segment and mtu the longest packet.
 	overhead, mss, mtu int
+	fills              bool // packets below 1280 bytes are filled up to a multiple of 16, and that is charged
 	ceiling            func(mbit int) error
 	classes            func() error // 60/20 of 100 Mbit/s, by DSCP EF and AF11; nil: it has none
 }
@@ -53,11 +56,18 @@ func qosBench(ctx context.Context, o options) error {
 			_ = s.lab.close() // what is left is the sandbox's, which ends
 		}
 	}()
-	for _, open := range []func(context.Context, toolbox) (*qosSystem, error){openTBF, openHTB, openShaper} {
-		s, err := open(ctx, tools)
+	for _, x := range []struct {
+		name string
+		open func(context.Context, toolbox, int) (*qosSystem, error)
+	}{{"tbf", openTBF}, {"htb", openHTB}, {"slicewire", openShaper}} {
+		if len(o.only) > 0 && !slices.Contains(o.only, x.name) {
+			continue
+		}
+		s, err := x.open(ctx, tools, o.qosNice)
 		if err != nil {
 			return err
 		}
+		s.control = o.qosControl
 		systems = append(systems, s)
 		for _, port := range []string{qosPort, qosSecond} {
 			// Bound to an IPv4 address: else its socket is IPv6's, and sets no DSCP on IPv4.
@@ -68,7 +78,7 @@ func qosBench(ctx context.Context, o options) error {
 	}
 	m := describeMachine()
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s, %d CPUs, load %.1f at the start, %s\n\n| shaper | case | goodput Mbit/s | expected | error, mean | worst second |\n|---|---|---|---|---|---|\n",
+	fmt.Fprintf(&out, "%s, %d CPUs, load %.1f at the start, %s\n\n| shaper | case | goodput Mbit/s | expected | error, mean | worst second | resent | timers late: p99, max | CPUs busy, others' |\n|---|---|---|---|---|---|---|---|---|\n",
 		m.Kernel, m.CPUs, m.Load1, time.Now().UTC().Format("2006-01-02"))
 	var errs []error
 	for _, mbit := range o.qosRates {
@@ -90,6 +100,9 @@ func qosBench(ctx context.Context, o options) error {
 	}
 	out.WriteString("\n| shaper | case | figures |\n|---|---|---|\n")
 	for _, s := range systems {
+		if !o.qosSharing {
+			break
+		}
 		rows, err := s.sharing(ctx)
 		errs = append(errs, err)
 		for _, row := range rows {
@@ -120,7 +133,7 @@ func (l *lab) tc(args string) error {
 	return run("tc", append([]string{"-n", l.tag + "a"}, strings.Fields(args)...)...)
 }
 
-func openTBF(context.Context, toolbox) (*qosSystem, error) {
+func openTBF(context.Context, toolbox, int) (*qosSystem, error) {
 	l, err := openPlain()
 	if err != nil {
 		return nil, err
@@ -130,7 +143,7 @@ func openTBF(context.Context, toolbox) (*qosSystem, error) {
 	}}, nil
 }
 
-func openHTB(context.Context, toolbox) (*qosSystem, error) {
+func openHTB(context.Context, toolbox, int) (*qosSystem, error) {
 	l, err := openPlain()
 	if err != nil {
 		return nil, err
@@ -156,14 +169,22 @@ func openHTB(context.Context, toolbox) (*qosSystem, error) {
 		}}, nil
 }
 
-func openShaper(ctx context.Context, tools toolbox) (*qosSystem, error) {
+func openShaper(ctx context.Context, tools toolbox, nice int) (*qosSystem, error) {
 	l, err := newLab(fmt.Sprintf("q%d-", time.Now().UnixNano()%1e6))
 	if err != nil {
 		return nil, err
 	}
 	program := tools.find("slicewire")
-	if _, err := startSlicewire(ctx, l, program, 1); err != nil {
+	daemons, err := startSlicewire(ctx, l, program, 1)
+	if err != nil {
 		return nil, err
+	}
+	if nice != 0 {
+		for _, d := range daemons {
+			if err := d.renice(nice); err != nil {
+				return nil, err
+			}
+		}
 	}
 	for _, site := range []string{"a", "b"} {
 		if _, err := slicewireAttach(ctx, l, program, site, 1, site); err != nil {
@@ -188,7 +209,7 @@ func openShaper(ctx context.Context, tools toolbox) (*qosSystem, error) {
 		}
 		return errors.Join(run(program, "reload", "--socket", l.path("a.sock")), run(program, "reload", "--socket", l.path("b.sock")))
 	}
-	return &qosSystem{name: "slicewire", lab: l, addr: addr, overhead: 60, mss: 1368, mtu: 1420,
+	return &qosSystem{name: "slicewire", lab: l, addr: addr, overhead: 60, mss: 1368, mtu: 1420, fills: true,
 		ceiling: func(mbit int) error { return set(mbit*1000, mbit*500, "") },
 		classes: func() error {
 			return set(100000, 80000, `---
@@ -204,22 +225,41 @@ spec:
 		}}, nil
 }
 
-// pull has site b fetch from a by iperf3 and returns the bits a second of each
-// second that counts, and of each stream over all of them.
-func (s *qosSystem) pull(ctx context.Context, port string, args ...string) (seconds, streams []float64, err error) {
+// A qosRun is what one run of iperf3 said.
+type qosRun struct {
+	seconds []float64 // bits a second of each second that counts
+	streams []float64 // the same of each stream over all of them
+	resent  int       // TCP segments that were sent again in all of it
+}
+
+// renice gives a daemon, all its threads, another priority for the CPU.
+func (d *daemon) renice(nice int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", d.pid()))
+	for _, t := range threads {
+		tid, e := strconv.Atoi(filepath.Base(t))
+		err = errors.Join(err, e, syscall.Setpriority(syscall.PRIO_PROCESS, tid, nice))
+	}
+	return err
+}
+
+// pull has site b fetch from a by iperf3.
+func (s *qosSystem) pull(ctx context.Context, port string, args ...string) (qosRun, error) {
 	ctx, cancel := context.WithTimeout(ctx, (qosWarm+qosCounts+20)*time.Second)
 	defer cancel()
 	args = append([]string{"-c", s.addr, "-p", port, "-R", "-J", "-i", "1", "-t", fmt.Sprint(qosWarm + qosCounts)}, args...)
+	if !slices.Contains(args, "-u") {
+		args = append(args, "-C", s.control)
+	}
 	text, err := output(inside(ctx, s.lab.tag+"b", "iperf3", args...))
 	if err != nil {
-		return nil, nil, err
+		return qosRun{}, err
 	}
 	return parseQoS(text)
 }
 
 // parseQoS reads the intervals of iperf3's JSON after qosWarm. A last one that is
 // no second is not counted.
-func parseQoS(text []byte) (seconds, streams []float64, err error) {
+func parseQoS(text []byte) (out qosRun, err error) {
 	type part struct {
 		Start, Seconds float64
 		Bytes          float64
@@ -229,33 +269,37 @@ func parseQoS(text []byte) (seconds, streams []float64, err error) {
 			Streams []part
 			Sum     part
 		}
+		End struct {
+			Sent struct{ Retransmits int } `json:"sum_sent"`
+		}
 		Error string
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
-		return nil, nil, fmt.Errorf("iperf3: %w", err)
+		return out, fmt.Errorf("iperf3: %w", err)
 	}
 	if r.Error != "" {
-		return nil, nil, fmt.Errorf("iperf3: %s", r.Error)
+		return out, fmt.Errorf("iperf3: %s", r.Error)
 	}
 	for _, i := range r.Intervals {
 		if i.Sum.Start < qosWarm-0.1 || i.Sum.Seconds < 0.9 {
 			continue
 		}
-		seconds = append(seconds, i.Sum.Bytes*8/i.Sum.Seconds)
+		out.seconds = append(out.seconds, i.Sum.Bytes*8/i.Sum.Seconds)
 		for j, x := range i.Streams {
-			if len(streams) <= j {
-				streams = append(streams, 0)
+			if len(out.streams) <= j {
+				out.streams = append(out.streams, 0)
 			}
-			streams[j] += x.Bytes * 8
+			out.streams[j] += x.Bytes * 8
 		}
 	}
-	if len(seconds) == 0 {
-		return nil, nil, errors.New("iperf3: no second was measured")
+	if len(out.seconds) == 0 {
+		return out, errors.New("iperf3: no second was measured")
 	}
-	for j := range streams {
-		streams[j] /= float64(len(seconds))
+	for j := range out.streams {
+		out.streams[j] /= float64(len(out.seconds))
 	}
-	return seconds, streams, nil
+	out.resent = r.End.Sent.Retransmits
+	return out, nil
 }
 
 // accuracy compares the goodput at a ceiling with what the ceiling leaves to data.
@@ -270,21 +314,33 @@ func (s *qosSystem) accuracy(ctx context.Context, mbit int, udp bool) (string, e
 		if mbit == 1 {
 			size = 400 // else a packet is more than 1 % of a second's
 		}
-		part, protocol = float64(size)/float64(size+28+s.overhead), "UDP"
+		packet := size + 28
+		if s.fills && packet < 1280 {
+			packet = (packet + 15) &^ 15
+		}
+		part, protocol = float64(size)/float64(packet+s.overhead), "UDP"
 		args = []string{"-u", "-l", strconv.Itoa(size), "-b", fmt.Sprintf("%.0f", float64(mbit)*1e6*qosFlood)}
 	}
-	seconds, _, err := s.pull(ctx, qosPort, args...)
+	before, err := measureUsage(nil)
 	if err != nil {
 		return "", err
 	}
+	late := watchLateness()
+	run, err := s.pull(ctx, qosPort, args...)
+	p99, longest := late.end()
+	after, err2 := measureUsage(nil)
+	if err := errors.Join(err, err2); err != nil {
+		return "", err
+	}
 	want := float64(mbit) * 1e6 * part
-	got, worst := mean(seconds), 0.0
-	for _, x := range seconds {
+	got, worst := mean(run.seconds), 0.0
+	for _, x := range run.seconds {
 		if e := x/want - 1; math.Abs(e) > math.Abs(worst) {
 			worst = e
 		}
 	}
-	return fmt.Sprintf("| %s | %d Mbit/s %s | %.3f | %.3f | %+.2f %% | %+.2f %% |", s.name, mbit, protocol, got/1e6, want/1e6, 100*(got/want-1), 100*worst), nil
+	return fmt.Sprintf("| %s | %d Mbit/s %s | %.3f | %.3f | %+.2f %% | %+.2f %% | %d | %.1f, %.1f ms | %s |",
+		s.name, mbit, protocol, got/1e6, want/1e6, 100*(got/want-1), 100*worst, run.resent, ms(p99), ms(longest), describeSpent(after.since(before))), nil
 }
 
 func mean(x []float64) (sum float64) {
@@ -292,84 +348,4 @@ func mean(x []float64) (sum float64) {
 		sum += v
 	}
 	return sum / float64(max(1, len(x)))
-}
-
-// sharing measures what shapers do between classes, flows and packets at 100 Mbit/s.
-func (s *qosSystem) sharing(ctx context.Context) ([]string, error) {
-	var rows []string
-	row := func(format string, args ...any) {
-		rows = append(rows, fmt.Sprintf("| %s | "+format+" |", append([]any{s.name}, args...)...))
-	}
-	if err := s.ceiling(100); err != nil {
-		return rows, err
-	}
-	_, streams, err := s.pull(ctx, qosPort, "-P", "16")
-	if err != nil {
-		return rows, err
-	}
-	var sum, squares float64
-	for _, x := range streams {
-		sum, squares = sum+x, squares+x*x
-	}
-	row("16 TCP flows | Jain's index %.4f, all %.2f Mbit/s", sum*sum/(float64(len(streams))*squares), sum/1e6)
-	delays, err := s.sparse(ctx)
-	if err != nil {
-		return rows, err
-	}
-	row("ping beside 4 TCP flows at the ceiling | p50 %.2f ms, p95 %.2f ms, max %.2f ms of %d", delays[len(delays)/2], delays[len(delays)*95/100], delays[len(delays)-1], len(delays))
-	if s.classes == nil {
-		return rows, nil
-	}
-	if err := s.classes(); err != nil {
-		return rows, err
-	}
-	type result struct {
-		rate float64
-		err  error
-	}
-	gold := make(chan result, 1)
-	go func() {
-		seconds, _, err := s.pull(ctx, qosSecond, "--dscp", "46")
-		gold <- result{mean(seconds), err}
-	}()
-	seconds, _, err := s.pull(ctx, qosPort)
-	g := <-gold
-	if err := errors.Join(err, g.err); err != nil {
-		return rows, err
-	}
-	row("60/20 of 100 Mbit/s, one TCP flow each | %.2f and %.2f Mbit/s, %.2f in all", g.rate/1e6, mean(seconds)/1e6, (g.rate+mean(seconds))/1e6)
-	if seconds, _, err = s.pull(ctx, qosPort); err != nil {
-		return rows, err
-	}
-	row("the class of 20 alone | %.2f Mbit/s of %.2f", mean(seconds)/1e6, 100*float64(s.mss)/float64(s.mtu+s.overhead))
-	return rows, nil
-}
-
-// sparse returns the round trips of pings, sorted, in ms, while bulk fills the
-// ceiling.
-func (s *qosSystem) sparse(ctx context.Context) ([]float64, error) {
-	done := make(chan error, 1)
-	go func() {
-		_, _, err := s.pull(ctx, qosPort, "-P", "4")
-		done <- err
-	}()
-	// Its exit code says only that some were lost.
-	text, _ := output(inside(ctx, s.lab.tag+"b", "ping", "-n", "-i", "0.02", "-c", "250", "-w", "6", s.addr))
-	if err := <-done; err != nil {
-		return nil, err
-	}
-	var out []float64
-	for line := range strings.Lines(string(text)) {
-		if _, after, ok := strings.Cut(line, "time="); ok {
-			if ms, err := strconv.ParseFloat(strings.Fields(after)[0], 64); err == nil {
-				out = append(out, ms)
-			}
-		}
-	}
-	if len(out) < 50 {
-		return nil, fmt.Errorf("%d pings were answered", len(out))
-	}
-	out = out[len(out)/5:] // the bulk's start
-	slices.Sort(out)
-	return out, nil
 }

@@ -160,6 +160,7 @@ type sliceView struct {
 // runDaemon runs a node until ctx or a signal ends it. Errors before it runs
 // carry exitConfig: starting again would not help.
 func runDaemon(ctx context.Context, path, socket string, log *slog.Logger) error {
+	askForShortTurns()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 4)

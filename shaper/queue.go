@@ -40,8 +40,12 @@ type Queue struct {
 	paced   int           // bytes of paced packets
 	room    chan struct{} // nil unless somebody waits for paced to fall; closed when it has
 	drained chan struct{} // nil unless somebody waits for memory; closed when there is
-	waiting bool          // Read waits for a packet
-	woken   bool          // Wake was called and Read has not returned since
+	sent    uint64        // bytes charged for what left
+	held    time.Duration // how long the ceiling alone held packets back
+	holding bool          // it does since heldAt
+	heldAt  time.Duration
+	waiting bool // Read waits for a packet
+	woken   bool // Wake was called and Read has not returned since
 	closed  bool
 
 	// The reader's own.

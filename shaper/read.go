@@ -102,6 +102,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 	if shared {
 		q.uplink.quiet(now)
 	}
+	q.release(now)
 	t.open(now)
 	if len(t.classes) == 1 && !shared {
 		k = q.takeOnly(t.classes[0], room, now)
@@ -115,6 +116,7 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 	default:
 		pause, everybody = t.pause()
 	}
+	q.hold(now)
 	t.settle(now)
 	return k, pause, everybody
 }
@@ -138,6 +140,7 @@ func (q *Queue) takeOnly(c *class, room int, now time.Duration) (k int) {
 	}
 	c.eager = c.flows.packets > 0
 	c.sent += uint64(sent)
+	q.sent += uint64(sent)
 	c.packets += uint64(packets - room)
 	return k
 }
@@ -163,6 +166,7 @@ func (q *Queue) takeTurns(room int, now time.Duration, shared bool) (k int, paus
 		if shared {
 			q.uplink.credit -= p.cost
 		}
+		q.sent += uint64(p.cost)
 		q.leftLocked(p)
 		q.took[k] = p
 		k++

@@ -69,6 +69,26 @@ type SliceStatus struct {
 	Workloads  []WorkloadStatus  `json:"workloads"`
 	Counters   CounterStatus     `json:"counters"`
 	Drops      map[string]uint64 `json:"drops"`
+	Shaping    ShapingStatus     `json:"shaping"`
+}
+
+// ShapingStatus is how a slice is shaped on its way outside. Bytes are those that
+// the underlay carries.
+type ShapingStatus struct {
+	CeilingKbps    int           `json:"ceilingKbps"`    // this node's part of the slice's; 0: none
+	GuaranteedKbps int           `json:"guaranteedKbps"` // the same
+	Classes        []ClassStatus `json:"classes"`
+}
+
+// ClassStatus is what has become of a class's packets.
+type ClassStatus struct {
+	Name         string `json:"name"`
+	SentPackets  uint64 `json:"sentPackets"`
+	SentBytes    uint64 `json:"sentBytes"`
+	Drops        uint64 `json:"drops"` // packets
+	Marks        uint64 `json:"marks"` // packets marked as having met congestion
+	Waiting      int    `json:"waitingPackets"`
+	WaitingBytes int    `json:"waitingBytes"`
 }
 
 // KeyStatus says how old a node's WireGuard key on a slice is.

@@ -41,6 +41,7 @@ type sliceNode struct {
 	shaper   *shaper.Queue
 	outside  *shaper.Policer // the tunnel's side of the router
 	shaping  shaping
+	rates    atomic.Pointer[overlay.QoS] // what shaping has set, for the status
 	stack    *netstack.Stack
 	names    *dnsd.Server
 	publish  *publish.Publisher

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"time"
@@ -28,9 +29,25 @@ func (n *sliceNode) shape(qos overlay.QoS, part float64, from int, now time.Time
 	own := qos.Scaled(int(part*partsWhole), partsWhole)
 	if s := &n.shaping; !s.set || s.from != from || !reflect.DeepEqual(s.qos, own) {
 		s.qos, s.from, s.set = own, from, true
+		n.rates.Store(&own)
 		n.shaper.Set(planOf(own))
 		n.outside.Set(policeRate(qos, from))
 	}
+}
+
+// shapingStatus is for the status; the rates are those last set, by the reconcile loop.
+func (n *sliceNode) shapingStatus() ShapingStatus {
+	s := ShapingStatus{Classes: []ClassStatus{}}
+	if rates := n.rates.Load(); rates != nil {
+		s.CeilingKbps, s.GuaranteedKbps = rates.CeilingKbps, rates.GuaranteedKbps
+	}
+	for _, c := range n.shaper.Stats() {
+		s.Classes = append(s.Classes, ClassStatus{
+			Name: cmp.Or(c.Name, overlay.RestClass), SentPackets: c.Packets, SentBytes: c.Bytes, Drops: c.Drops, Marks: c.Marks,
+			Waiting: c.Waiting, WaitingBytes: c.WaitingBytes,
+		})
+	}
+	return s
 }
 
 // policeMargin is how much more than its site's ceiling a node may be sent: what

@@ -90,6 +90,13 @@ func printStatus(w io.Writer, output string, s Status) error {
 			size(x.Counters.OutsideRxBytes), size(x.Counters.OutsideTxBytes), drops(x.Drops), dash(x.Proxy), dash(x.DNS))
 	}
 	t.flush()
+	t.row("CLASS", "SLICE", "CEILING", "SENT", "PACKETS", "DROPS", "MARKS", "WAITING")
+	for _, x := range s.Slices {
+		for _, c := range x.Shaping.Classes {
+			t.row(clean(c.Name), clean(x.Name), kbit(x.Shaping.CeilingKbps), size(c.SentBytes), c.SentPackets, c.Drops, c.Marks, size(uint64(c.WaitingBytes)))
+		}
+	}
+	t.flush()
 	t.row("PEER", "SLICE", "ENDPOINT", "HANDSHAKE", "LINK", "RX", "TX", "PREFIXES")
 	for _, x := range s.Slices {
 		for _, p := range x.Peers {
@@ -253,6 +260,14 @@ func endpoints(es []EndpointStatus) string {
 		out[i] = fmt.Sprintf("%s@%s=%s", e.Name, e.Site, e.Address)
 	}
 	return dash(strings.Join(out, " "))
+}
+
+// kbit is a rate in kbit/s as one is given in a profile; 0 is none.
+func kbit(r int) string {
+	if r == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d kbit/s", r)
 }
 
 func drops(m map[string]uint64) string {

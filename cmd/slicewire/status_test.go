@@ -29,6 +29,7 @@ func sampleStatus() Status {
 				Endpoints: []EndpointStatus{{Name: "w0", Site: "oslo", Address: netip.MustParseAddr("10.7.16.9")}}}},
 			Publish: []PublishStatus{{Service: "shop/api", Backend: "a0", Address: "10.7.0.2", Listening: true, Active: 3}},
 			Drops:   map[string]uint64{"source": 14, "malformed": 2},
+			Shaping: ShapingStatus{CeilingKbps: 5120, Classes: []ClassStatus{{Name: "rest"}, {Name: "gold", SentBytes: 3 << 20, SentPackets: 2077, Drops: 17, Marks: 4, WaitingBytes: 7 << 10}}},
 		}},
 	}
 }
@@ -42,6 +43,7 @@ func TestStatusSaysWhatIsAndWhatToDo(t *testing.T) {
 		"site worker-1", "up 1m30s", "certificate ends in 2d23h", "! something to do",
 		"1/2", "41s ago", "up 3.2ms loss 4% leaving", "never", "5.0 MiB", "10.7.16.0/20,fd00::/56", "malformed:2 source:14",
 		"web.shop.svc.slice.local", "80/TCP", "w0@oslo=10.7.16.9", "shop/api a0", "3 active",
+		"gold   blue   5120 kbit/s  3.0 MiB  2077     17     4      7.0 KiB",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())

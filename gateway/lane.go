@@ -81,7 +81,7 @@ func (l *lane) setPeers(t *Tunnel) {
 
 func (l *lane) queue(to [16]byte, kind uint8, seq uint32) {
 	if len(l.pending) < probesPending {
-		l.pending = append(l.pending, probeMessage{from: l.addr, to: to, kind: kind, seq: seq, saying: l.probes.own})
+		l.pending = append(l.pending, probeMessage{from: l.addr, to: to, kind: kind, seq: seq, demand: l.probes.demand, saying: l.probes.own})
 		l.waiting.Store(int32(len(l.pending)))
 	}
 }
@@ -147,6 +147,7 @@ func (l *lane) hear(pkt []byte) {
 	now, node := p.now(), w.node
 	was, then, asleep := node.up(), p.dirty, !w.health.Up()
 	node.hear(&m.saying)
+	node.demand = m.demand
 	if m.kind == probeAnswer {
 		if w.health.Heard(now, m.seq) {
 			if n := w.asked[m.seq%uint32(len(w.asked))]; int32(n-node.knows) > 0 {
@@ -183,4 +184,7 @@ func (l *lane) status(s *PeerStatus) {
 	}
 	s.Watched, s.Up, s.RTT, s.Loss = true, w.health.Up(), w.health.RTT(), w.health.Loss()
 	s.Changes, s.Leaving = w.health.Changes(), w.node.said.leaving
+	if w.node.up() {
+		s.Demand = w.node.demand
+	}
 }

@@ -25,12 +25,13 @@ type prober struct {
 	changed func()        // something was heard that step should look at; it never waits
 	moved   atomic.Uint64 // packets through the tunnels, probes not counted
 
-	mu    sync.Mutex
-	self  overlay.Tag
-	lanes []*lane
-	nodes map[overlay.Tag]*neighbor // all that are watched
-	own   saying                    // what the others are told
-	dirty bool                      // paths may be others now
+	mu     sync.Mutex
+	self   overlay.Tag
+	lanes  []*lane
+	nodes  map[overlay.Tag]*neighbor // all that are watched
+	own    saying                    // what the others are told
+	demand overlay.Demand            // what they are told besides; a probe that is lost is not missed
+	dirty  bool                      // paths may be others now
 
 	movedThen uint64
 	movedAt   time.Duration
@@ -39,11 +40,12 @@ type prober struct {
 // A neighbor is a node that is watched, by whichever lanes. The prober's mutex
 // guards it.
 type neighbor struct {
-	tag   overlay.Tag
-	links []*watched
-	said  saying // by the node; zero if nothing yet
-	fresh bool   // said has changed
-	knows uint32 // number of the newest saying of ours that the node has
+	tag    overlay.Tag
+	links  []*watched
+	said   saying         // by the node; zero if nothing yet
+	fresh  bool           // said has changed
+	demand overlay.Demand // the latest
+	knows  uint32         // number of the newest saying of ours that the node has
 }
 
 func (n *neighbor) up() bool {
@@ -98,10 +100,30 @@ func (p *prober) setLeaving(leaving bool) {
 	p.changed()
 }
 
+// setDemand says what this node would send of the slice's ceiling, and has it told
+// at once when that has changed.
+func (p *prober) setDemand(d overlay.Demand) {
+	p.mu.Lock()
+	changed := p.demand != d
+	if changed {
+		p.demand = d
+		p.hurry()
+	}
+	p.mu.Unlock()
+	if changed {
+		p.changed()
+	}
+}
+
 // news makes what is told next another saying than before, and has it told at
 // once to all who listen.
 func (p *prober) news() {
 	p.own.number++
+	p.hurry()
+}
+
+// hurry has all who listen probed now. mu is held.
+func (p *prober) hurry() {
 	now := p.now()
 	for _, l := range p.lanes {
 		for _, w := range l.peers {

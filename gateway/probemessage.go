@@ -15,7 +15,8 @@ import (
 //	40  version, kind, flags, number of tags of links that the sender finds down
 //	44  number of the question, repeated in the answer
 //	48  random number of the sender's start; number of its state
-//	56  number of tags of links that others told the sender are down; 3 zeros
+//	56  number of tags of links that others told the sender are down
+//	57  what the sender would send of the slice's ceiling (overlay.Demand); 2 zeros
 //	60  tags, 8 bytes each, first the sender's own findings
 //
 // The tunnel has proved who sends it: the source address belongs to one key.
@@ -39,6 +40,7 @@ type probeMessage struct {
 	from, to [16]byte
 	kind     uint8
 	seq      uint32
+	demand   overlay.Demand
 	saying   saying
 }
 
@@ -94,7 +96,7 @@ func (m *probeMessage) put(b []byte) int {
 	binary.BigEndian.PutUint32(b[44:], m.seq)
 	binary.BigEndian.PutUint32(b[48:], m.saying.boot)
 	binary.BigEndian.PutUint32(b[52:], m.saying.number)
-	b[56] = uint8(len(told))
+	b[56], b[57] = uint8(len(told)), uint8(m.demand)
 	at := probeHeader
 	for _, tags := range [][]overlay.Tag{down, told} {
 		for _, t := range tags {
@@ -112,12 +114,12 @@ func parseProbe(b []byte) (m probeMessage, ok bool) {
 		return m, false
 	}
 	down, told := int(b[43]), int(b[56])
-	if b[40] != probeVersion || b[41] != probeAsk && b[41] != probeAnswer || b[42]&^flagLeaving != 0 || b[57]|b[58]|b[59] != 0 ||
+	if b[40] != probeVersion || b[41] != probeAsk && b[41] != probeAnswer || b[42]&^flagLeaving != 0 || b[58]|b[59] != 0 ||
 		down > probeTagsMax || told > probeTagsMax || len(b) != probeHeader+8*(down+told) {
 		return m, false
 	}
 	m.from, m.to, m.kind = [16]byte(b[8:]), [16]byte(b[24:]), b[41]
-	m.seq = binary.BigEndian.Uint32(b[44:])
+	m.seq, m.demand = binary.BigEndian.Uint32(b[44:]), overlay.Demand(b[57])
 	m.saying = saying{
 		boot: binary.BigEndian.Uint32(b[48:]), number: binary.BigEndian.Uint32(b[52:]), leaving: b[42]&flagLeaving != 0,
 		down: tags(b[probeHeader:], down), told: tags(b[probeHeader+8*down:], told),

@@ -37,9 +37,10 @@ type PeerStatus struct {
 	Watched bool
 	Up      bool
 	RTT     time.Duration
-	Loss    float64 // of probes, while the link is up
-	Changes int     // how often it went up or down
-	Leaving bool    // it asks others to carry its load
+	Loss    float64        // of probes, while the link is up
+	Changes int            // how often it went up or down
+	Leaving bool           // it asks others to carry its load
+	Demand  overlay.Demand // what it would send of the slice's ceiling, while it is up
 }
 
 // Status returns all tunnels in the order of Set; before and after Run they

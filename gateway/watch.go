@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"time"
+
+	"slicewire/overlay"
 )
 
 // watchPause is the least time between two looks at all links that timers ask
@@ -49,6 +51,19 @@ func (g *Gateway) reroute(k *trunk) {
 	for _, t := range k.tunnels { // none if the slice has ended meanwhile
 		if err := t.reroute(); err != nil {
 			g.cfg.Log.Error("paths are not as they should be", "slice", k.slice, "err", err)
+		}
+	}
+}
+
+// SetDemand says what this node would send of a slice's ceiling. The peers on the
+// slice are told at once, and with each probe.
+func (g *Gateway) SetDemand(slice string, d overlay.Demand) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, t := range g.running {
+		if id.slice == slice {
+			t.trunk.probes.setDemand(d)
+			return // both tunnels of a slice have one prober
 		}
 	}
 }

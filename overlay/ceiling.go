@@ -1,6 +1,9 @@
 package overlay
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// ceilingFloor is the part of an equal share that nobody goes below: who has
@@ -65,6 +68,63 @@ func DivideCeiling(ceiling float64, used []float64) []float64 {
 		parts[i] += left / n
 	}
 	return parts
+}
+
+// A Demand is what a node would send of a slice's ceiling: one more than the number of
+// twentieths, rounded up. 0 is one that is not known.
+type Demand uint8
+
+// demandSteps is how many a whole ceiling is. Few: else everybody's part would change
+// all the time, and a part that grows late is one that is not all used.
+const demandSteps = 20
+
+// DemandOf returns the Demand for a part of the ceiling; more than all is all.
+func DemandOf(part float64) Demand {
+	return 1 + Demand(math.Ceil(min(max(part, 0), 1)*demandSteps))
+}
+
+// Part returns the part of the ceiling, or what DivideCeiling takes for unknown.
+func (d Demand) Part() float64 {
+	if d == 0 {
+		return -1
+	}
+	return min(float64(d-1)/demandSteps, 1)
+}
+
+const (
+	// heldMuch is the part of the time from which on a node that the ceiling holds
+	// back is believed to want all that it can have.
+	heldMuch = 0.5
+	// demandFade is how long it takes a demand that has gone to be forgotten: who
+	// pauses for less keeps its part.
+	demandFade = 2 * time.Second
+)
+
+// A CeilingUse finds out what a node would send of a slice's ceiling. The zero value
+// is ready; it is not for concurrent use.
+type CeilingUse struct {
+	at   time.Time
+	sent uint64
+	held time.Duration
+	want float64
+}
+
+// Next returns the demand at now, of a node that has sent so many bytes in all and
+// whose part of the ceiling, which is a number of bytes a second, has held something
+// back for so long in all. It wants to be asked a few times a second.
+func (u *CeilingUse) Next(now time.Time, sent uint64, held time.Duration, ceiling float64) Demand {
+	before := *u
+	u.at, u.sent, u.held = now, sent, held
+	d := now.Sub(before.at)
+	if before.at.IsZero() || d <= 0 || ceiling <= 0 {
+		return 0
+	}
+	part := float64(sent-before.sent) / d.Seconds() / ceiling
+	if held-before.held > time.Duration(heldMuch*float64(d)) {
+		part = 1
+	}
+	u.want = max(part, before.want-d.Seconds()/demandFade.Seconds())
+	return DemandOf(u.want)
 }
 
 // A CeilingPart is the part of a ceiling that one node uses: the least that was

@@ -120,6 +120,7 @@ type daemon struct {
 	retired int // how many authorities were, when records were last judged by it
 	given   given
 	slices  map[string]*sliceNode
+	sharing bool          // some slice's ceiling is shared with other gateways
 	turned  chan struct{} // level-triggered: keys have come one step on
 	faults  chan error
 

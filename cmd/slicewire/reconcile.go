@@ -117,6 +117,8 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer d.stopSlices()
 	look := time.NewTicker(rekeyLook)
 	defer look.Stop()
+	share := time.NewTicker(shareLook)
+	defer share.Stop()
 	names := time.NewTicker(namesLook)
 	defer names.Stop()
 	for {
@@ -133,8 +135,14 @@ func (d *daemon) loop(ctx context.Context) error {
 			}
 		case <-names.C:
 			d.lookNames()
+		case now := <-share.C:
+			if d.sharing {
+				d.shape(now)
+			}
 		case now := <-look.C:
-			d.shape(now)
+			if !d.sharing {
+				d.shape(now)
+			}
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}

@@ -14,6 +14,7 @@ import (
 // shaping is how a slice is shaped on this node. The reconcile loop owns it.
 type shaping struct {
 	part overlay.CeilingPart
+	use  overlay.CeilingUse
 	qos  overlay.QoS // in force; what came in is sites times that
 	from int         // sites whose packets come in
 	set  bool
@@ -89,9 +90,12 @@ func planOf(q overlay.QoS) shaper.Plan {
 	return p
 }
 
+// shareLook is how often gateways that share a ceiling look at who wants how much.
+// With what a probe takes it is what CeilingHold has to be more than twice of.
+const shareLook = 150 * time.Millisecond
+
 // shape has every slice shaped as the manifests say and as gateways come and go: a
-// ceiling is the site's, which its gateways share, by whom all leaves it. Nobody
-// tells what it uses: the parts are equal.
+// ceiling is the site's, which its gateways share by what each would send.
 func (d *daemon) shape(now time.Time) {
 	view := d.view.Load()
 	if view == nil {
@@ -99,19 +103,35 @@ func (d *daemon) shape(now time.Time) {
 	}
 	d.uplink.Set(shaper.Rate(d.want.file.UplinkKbps) * shaper.Kbps)
 	self := d.id.authority().ID
+	d.sharing = false
 	gone := goneMembers(d.gossip.Members())
 	for i := range view.slices {
 		v := &view.slices[i]
 		if s, known := d.want.mesh.Slice(v.node.name); known {
-			part, from := partOf(self, s, v.view.Nodes, gone)
+			own := overlay.Demand(0)
+			if n := v.node; s.QoS.CeilingKbps > 0 {
+				sent, held := n.shaper.Use()
+				own = n.shaping.use.Next(now, sent, held, float64(s.QoS.CeilingKbps)*1000/8)
+			}
+			demands := make(map[string]overlay.Demand)
+			for _, p := range d.gateway.Links(s.Name) {
+				demands[p.Name] = p.Demand
+			}
+			demands[self.String()] = own
+			part, from, several := partOf(self, s, v.view.Nodes, gone, demands)
+			if several && s.QoS.CeilingKbps > 0 {
+				d.sharing = true
+				d.gateway.SetDemand(s.Name, own)
+			}
 			v.node.shape(s.QoS, part, from, now)
 		}
 	}
 }
 
 // partOf returns the part of a slice's ceiling that node self has, and how many
-// others of its site, and other sites, may each send it that ceiling.
-func partOf(self overlay.NodeID, s *overlay.Slice, nodes []overlay.Node, gone map[string]bool) (part float64, from int) {
+// others of its site, and other sites, may each send it that ceiling; several says that
+// it has to share. demands is what each node is known to want, by its name.
+func partOf(self overlay.NodeID, s *overlay.Slice, nodes []overlay.Node, gone map[string]bool, demands map[string]overlay.Demand) (part float64, from int, several bool) {
 	from = len(s.Sites) - 1
 	used, me := []float64{}, -1
 	for _, x := range nodes {
@@ -127,12 +147,12 @@ func partOf(self overlay.NodeID, s *overlay.Slice, nodes []overlay.Node, gone ma
 		case x.ID == self:
 			me = len(used)
 		}
-		used = append(used, -1)
+		used = append(used, demands[x.ID.String()].Part())
 	}
 	if me < 0 {
-		return 1, from // the site's gateways see to the ceiling
+		return 1, from, false // the site's gateways see to the ceiling
 	}
-	return overlay.DivideCeiling(1, used)[me], from
+	return overlay.DivideCeiling(1, used)[me], from, len(used) > 1
 }
 
 func goneMembers(members []gossip.Member) map[string]bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"testing"
 
 	"slicewire/overlay"
@@ -18,18 +19,23 @@ func TestACeilingIsTheSites(t *testing.T) {
 		name string
 		self overlay.NodeID
 		gone map[string]bool
+		want map[string]overlay.Demand
 		part float64
 		from int
+		many bool
 	}{
-		{"two gateways have half each", id("a", "g1"), nil, 0.5, 4},
-		{"one whose fellow is gone has all", id("a", "g1"), map[string]bool{"a/g2": true}, 1, 4},
-		{"one that takes itself for gone still counts", id("a", "g1"), map[string]bool{"a/g1": true}, 0.5, 4},
-		{"who is no gateway has all, up to its gateways", id("a", "w"), nil, 1, 4},
-		{"a lone gateway has all", id("b", "g1"), nil, 1, 2},
+		{"two gateways of which nobody knows have half each", id("a", "g1"), nil, nil, 0.5, 4, true},
+		{"half each, too, while one is not known", id("a", "g1"), nil, map[string]overlay.Demand{"a/g1": overlay.DemandOf(1)}, 0.5, 4, true},
+		{"one beside an idle one has nearly all", id("a", "g1"), nil, map[string]overlay.Demand{"a/g1": overlay.DemandOf(1), "a/g2": overlay.DemandOf(0)}, 0.975, 4, true},
+		{"the idle one has the rest", id("a", "g2"), nil, map[string]overlay.Demand{"a/g1": overlay.DemandOf(1), "a/g2": overlay.DemandOf(0)}, 0.025, 4, true},
+		{"one whose fellow is gone has all", id("a", "g1"), map[string]bool{"a/g2": true}, nil, 1, 4, false},
+		{"one that takes itself for gone still counts", id("a", "g1"), map[string]bool{"a/g1": true}, nil, 0.5, 4, true},
+		{"who is no gateway has all, up to its gateways", id("a", "w"), nil, nil, 1, 4, false},
+		{"a lone gateway has all", id("b", "g1"), nil, nil, 1, 2, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if part, from := partOf(tt.self, s, nodes, tt.gone); part != tt.part || from != tt.from {
-				t.Errorf("%v of the ceiling, %d may send; want %v and %d", part, from, tt.part, tt.from)
+			if part, from, many := partOf(tt.self, s, nodes, tt.gone, tt.want); math.Abs(part-tt.part) > 1e-9 || from != tt.from || many != tt.many {
+				t.Errorf("%v of the ceiling, %d may send, %v; want %v, %d and %v", part, from, many, tt.part, tt.from, tt.many)
 			}
 		})
 	}

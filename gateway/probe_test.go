@@ -187,7 +187,7 @@ func TestProbesNeedALinkThatWakes(t *testing.T) {
 
 func testMessage() probeMessage {
 	return probeMessage{
-		from: probeAddr([32]byte{1}), to: probeAddr([32]byte{2}), kind: probeAsk, seq: 1<<32 - 2,
+		from: probeAddr([32]byte{1}), to: probeAddr([32]byte{2}), kind: probeAsk, seq: 1<<32 - 2, demand: 101,
 		saying: saying{boot: 3, number: 4, leaving: true, down: []overlay.Tag{5, 1 << 63}, told: []overlay.Tag{6}},
 	}
 }
@@ -196,7 +196,7 @@ func TestAProbeIsReadAsItWasWritten(t *testing.T) {
 	want := testMessage()
 	b := make([]byte, probeBytesMax)
 	got, ok := parseProbe(b[:want.put(b)])
-	if !ok || got.from != want.from || got.to != want.to || got.kind != want.kind || got.seq != want.seq || got.saying.boot != 3 ||
+	if !ok || got.from != want.from || got.to != want.to || got.kind != want.kind || got.seq != want.seq || got.demand != 101 || got.saying.boot != 3 ||
 		got.saying.number != 4 || !got.saying.leaving || !slices.Equal(got.saying.down, want.saying.down) || !slices.Equal(got.saying.told, want.saying.told) {
 		t.Errorf("%+v, %v", got, ok)
 	}

@@ -9,9 +9,9 @@ const (
 	// ceilingFloor is the part of an equal share that nobody goes below: who has
 	// sent nothing can begin at once, and be seen to want more.
 	ceilingFloor = 0.05
-	// ceilingSpare is how much more than it used a node is given, so that its use
-	// can grow.
-	ceilingSpare = 1.25
+	// ceilingSpare is how much more than it used a node is given, so that it is not
+	// held back by chance. Who is held back says so, and is given more: little is enough.
+	ceilingSpare = 1.05
 	// CeilingHold is how long a node waits before it uses more of a ceiling than
 	// before: until then the others know that they have less. It is more than twice
 	// what news takes within a site, as two may change at once.
@@ -71,12 +71,13 @@ func DivideCeiling(ceiling float64, used []float64) []float64 {
 }
 
 // A Demand is what a node would send of a slice's ceiling: one more than the number of
-// twentieths, rounded up. 0 is one that is not known.
+// hundredths, rounded up. 0 is one that is not known.
 type Demand uint8
 
-// demandSteps is how many a whole ceiling is. Few: else everybody's part would change
-// all the time, and a part that grows late is one that is not all used.
-const demandSteps = 20
+// demandSteps is how many a whole ceiling is. What is lost by rounding is lost for
+// each gateway; with many more, everybody's part would change all the time, and a
+// part that grows late is one that is not all used.
+const demandSteps = 100
 
 // DemandOf returns the Demand for a part of the ceiling; more than all is all.
 func DemandOf(part float64) Demand {
@@ -97,7 +98,7 @@ const (
 	heldMuch = 0.5
 	// demandFade is how long it takes a demand that has gone to be forgotten: who
 	// pauses for less keeps its part.
-	demandFade = 2 * time.Second
+	demandFade = time.Second
 )
 
 // A CeilingUse finds out what a node would send of a slice's ceiling. The zero value

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A cable is the underlay on loopback, where everybody is. It lies between the
@@ -21,6 +25,7 @@ type cable struct {
 	front map[string]*net.UDPConn    // where a node is advertised
 	stand map[[2]string]*net.UDPConn // from, to: where from is seen by to
 	isCut map[[2]string]bool         // from, to
+	tos   map[[2]string]map[byte]int // from, to: datagrams with packets, by traffic class
 	all   []*net.UDPConn
 }
 
@@ -28,6 +33,7 @@ func newCable(t *testing.T) *cable {
 	return &cable{
 		t: t, names: make(map[netip.AddrPort]string), own: make(map[string]netip.AddrPort),
 		front: make(map[string]*net.UDPConn), stand: make(map[[2]string]*net.UDPConn), isCut: make(map[[2]string]bool),
+		tos: make(map[[2]string]map[byte]int),
 	}
 }
 
@@ -38,6 +44,13 @@ func (c *cable) listen() *net.UDPConn {
 	}
 	// The wire itself loses nothing: a machine that is busy for a moment must not.
 	if err := s.SetReadBuffer(4 << 20); err != nil {
+		c.t.Fatal(err)
+	}
+	raw, err := s.SyscallConn()
+	if err == nil {
+		err = errors.Join(err, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTOS, 1) }))
+	}
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.all = append(c.all, s)
@@ -71,20 +84,50 @@ func (c *cable) plug(name, own string) string {
 // carry passes on what comes to a socket; who says from whom to whom that is.
 func (c *cable) carry(s *net.UDPConn, who func(netip.AddrPort) (from, to string)) {
 	c.wait.Go(func() {
-		buf := make([]byte, 65536)
+		buf, control := make([]byte, 65536), make([]byte, 128)
 		for {
-			n, at, err := s.ReadFromUDPAddrPort(buf)
+			n, k, _, at, err := s.ReadMsgUDPAddrPort(buf, control)
 			if err != nil {
 				return
 			}
 			c.mu.Lock()
 			from, to := who(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
 			if from != "" && to != "" && !c.isCut[[2]string{from, to}] {
+				c.noteLocked(from, to, buf[:n], control[:k])
 				_, _ = c.standLocked(from, to).WriteToUDPAddrPort(buf[:n], c.own[to])
 			}
 			c.mu.Unlock()
 		}
 	})
+}
+
+// noteLocked counts a datagram with a packet by its traffic class.
+func (c *cable) noteLocked(from, to string, msg, control []byte) {
+	const data, empty = 4, 32 // WireGuard's type of message, and the size of one without a packet
+	if len(msg) <= empty || msg[0] != data {
+		return
+	}
+	said, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return
+	}
+	key := [2]string{from, to}
+	if c.tos[key] == nil {
+		c.tos[key] = make(map[byte]int)
+	}
+	for _, m := range said {
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_TOS && len(m.Data) > 0 {
+			c.tos[key][m.Data[0]]++
+		}
+	}
+}
+
+// classes returns how many datagrams with packets went from one to the other, by
+// traffic class.
+func (c *cable) classes(from, to *labNode) map[byte]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.tos[[2]string{from.id.String(), to.id.String()}])
 }
 
 // standLocked returns the socket that is one node to another.

@@ -19,13 +19,13 @@ func TestARouteNeedsThreeYeses(t *testing.T) {
 		says  string
 		told  bool
 	}{
-		{"all agree", SubnetRoute{"red", granted, "lan"}, true, "", true},
-		{"a part of it", SubnetRoute{"red", p("192.168.7.128/25"), "lan"}, true, "", true},
-		{"the way there is down", SubnetRoute{"red", granted, "lan"}, false, "", false},
-		{"the manifests do not give it", SubnetRoute{"red", p("172.20.1.0/24"), "lan"}, true, "do not give", false},
-		{"the certificate does not grant it", SubnetRoute{"red", p("192.168.8.0/24"), "lan"}, true, "does not grant", false},
-		{"more than the certificate grants", SubnetRoute{"red", given, "lan"}, true, "does not grant", false},
-		{"another slice", SubnetRoute{"blue", granted, "lan"}, true, "", false},
+		{"all agree", SubnetRoute{Slice: "red", Real: granted, Via: "lan"}, true, "", true},
+		{"a part of it", SubnetRoute{Slice: "red", Real: p("192.168.7.128/25"), Via: "lan"}, true, "", true},
+		{"the way there is down", SubnetRoute{Slice: "red", Real: granted, Via: "lan"}, false, "", false},
+		{"the manifests do not give it", SubnetRoute{Slice: "red", Real: p("172.20.1.0/24"), Via: "lan"}, true, "do not give", false},
+		{"the certificate does not grant it", SubnetRoute{Slice: "red", Real: p("192.168.8.0/24"), Via: "lan"}, true, "does not grant", false},
+		{"more than the certificate grants", SubnetRoute{Slice: "red", Real: given, Via: "lan"}, true, "does not grant", false},
+		{"another slice", SubnetRoute{Slice: "blue", Real: granted, Via: "lan"}, true, "", false},
 	} {
 		all := []Attachment{{Slice: "red", Block: block, Announce: []netip.Prefix{block}}}
 		errs := AttachRoutes(mesh, self, all, []SubnetRoute{c.route}, func(slice, via string) bool { return c.up && slice == "red" && via == "lan" })
@@ -36,15 +36,15 @@ func TestARouteNeedsThreeYeses(t *testing.T) {
 		if (fault == "") != (c.says == "") || !strings.Contains(fault, c.says) {
 			t.Errorf("%s: %q", c.name, fault)
 		}
-		if told := slices.Contains(all[0].Announce, c.route.Prefix); told != c.told || (len(all[0].Routes) == 1) != c.told || !slices.Contains(all[0].Announce, block) {
+		if told := slices.Contains(all[0].Announce, c.route.Real); told != c.told || (len(all[0].Routes) == 1) != c.told || !slices.Contains(all[0].Announce, block) {
 			t.Errorf("%s: announces %v, routes %v", c.name, all[0].Announce, all[0].Routes)
 		}
 	}
 	s := &mesh.Slices[0]
-	if got := s.RoutesBeside([]SubnetRoute{{"red", granted, "lan"}}, "lan"); !slices.Equal(got, []netip.Prefix{p("172.20.0.0/16")}) {
+	if got := s.RoutesBeside("west", []SubnetRoute{{Slice: "red", Real: granted, Via: "lan"}}, "lan"); !slices.Equal(got, []netip.Prefix{p("172.20.0.0/16")}) {
 		t.Errorf("the way there itself: %v", got)
 	}
-	if got := s.RoutesBeside(nil, "other"); len(got) != 2 {
+	if got := s.RoutesBeside("west", nil, "other"); len(got) != 2 {
 		t.Errorf("another workload: %v", got)
 	}
 }

@@ -186,6 +186,12 @@ func (r *Router) Set(s State) error {
 			set.Insert(x.Masked(), struct{}{})
 		}
 		t.sources[p] = set
+		if m := newMapping(want.Maps); m != nil {
+			if t.maps == nil {
+				t.maps = make(map[*port]*mapping)
+			}
+			t.maps[p] = m
+		}
 	}
 	for _, rt := range s.Routes {
 		p := r.outside

@@ -33,8 +33,7 @@ func (b *builder) checkNode(n *NodeFile) {
 			continue
 		}
 		site, _ := s.Site(n.Site)
-		given := func(p netip.Prefix) bool { return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr()) }
-		if !slices.ContainsFunc(site.Routes, given) {
+		if _, given := site.Announced(r.Prefix); !given {
 			report(Error, at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
 		}
 	}

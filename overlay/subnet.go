@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // A SubnetRoute is a prefix outside the slice's own subnets that a node reaches
@@ -48,6 +49,46 @@ func AttachRoutes(mesh *Mesh, self Authority, attachments []Attachment, routes [
 		a.Announce = slices.Compact(a.Announce)
 	}
 	return errs
+}
+
+// AttachHosts adds to the attachments the published hosts that their Routes lead
+// to, by the addresses that these have on the slice. One whose route is down is
+// no fault.
+func AttachHosts(mesh *Mesh, attachments []Attachment, publish []Backend) []error {
+	var errs []error
+	for i := range attachments {
+		a := &attachments[i]
+		s, known := mesh.Slice(a.Slice)
+		if !known {
+			continue
+		}
+		for _, b := range publish {
+			if b.Slice != a.Slice || !b.behind() {
+				continue
+			}
+			at := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == b.Service && x.Namespace == b.Namespace })
+			if at < 0 {
+				errs = append(errs, fmt.Errorf("slice %s: publish %s: no exported service %s/%s on this slice", s.Name, b.Name, b.Namespace, b.Service))
+				continue
+			}
+			if on := (BackendAddr{a.onSlice(b.Host.Addr), a.onSlice(b.Host.Addr6)}); on != (BackendAddr{}) {
+				a.Hosts = append(a.Hosts, AttachedBackend{Backend: b, BackendAddr: on, Service: s.Services[at]})
+			}
+		}
+		slices.SortFunc(a.Hosts, func(x, y AttachedBackend) int { return strings.Compare(x.key(), y.key()) })
+	}
+	return errs
+}
+
+// onSlice returns the address on the slice of a host behind the node, or none if
+// no route of now leads there.
+func (a *Attachment) onSlice(host netip.Addr) netip.Addr {
+	for _, r := range a.Routes {
+		if r.Real.Contains(host) {
+			return r.On(host)
+		}
+	}
+	return netip.Addr{}
 }
 
 // String returns the route's prefix on the slice, and where that is another one

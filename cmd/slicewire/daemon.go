@@ -148,6 +148,7 @@ type daemonView struct {
 }
 
 type sliceView struct {
+	self       overlay.NodeID
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View

@@ -80,6 +80,7 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	for i, f := range n.local.forwards {
 		s.Forward = append(s.Forward, ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
 	}
+	s.Routes = v.routes()
 	s.Workloads = v.counted()
 	s.Counters, s.Drops = n.counters()
 	for reason, count := range t.Drops {

@@ -258,6 +258,9 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		for _, r := range a.Routes {
 			if r.Via == w.name {
 				port.Sources = append(port.Sources, r.Prefix)
+				if r.Real != r.Prefix {
+					port.Maps = append(port.Maps, router.Map{Real: r.Real, Mapped: r.Prefix})
+				}
 				state.Routes = append(state.Routes, router.Route{Prefix: r.Prefix, Port: port.Name})
 			}
 		}

@@ -53,6 +53,11 @@ func (b *builder) checkNode(n *NodeFile) {
 				p.Namespace, p.Service, s.Name, didYouMean(p.Service, b.serviceNames(s.Name, p.Namespace)))
 			continue
 		}
+		for j, a := range p.Addresses {
+			if !slices.ContainsFunc(n.Routes, func(r NodeRoute) bool { return r.Slice == p.Slice && r.Prefix.Contains(a) }) {
+				report(Error, fmt.Sprintf("%saddresses[%d]", at, j), "%v is behind no route of this node: add it to routes", a)
+			}
+		}
 		for _, msg := range matchPorts(svc.Ports, p) {
 			report(Error, at+msg.field, "%s", msg.text)
 		}

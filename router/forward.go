@@ -124,6 +124,11 @@ func (r *Router) send(t *table, taps []overlay.Tap, out *port, group [][]byte, p
 	}
 	if err := out.link.Write(group); err != nil {
 		r.drops.Add(overlay.DropClosed, packets)
+		if taps != nil {
+			for _, buf := range group {
+				r.seeDrop(taps, out, buf, overlay.DropClosed)
+			}
+		}
 		return
 	}
 	out.n.outPackets.Add(uint64(packets))

@@ -325,6 +325,11 @@ func (o *outsideLink) Write(bufs [][]byte) error {
 	r := (*Router)(o)
 	if r.closed.Load() {
 		r.drops.Add(overlay.DropClosed, len(bufs))
+		if taps := r.taps.Load(); taps != nil {
+			for _, buf := range bufs {
+				r.seeDrop(taps, r.outside, buf, overlay.DropClosed)
+			}
+		}
 		return net.ErrClosed
 	}
 	b := r.batches.Get().(*batch)

@@ -42,6 +42,7 @@ type sliceNode struct {
 	outside  *shaper.Policer // the tunnel's side of the router
 	shaping  shaping
 	stack    *netstack.Stack
+	taps     *overlay.Taps
 	names    *dnsd.Server
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
@@ -101,10 +102,13 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
 		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.taps = taps
+	n.shaper.Drops().Watch(taps, a.Slice, "shaper")
 	n.outside = shaper.NewPolicer(n.router.Outside(), n.shaper.Drops())
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
 		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.stack.Drops().Watch(taps, a.Slice, localPort)
 	parts, opened, err := n.attach(a, log)
 	if err != nil {
 		for _, c := range opened {
@@ -287,6 +291,7 @@ func (n *sliceNode) setLossy(workloads []*workload) {
 	for _, w := range workloads {
 		if d, ok := w.link.(dropper); ok {
 			now = append(now, d)
+			d.Drops().Watch(n.taps, n.name, w.portName())
 		}
 	}
 	if old := n.lossy.Swap(&now); old != nil {

@@ -69,7 +69,7 @@ func (b *bind) Close() error {
 		b.giveBackLocked()
 	}
 	for _, r := range b.queue.pop(nil, queuePackets+queueReserve) {
-		b.drops.Add(overlay.DropClosed, r.packets())
+		b.lose(overlay.DropClosed, r)
 		r.buf.release()
 	}
 	return nil
@@ -143,7 +143,7 @@ func (b *bind) deliver(runs []run) {
 	}
 	for _, r := range runs {
 		if !b.isOpen || !b.queue.push(r) {
-			b.drops.Add(reason, r.packets())
+			b.lose(reason, r)
 			r.buf.release()
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 
 	"slicewire/overlay"
+	"slicewire/overlay/overlaytest"
 )
 
 func TestOverloadIsBoundedAndEnds(t *testing.T) {
@@ -266,6 +267,13 @@ func TestASlowSliceDoesNotHoldUpAnother(t *testing.T) {
 	la[1].send(t, packet("10.1.1.1", "10.1.2.9", 1, 100))
 	eventually(t, "the live slice goes on", func() bool { return lb[1].wrote.Load() > got })
 	eventually(t, "the stuck slice drops", func() bool { return stuck.trunk.drops.Get(overlay.DropQueueFull) > 0 })
+	w, taps := overlaytest.Watch()
+	stuck.trunk.drops.Watch(taps, "stuck", "tunnel")
+	eventually(t, "a capture sees a datagram that is dropped", func() bool {
+		la[0].send(t, packet("10.1.1.1", "10.1.2.9", 1, 1400))
+		sights, pkts := w.Seen()
+		return len(sights) > 0 && sights[0].Drop == overlay.DropQueueFull && sights[0].Peer == a.addr && messageType(pkts[0]) == typeData
+	})
 	stuck.bind.mu.Lock()
 	bytes := stuck.bind.queue.bytes
 	stuck.bind.mu.Unlock()

@@ -60,19 +60,23 @@ func (g *gate) admit(bufs [][]byte, sizes []int, drops *overlay.Drops) {
 	var left *atomic.Int32
 	var owned bool
 	for i, b := range bufs {
+		if sizes[i] == 0 {
+			continue // dropped already, and counted
+		}
 		dst := destination(b[overlay.Headroom : overlay.Headroom+sizes[i]])
 		if dst != last || i == 0 {
 			last = dst
 			left, owned = g.find(dst)
 		}
+		reason := overlay.DropNoPeer
 		switch {
-		case !owned:
-			sizes[i] = 0
-			drops.Add(overlay.DropNoPeer, 1)
-		case left != nil && left.Add(-1) < 0:
-			sizes[i] = 0
-			drops.Add(overlay.DropQueueFull, 1)
+		case owned && (left == nil || left.Add(-1) >= 0):
+			continue
+		case owned:
+			reason = overlay.DropQueueFull
 		}
+		drops.Lose(reason, 1, 0, b[overlay.Headroom:overlay.Headroom+sizes[i]])
+		sizes[i] = 0
 	}
 }
 

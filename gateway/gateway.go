@@ -170,6 +170,7 @@ func (g *Gateway) ensureLocked(want *Tunnel) (*tunnel, error) {
 	if k == nil {
 		k = newTrunk(want, g.cfg.Log, g.mux.now, g.news)
 		k.probes.setLeaving(g.leaving)
+		k.drops.Watch(g.cfg.Taps, want.Slice, "tunnel")
 	}
 	t, err := newTunnel(*want, k, g.mux, &g.cfg)
 	if err != nil {

@@ -99,7 +99,7 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 	for i, size := range sizes[:n] {
 		if size > innerMax {
-			t.drops.Add(overlay.DropTooBig, 1)
+			t.drops.Lose(overlay.DropTooBig, 1, 0, bufs[i][offset:offset+size])
 			sizes[i] = 0
 		}
 	}
@@ -133,7 +133,9 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 	if len(bufs) > 0 {
 		t.lane.probes.moved.Add(uint64(len(bufs)))
 		if err := t.link.Write(bufs); err != nil {
-			t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch
+			for _, b := range bufs { // WireGuard would log an error, for each batch
+				t.drops.Lose(overlay.DropClosed, 1, 0, b[offset:])
+			}
 		}
 	}
 	t.inside.give(n)

@@ -32,3 +32,10 @@ func (b *bind) seeRuns(taps []overlay.Tap, runs []run) {
 		}
 	}
 }
+
+// lose counts the datagrams of a run, which have come and go no further.
+func (b *bind) lose(reason overlay.Drop, r run) {
+	for off := r.off; off < r.end; off += r.size {
+		b.drops.LoseOuter(reason, b.mux.local, r.from.addr, false, r.buf.b[off:min(off+r.size, r.end)])
+	}
+}

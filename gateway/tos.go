@@ -132,7 +132,7 @@ func markCongested(bufs [][]byte, drops *overlay.Drops) [][]byte {
 	rest := bufs[:0]
 	for _, b := range bufs {
 		if innerOf(b)&3 == congested && !decapsulate(b[overlay.Headroom:]) {
-			drops.Add(overlay.DropCongestion, 1)
+			drops.Lose(overlay.DropCongestion, 1, 0, b[overlay.Headroom:])
 			continue
 		}
 		rest = append(rest, b)

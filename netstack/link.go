@@ -86,6 +86,7 @@ func (in *inlet) put(bufs [][]byte) {
 				in.deliver(in.trusted, w.pkts[i], nil, w.pkts[:])
 			} else {
 				rejected++
+				in.st.out.drops.See(overlay.DropMalformed, m.Piece, w.pkts[i])
 			}
 			continue
 		}
@@ -93,6 +94,7 @@ func (in *inlet) put(bufs [][]byte) {
 		switch v {
 		case segment.Reject:
 			rejected++
+			in.st.out.drops.See(overlay.DropMalformed, 0, w.pkts[i])
 		case segment.Unknown:
 			if f, is := parseFragment(w.pkts[i]); is {
 				rejected += in.join(f)
@@ -127,6 +129,7 @@ func (in *inlet) join(f fragment) int {
 	case segment.Unknown:
 		in.deliver(in.checking, whole, nil, nil)
 	default:
+		in.st.out.drops.See(overlay.DropMalformed, 0, whole)
 		return 1
 	}
 	return 0

@@ -88,8 +88,18 @@ func (o *outlet) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
 		return o.waitLocked(pkt)
 	}
 	o.mu.Unlock()
-	o.drops.Add(overlay.DropQueueFull, 1)
+	o.lose(pkt)
 	return &tcpip.ErrNoBufferSpace{}
+}
+
+// lose counts a packet for which there was no room.
+func (o *outlet) lose(pkt *stack.PacketBuffer) {
+	o.drops.Add(overlay.DropQueueFull, 1)
+	if o.drops.Watched() {
+		v := pkt.ToView()
+		o.drops.See(overlay.DropQueueFull, 0, v.AsSlice())
+		v.Release()
+	}
 }
 
 func (o *outlet) fitsLocked(pkt *stack.PacketBuffer, limit int) bool {
@@ -121,7 +131,7 @@ func (o *outlet) waitLocked(pkt *stack.PacketBuffer) tcpip.Error {
 		here := o.line.remove(w)
 		o.mu.Unlock()
 		if here {
-			o.drops.Add(overlay.DropQueueFull, 1)
+			o.lose(pkt)
 			err = &tcpip.ErrNoBufferSpace{}
 		} else {
 			err = <-w.done

@@ -62,6 +62,7 @@ type part struct {
 type fragment struct {
 	key  fragmentKey
 	head []byte
+	pkt  []byte
 	part
 	last bool
 	ecn  uint8
@@ -74,6 +75,7 @@ func newAssembler(drops *overlay.Drops) *assembler {
 // parseFragment reads a packet that the router's check let pass. It reports
 // false for one that is none, or has more than a fragment header before its data.
 func parseFragment(pkt []byte) (f fragment, ok bool) {
+	f.pkt = pkt
 	if pkt[0]>>4 == 4 {
 		w := binary.BigEndian.Uint16(pkt[6:])
 		if w&0x3fff == 0 {
@@ -115,7 +117,7 @@ func (a *assembler) add(f fragment, now time.Time) []byte {
 		a.charge(p, reassemblyPart)
 	}
 	if p.void || !a.place(p, f) {
-		a.drops.Add(overlay.DropFragment, 1)
+		a.drops.Lose(overlay.DropFragment, 1, 0, f.pkt)
 		a.room(nil)
 		return nil
 	}

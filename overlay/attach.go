@@ -13,7 +13,13 @@ type Backend struct {
 	Namespace string
 	Service   string
 	Name      string // a DNS label, unique within the node's part of the service
+	// Host is a host behind one of the node's routes, by its real addresses; zero:
+	// the node itself serves it, at an address that Attach gives.
+	Host BackendAddr
 }
+
+// behind reports whether the backend is not at the node itself.
+func (b Backend) behind() bool { return b.Host != BackendAddr{} }
 
 // key names a backend among all backends of its node on one slice. It is what
 // sticky addresses are remembered by.
@@ -31,7 +37,8 @@ type Attachment struct {
 	Addr6    netip.Addr
 	Announce []netip.Prefix
 	Routes   []SubnetRoute     // what is behind this node now; see AttachRoutes
-	Backends []AttachedBackend // sorted by namespace, service, name
+	Backends []AttachedBackend // the node's own; sorted by namespace, service, name
+	Hosts    []AttachedBackend // behind it, as far as there are Routes to them; see AttachHosts
 	// Workloads are sorted by name. Others reach them because the node announces
 	// the block they are in; what is told of them is their namespace.
 	Workloads []AttachedWorkload
@@ -50,6 +57,20 @@ func (a *Attachment) Owned() []netip.Addr {
 	out := []netip.Addr{a.Addr, a.Addr6}
 	for _, b := range a.Backends {
 		out = append(out, b.Addr, b.Addr6)
+	}
+	return out
+}
+
+// AddrsOf returns another node's own addresses on the slice: the first ones of its
+// blocks. What is behind it is not it.
+func (a *Attachment) AddrsOf(n Node) (out []netip.Addr) {
+	for _, p := range n.Prefixes {
+		switch {
+		case covers(a.Subnet, p):
+			out = append(out, NodeAddr(p))
+		case covers(a.Subnet6, p):
+			out = append(out, NodeAddr6(p))
+		}
 	}
 	return out
 }
@@ -133,7 +154,7 @@ func (a *Attachment) addBackends(s *Slice, publish []Backend, workloads []Worklo
 	var names []string
 	var mine []AttachedBackend
 	for _, b := range publish {
-		if b.Slice != s.Name {
+		if b.Slice != s.Name || b.behind() {
 			continue
 		}
 		i := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == b.Service && x.Namespace == b.Namespace })

@@ -1,6 +1,9 @@
 package overlay
 
-import "sync/atomic"
+import (
+	"net/netip"
+	"sync/atomic"
+)
 
 // Drop says why a packet went no further. There is one list for the whole
 // program, so that every count can be explained in one place.
@@ -48,7 +51,54 @@ func (d Drop) String() string {
 // Drops counts lost packets by reason. The zero value is ready; all methods
 // may be called concurrently.
 type Drops struct {
-	n [NumDrops]atomic.Uint64
+	n     [NumDrops]atomic.Uint64
+	shown atomic.Pointer[shown] // to whom; nil: nobody
+}
+
+// shown says where packets are lost, for those who see them.
+type shown struct {
+	taps        *Taps
+	slice, port string
+}
+
+// Watch has captures see what is lost with Lose and See, as lost by a port of a
+// slice. Nothing is copied or looked at while there are none.
+func (c *Drops) Watch(taps *Taps, slice, port string) { c.shown.Store(&shown{taps, slice, port}) }
+
+// Lose counts a packet that is in hand, or the n for which it stands with piece
+// bytes of data each (see Meta), as lost for reason d, and shows it. The packet is
+// whole, without headroom; nobody keeps it.
+func (c *Drops) Lose(d Drop, n int, piece uint16, pkt []byte) {
+	c.Add(d, n)
+	c.See(d, piece, pkt)
+}
+
+// See shows a lost packet that is counted elsewhere.
+func (c *Drops) See(d Drop, piece uint16, pkt []byte) {
+	if s := c.shown.Load(); s != nil {
+		s.see(Sight{Slice: s.slice, Port: s.port, Point: PointDrop, Drop: d, Piece: piece}, pkt)
+	}
+}
+
+// Watched reports whether a capture runs, for who has to make the packet for See.
+func (c *Drops) Watched() bool {
+	s := c.shown.Load()
+	return s != nil && s.taps.Load() != nil
+}
+
+// LoseOuter is Lose for an outer datagram, which begins behind its UDP header;
+// out is true if we were to send it.
+func (c *Drops) LoseOuter(d Drop, local, peer netip.AddrPort, out bool, datagram []byte) {
+	c.Add(d, 1)
+	if s := c.shown.Load(); s != nil {
+		s.see(Sight{Slice: s.slice, Port: s.port, Point: PointDrop, Drop: d, Out: out, Local: local, Peer: peer}, datagram)
+	}
+}
+
+func (s *shown) see(x Sight, pkt []byte) {
+	for _, t := range s.taps.Load() {
+		t.See(x, pkt)
+	}
 }
 
 // Add counts n packets lost for reason d.

@@ -71,8 +71,10 @@ type SliceSite struct {
 	Prefix  netip.Prefix // IPv4
 	Prefix6 netip.Prefix // /56 of the slice's /48
 	// Routes are prefixes outside the slice's subnets that nodes of the site may
-	// announce: networks behind it. No two sites' overlap.
+	// announce: networks behind it, those that overlap another site's in their
+	// mapped form. No two sites' overlap.
 	Routes []netip.Prefix
+	Mapped []Mapping // sorted by Real; see MapRoutes
 }
 
 // NamespaceBinding ties a namespace of some sites to a slice. Sites holds

@@ -64,15 +64,7 @@ type Known struct {
 func Know(self NodeID, own *Attachment, v *View) []Known {
 	var out []Known
 	for _, n := range v.Nodes {
-		k := Known{Node: n.ID, Namespace: SystemNamespace}
-		for _, p := range n.Prefixes {
-			if p.Addr().Is4() {
-				k.Addrs = append(k.Addrs, NodeAddr(p))
-			} else {
-				k.Addrs = append(k.Addrs, NodeAddr6(p))
-			}
-		}
-		out = append(out, k)
+		out = append(out, Known{Node: n.ID, Namespace: SystemNamespace, Addrs: own.AddrsOf(n)})
 	}
 	for _, s := range v.Services {
 		for _, e := range s.Endpoints {

@@ -55,7 +55,7 @@ func tellWorkloads(self NodeID, a *Attachment) []Record {
 
 func tellServices(self NodeID, a *Attachment) []Record {
 	var out []Record
-	for _, b := range a.Backends {
+	for _, b := range slices.Concat(a.Backends, a.Hosts) {
 		name := b.Namespace + "/" + b.Backend.Service
 		i := slices.IndexFunc(out, func(r Record) bool { return r.Key.Name == name })
 		if i < 0 {

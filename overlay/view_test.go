@@ -73,7 +73,7 @@ func TestTwoSitesSeeEachOther(t *testing.T) {
 	s := testSlice(t)
 	m := &Mesh{Name: "m", Slices: []Slice{*s}}
 	a, b := testNode(t, m, "a", "n1", 0), testNode(t, m, "b", "n1", 0)
-	atA := attachOne(t, m, a, Backend{"blue", "shop", "web", "w0"}, Backend{"blue", "shop", "web", "w1"})
+	atA := attachOne(t, m, a, Backend{Slice: "blue", Namespace: "shop", Service: "web", Name: "w0"}, Backend{Slice: "blue", Namespace: "shop", Service: "web", Name: "w1"})
 	atB := attachOne(t, m, b)
 	records := append(tellAll(a.ID, atA, 1), tellAll(b.ID, atB, 2)...)
 
@@ -98,7 +98,7 @@ func TestWhatTheRecordsMean(t *testing.T) {
 	self := testNode(t, m, "a", "n1", 0)
 	own := attachOne(t, m, self)
 	peer := testNode(t, m, "b", "n1", 0)
-	atPeer := attachOne(t, m, peer, Backend{"blue", "shop", "web", "w0"})
+	atPeer := attachOne(t, m, peer, Backend{Slice: "blue", Namespace: "shop", Service: "web", Name: "w0"})
 	good := tellAll(peer.ID, atPeer, 2)
 	without := func(k Kind) []Record {
 		return slices.DeleteFunc(slices.Clone(good), func(r Record) bool { return r.Key.Kind == k })
@@ -267,9 +267,9 @@ func TestAddressesOfBackendsStay(t *testing.T) {
 	s := testSlice(t)
 	m := &Mesh{Name: "m", Slices: []Slice{*s}}
 	a := testNode(t, m, "a", "n1", 0)
-	first := attachOne(t, m, a, Backend{"blue", "shop", "web", "w0"})
+	first := attachOne(t, m, a, Backend{Slice: "blue", Namespace: "shop", Service: "web", Name: "w0"})
 	moved := map[string]netip.Addr{"shop/web/w0": netip.MustParseAddr("10.190.0.77")}
-	got, errs := Attach(m, a, []Backend{{"blue", "shop", "web", "w0"}, {"blue", "shop", "gone", "x"}}, nil, map[string]map[string]netip.Addr{"blue": moved})
+	got, errs := Attach(m, a, []Backend{{Slice: "blue", Namespace: "shop", Service: "web", Name: "w0"}, {Slice: "blue", Namespace: "shop", Service: "gone", Name: "x"}}, nil, map[string]map[string]netip.Addr{"blue": moved})
 	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "shop/gone") {
 		t.Errorf("errors: %v", errs)
 	}

@@ -20,6 +20,9 @@
 // The way out is looked up before 3, as only it tells whether the destination is
 // here; that there is none is said after 4.
 //
+// A port may have Maps (mapping.go): the source of what comes from it changes
+// before 1, the destination of what goes to it after 8, and nothing else knows.
+//
 // What is dropped at 3, 4 or 5 goes to the slow path (slow.go), as a copy and if
 // there is room: it answers with an ICMP error, or cuts what may be cut.
 //

@@ -31,6 +31,11 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	if taps != nil {
 		r.see(taps, in, bufs, false)
 	}
+	if t.maps != nil {
+		if m := t.maps[in]; m != nil {
+			m.bring(bufs)
+		}
+	}
 	b.flows.renew(t.version, in)
 	if t.policy != nil {
 		b.now = ticks(r.clock())
@@ -78,7 +83,7 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	for rest := left; rest > 0; {
 		out, n, packets := b.split(rest)
 		rest -= n
-		r.send(taps, out, b.group[:n], packets)
+		r.send(t, taps, out, b.group[:n], packets)
 		clear(b.group[:n]) // buffers that are not ours to keep
 	}
 	clear(b.kept[:left])
@@ -104,7 +109,12 @@ func (b *batch) split(kept int) (out *port, n, packets int) {
 }
 
 // send writes one group, which stands for a number of packets, and accounts for it.
-func (r *Router) send(taps []overlay.Tap, out *port, group [][]byte, packets int) {
+func (r *Router) send(t *table, taps []overlay.Tap, out *port, group [][]byte, packets int) {
+	if t.maps != nil {
+		if m := t.maps[out]; m != nil {
+			m.deliver(group)
+		}
+	}
 	if taps != nil {
 		r.see(taps, out, group, true)
 	}
@@ -114,6 +124,11 @@ func (r *Router) send(taps []overlay.Tap, out *port, group [][]byte, packets int
 	}
 	if err := out.link.Write(group); err != nil {
 		r.drops.Add(overlay.DropClosed, packets)
+		if taps != nil {
+			for _, buf := range group {
+				r.seeDrop(taps, out, buf, overlay.DropClosed)
+			}
+		}
 		return
 	}
 	out.n.outPackets.Add(uint64(packets))

@@ -186,6 +186,12 @@ func (r *Router) Set(s State) error {
 			set.Insert(x.Masked(), struct{}{})
 		}
 		t.sources[p] = set
+		if m := newMapping(want.Maps); m != nil {
+			if t.maps == nil {
+				t.maps = make(map[*port]*mapping)
+			}
+			t.maps[p] = m
+		}
 	}
 	for _, rt := range s.Routes {
 		p := r.outside
@@ -319,6 +325,11 @@ func (o *outsideLink) Write(bufs [][]byte) error {
 	r := (*Router)(o)
 	if r.closed.Load() {
 		r.drops.Add(overlay.DropClosed, len(bufs))
+		if taps := r.taps.Load(); taps != nil {
+			for _, buf := range bufs {
+				r.seeDrop(taps, r.outside, buf, overlay.DropClosed)
+			}
+		}
 		return net.ErrClosed
 	}
 	b := r.batches.Get().(*batch)

@@ -171,7 +171,7 @@ func (r *Router) sendError(t *table, from *sources, x *punted, p *info, pkt []by
 	s := r.slow
 	s.out = appendError(append(s.out[:0], make([]byte, overlay.Headroom)...), self, src, typ, code, r.mtu, pkt[:size])
 	s.n.errors.Add(1)
-	r.send(r.taps.Load(), out, [][]byte{s.out}, 1)
+	r.send(t, r.taps.Load(), out, [][]byte{s.out}, 1)
 	return true
 }
 
@@ -197,7 +197,7 @@ func (r *Router) cut(t *table, from *sources, in *port, p *info, pkt []byte) {
 		s.out = append(s.out[:0], make([]byte, overlay.Headroom)...)
 		s.out, done = appendFragment(s.out, pkt, done, r.mtu)
 		s.n.fragments.Add(1)
-		r.send(r.taps.Load(), out, [][]byte{s.out}, 1)
+		r.send(t, r.taps.Load(), out, [][]byte{s.out}, 1)
 	}
 }
 

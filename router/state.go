@@ -58,6 +58,9 @@ type Port struct {
 	// Sources are the addresses that packets from this port may come from. For
 	// the outside port they are what remote sites own. None means none.
 	Sources []netip.Prefix
+	// Maps say which addresses behind a port of a workload are others on the
+	// slice. Sources and Routes have the mapped ones.
+	Maps []Map
 }
 
 // A Route sends a prefix out of a port.
@@ -100,6 +103,7 @@ type table struct {
 	version uint64 // one more than the State before
 	routes  bart.Fast[*port]
 	sources map[*port]*sources
+	maps    map[*port]*mapping // of those that have any; nil: none has
 	zones   bart.Fast[uint32]
 	transit map[[2]uint32]bool // by zones: from, to
 
@@ -167,6 +171,12 @@ func (s State) validate() error {
 			if err := validPrefix(x); err != nil {
 				return fmt.Errorf("router: port %q: source %v: %w", p.Name, x, err)
 			}
+		}
+		if len(p.Maps) > 0 && p.Role != Inside {
+			return fmt.Errorf("router: port %q: maps, which only a workload's port has", p.Name)
+		}
+		if err := validMaps(p.Maps); err != nil {
+			return fmt.Errorf("router: port %q: %w", p.Name, err)
 		}
 	}
 	for _, z := range s.Zones {

@@ -113,7 +113,8 @@ type Trace struct {
 	DstHere  bool
 }
 
-// Trace asks what would happen to a packet from a port, of the same functions and
+// Trace asks what would happen to a packet from a port, with addresses as they
+// are on the slice, of the same functions and
 // the same State that the next real one meets. It changes nothing and counts
 // nothing. ok is false if there is no such port.
 func (r *Router) Trace(from string, pkt []byte) (tr Trace, ok bool) {
@@ -164,7 +165,8 @@ func (r *Router) PortOf(src netip.Addr) (string, bool) {
 	return found, ok
 }
 
-// Inject sends a packet as if it had come from a port, which counts it.
+// Inject sends a packet, whose addresses are those on the slice, as if it had come
+// from a port, which counts it.
 func (r *Router) Inject(from string, pkt []byte) bool {
 	r.mu.Lock()
 	in := r.ports[from]
@@ -173,6 +175,9 @@ func (r *Router) Inject(from string, pkt []byte) bool {
 		return false
 	}
 	buf := append(make([]byte, overlay.Headroom, overlay.Headroom+len(pkt)), pkt...)
+	if m := r.table.Load().maps[in]; m != nil {
+		m.bring([][]byte{buf}) // to what it would be behind the port
+	}
 	r.forward(in, [][]byte{buf}, new(batch))
 	return true
 }

@@ -72,7 +72,9 @@ func (p *Policer) Write(bufs [][]byte) error {
 	for n > 0 && !l.AllowN(now, size(bufs[:n])) { // others took some meanwhile
 		n--
 	}
-	p.drops.Add(overlay.DropPoliced, len(bufs)-n)
+	for _, b := range bufs[n:] {
+		p.drops.Lose(overlay.DropPoliced, 1, 0, b[overlay.Headroom:])
+	}
 	if n == 0 {
 		return nil
 	}

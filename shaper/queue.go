@@ -153,10 +153,15 @@ func (q *Queue) dropLocked(p *packet, full bool) {
 	if full {
 		reason = overlay.DropQueueFull
 	}
-	q.drops.Add(reason, p.count)
+	q.lose(reason, p)
 	p.class.lost += uint64(p.count)
 	q.leftLocked(p)
 	q.pool.put(p)
+}
+
+// lose counts a packet as lost and shows it to captures.
+func (q *Queue) lose(reason overlay.Drop, p *packet) {
+	q.drops.Lose(reason, p.count, p.meta.Piece, p.buf)
 }
 
 // Write takes packets: bufs[i] is Headroom bytes, whose Meta says what it is,
@@ -243,7 +248,7 @@ func (q *Queue) putCut(pl *plan, own []*packet) {
 			continue
 		}
 		if !cut.Start(p.buf, segment.IsTCP(p.buf), int(p.meta.Piece)) {
-			q.drops.Add(overlay.DropMalformed, p.count)
+			q.lose(overlay.DropMalformed, p)
 		}
 		for cut.Busy() {
 			q.putPieces(&cut, p)
@@ -276,7 +281,7 @@ func (q *Queue) put(own []*packet) {
 	defer q.mu.Unlock()
 	if q.closed {
 		for _, p := range own {
-			q.drops.Add(overlay.DropClosed, p.count)
+			q.lose(overlay.DropClosed, p)
 		}
 		return
 	}
@@ -362,8 +367,7 @@ func (q *Queue) Close() error {
 	for _, c := range q.tree.classes {
 		for i := range c.all {
 			for f := &c.all[i]; f.head != nil; {
-				p := c.pop(f)
-				q.drops.Add(overlay.DropClosed, p.count)
+				q.lose(overlay.DropClosed, c.pop(f))
 			}
 		}
 	}

@@ -207,7 +207,7 @@ func (q *Queue) unpack(p *packet, bufs [][]byte, sizes []int, n, most int) int {
 		q.spend(p)
 		return n + 1
 	case !q.cut.Start(p.buf, segment.IsTCP(p.buf), int(p.meta.Piece)):
-		q.drops.Add(overlay.DropMalformed, p.count)
+		q.lose(overlay.DropMalformed, p)
 		q.spend(p)
 		return n
 	}
@@ -223,7 +223,7 @@ func (q *Queue) cutInto(bufs [][]byte, sizes []int, n, most int) int {
 	for n < most && q.cut.Busy() {
 		size := q.cut.Next(bufs[n][overlay.Headroom:])
 		if size == 0 {
-			q.drops.Add(overlay.DropTooBig, 1)
+			q.drops.Lose(overlay.DropTooBig, 1, q.cutting.meta.Piece, q.cutting.buf)
 			break
 		}
 		sizes[n] = size

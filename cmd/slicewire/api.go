@@ -65,6 +65,7 @@ type SliceStatus struct {
 	Peers      []PeerStatus      `json:"peers"`
 	Services   []ServiceStatus   `json:"services"`
 	Publish    []PublishStatus   `json:"publish"`
+	Routes     []RouteStatus     `json:"routes"` // networks behind sites
 	Forward    []ForwardStatus   `json:"forward"`
 	Workloads  []WorkloadStatus  `json:"workloads"`
 	Counters   CounterStatus     `json:"counters"`
@@ -89,6 +90,15 @@ type ClassStatus struct {
 	Marks        uint64 `json:"marks"` // packets marked as having met congestion
 	Waiting      int    `json:"waitingPackets"`
 	WaitingBytes int    `json:"waitingBytes"`
+}
+
+// RouteStatus is a network behind a site.
+type RouteStatus struct {
+	Prefix netip.Prefix `json:"prefix"`        // as it is called on the slice
+	Real   netip.Prefix `json:"real,omitzero"` // where it is another: as it is called at the site
+	Site   string       `json:"site"`
+	Nodes  []string     `json:"nodes"`         // that announce it, or a part of it, now; SITE/NODE
+	Via    []string     `json:"via,omitempty"` // of this node: the workloads that lead there
 }
 
 // KeyStatus says how old a node's WireGuard key on a slice is.

@@ -149,6 +149,7 @@ type daemonView struct {
 }
 
 type sliceView struct {
+	self       overlay.NodeID
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View

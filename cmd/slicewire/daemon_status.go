@@ -81,6 +81,7 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 		s.Forward = append(s.Forward, ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
 	}
 	s.Shaping = n.shapingStatus()
+	s.Routes = v.routes()
 	s.Workloads = v.counted()
 	s.Counters, s.Drops = n.counters()
 	for reason, count := range t.Drops {

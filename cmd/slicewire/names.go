@@ -60,11 +60,11 @@ func zonesOf(s manifest.NodeSlice) []string {
 }
 
 // setNames states which names there are.
-func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink) {
+func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, sites []overlay.SliceSite, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink) {
 	n.naming.self, n.naming.view = self, v
 	want := dnsd.View{
 		Services: v.Services, Mode: dnsd.Mode(s.Answers), Lenient: s.UnknownNames == "noerror",
-		Reverse: []netip.Prefix{a.Subnet, a.Subnet6, overlay.VirtualRange},
+		Reverse: reverseOf(a, sites, v.Services),
 		Forward: []netip.Addr{a.Addr, a.Addr6},
 		Reach:   overlay.Reaches(self, &v, links),
 	}
@@ -72,7 +72,7 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 		want.Forward = append(want.Forward, w.Addr, w.Addr6)
 	}
 	for _, node := range v.Nodes {
-		e := dnsd.Entry{Name: overlay.NodeDNSName(node.ID), Addrs: nodeAddrs(node), Reverse: true}
+		e := dnsd.Entry{Name: overlay.NodeDNSName(node.ID), Addrs: a.AddrsOf(node), Reverse: true}
 		if node.ID == self {
 			e.Addrs = []netip.Addr{a.Addr, a.Addr6}
 		}
@@ -95,13 +95,24 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 	n.names.Set(want)
 }
 
-// nodeAddrs returns a node's own addresses: the first of its blocks.
-func nodeAddrs(n overlay.Node) (out []netip.Addr) {
-	for _, p := range n.Prefixes {
-		if p.Addr().Is4() {
-			out = append(out, overlay.NodeAddr(p))
-		} else {
-			out = append(out, overlay.NodeAddr6(p))
+// reverseOf lists the networks whose addresses have names on the slice: its own
+// ones, mapped ones whole, and of others behind sites the hosts that are
+// published, as the rest is somebody else's to name.
+func reverseOf(a *overlay.Attachment, sites []overlay.SliceSite, services []overlay.ServiceView) []netip.Prefix {
+	out := []netip.Prefix{a.Subnet, a.Subnet6, overlay.VirtualRange}
+	for _, s := range sites {
+		for _, m := range s.Mapped {
+			out = append(out, m.Mapped)
+		}
+	}
+	whole := out
+	for _, s := range services {
+		for _, e := range s.Endpoints {
+			for _, p := range hostPrefixes([]netip.Addr{e.Addr, e.Addr6}) {
+				if p.IsValid() && !slices.ContainsFunc(whole, p.Overlaps) && !slices.Contains(out[len(whole):], p) {
+					out = append(out, p)
+				}
+			}
 		}
 	}
 	return out
@@ -142,7 +153,7 @@ func (d *daemon) lookNames() {
 		view := d.view.Load()
 		i := slices.IndexFunc(view.slices, func(x sliceView) bool { return x.node == n })
 		if i >= 0 {
-			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now))
+			n.setNames(n.naming.self, &view.slices[i].attachment, view.slices[i].sites, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now))
 		}
 	}
 	if told {

@@ -190,6 +190,7 @@ func (d *daemon) reconcile() error {
 	self := d.id.authority()
 	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
 	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
+	unattached = append(unattached, overlay.AttachHosts(&d.want.mesh, attachments, backendsOf(d.want.file))...)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }
@@ -236,12 +237,12 @@ func (d *daemon) reconcile() error {
 		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
+		view.slices = append(view.slices, sliceView{self: self.ID, node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	for i := range view.slices {
 		x := &view.slices[i]
-		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()))
+		x.node.setNames(self.ID, &x.attachment, x.sites, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()))
 	}
 	err := errors.Join(errs...)
 	if err != nil {
@@ -311,6 +312,13 @@ func backendsOf(file *manifest.NodeFile) []overlay.Backend {
 	out := make([]overlay.Backend, len(file.Publish))
 	for i, p := range file.Publish {
 		out[i] = overlay.Backend{Slice: p.Slice, Namespace: p.Namespace, Service: p.Service, Name: p.Backend}
+		for _, a := range p.Addresses {
+			if a.Is4() {
+				out[i].Host.Addr = a
+			} else {
+				out[i].Host.Addr6 = a
+			}
+		}
 	}
 	return out
 }

@@ -43,6 +43,7 @@ type sliceNode struct {
 	shaping  shaping
 	rates    atomic.Pointer[overlay.QoS] // what shaping has set, for the status
 	stack    *netstack.Stack
+	taps     *overlay.Taps
 	names    *dnsd.Server
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
@@ -102,10 +103,13 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
 		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.taps = taps
+	n.shaper.Drops().Watch(taps, a.Slice, "shaper")
 	n.outside = shaper.NewPolicer(n.router.Outside(), n.shaper.Drops())
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
 		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.stack.Drops().Watch(taps, a.Slice, localPort)
 	parts, opened, err := n.attach(a, log)
 	if err != nil {
 		for _, c := range opened {
@@ -259,6 +263,9 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		for _, r := range a.Routes {
 			if r.Via == w.name {
 				port.Sources = append(port.Sources, r.Prefix)
+				if r.Real != r.Prefix {
+					port.Maps = append(port.Maps, router.Map{Real: r.Real, Mapped: r.Prefix})
+				}
 				state.Routes = append(state.Routes, router.Route{Prefix: r.Prefix, Port: port.Name})
 			}
 		}
@@ -285,6 +292,7 @@ func (n *sliceNode) setLossy(workloads []*workload) {
 	for _, w := range workloads {
 		if d, ok := w.link.(dropper); ok {
 			now = append(now, d)
+			d.Drops().Watch(n.taps, n.name, w.portName())
 		}
 	}
 	if old := n.lossy.Swap(&now); old != nil {

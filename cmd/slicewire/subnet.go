@@ -12,7 +12,7 @@ import (
 func subnetRoutes(file *manifest.NodeFile) []overlay.SubnetRoute {
 	out := make([]overlay.SubnetRoute, len(file.Routes))
 	for i, r := range file.Routes {
-		out[i] = overlay.SubnetRoute(r)
+		out[i] = overlay.SubnetRoute{Slice: r.Slice, Prefix: r.Prefix, Real: r.Prefix, Via: r.Via}
 	}
 	return out
 }
@@ -29,5 +29,5 @@ func (d *daemon) routesBeside(w *workload) []netip.Prefix {
 	if !known {
 		return nil
 	}
-	return s.RoutesBeside(subnetRoutes(d.want.file), w.name)
+	return s.RoutesBeside(d.want.file.Site, subnetRoutes(d.want.file), w.name)
 }

@@ -117,12 +117,12 @@ func (r *reader) receive(buf []byte, wait bool) (size int, more bool, err error)
 		return 0, true, nil
 	}
 	if n > len(dst) {
-		p.drops.Add(overlay.DropTooBig, 1)
+		p.drops.Lose(overlay.DropTooBig, 1, 0, dst)
 		return 0, true, nil
 	}
 	meta, drop := r.sort(head, dst[:n])
 	if drop != overlay.NumDrops {
-		p.drops.Add(drop, 1)
+		p.drops.Lose(drop, 1, 0, dst[:n])
 		return 0, true, nil
 	}
 	overlay.PutMeta(buf, meta)

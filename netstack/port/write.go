@@ -109,6 +109,7 @@ func (w *writer) whole(fd uintptr, i int, m overlay.Meta) {
 	tcp := segment.IsTCP(pkt)
 	if !w.cut.Start(pkt, tcp, int(m.Piece)) {
 		w.lost[overlay.DropMalformed]++
+		p.drops.See(overlay.DropMalformed, m.Piece, pkt)
 		return
 	}
 	pieces := w.cut.Pieces()
@@ -120,7 +121,7 @@ func (w *writer) whole(fd uintptr, i int, m overlay.Meta) {
 		}
 		err := writev(fd, appendIov(appendIov(w.iov[:0], w.head[:k]), pkt))
 		if err != unix.EINVAL {
-			w.count(err, pieces)
+			w.count(err, pieces, m.Piece, pkt)
 			w.cut.Stop()
 			return
 		}
@@ -150,7 +151,7 @@ func (w *writer) one(fd uintptr, pkt []byte) {
 	if k > 0 {
 		iov = appendIov(iov, w.head[:k])
 	}
-	w.count(writev(fd, appendIov(iov, pkt)), 1)
+	w.count(writev(fd, appendIov(iov, pkt)), 1, 0, pkt)
 }
 
 // run sends a run as one packet, or one by one when the kernel does not take it.
@@ -173,7 +174,10 @@ func (w *writer) run(fd uintptr, r *segment.Run) {
 	}
 	err := writev(fd, iov)
 	if err != unix.EINVAL {
-		w.count(err, r.Len())
+		w.count(err, 1, 0, first)
+		for m := range r.Len() - 1 {
+			w.count(err, 1, 0, w.pkts[r.Member(m+1)])
+		}
 		return
 	}
 	w.refused(p.offSwitch(r.Shape().TCP), r.Shape().TCP, err)
@@ -201,17 +205,20 @@ func (w *writer) refused(off *atomic.Bool, tcp bool, err error) {
 	}
 }
 
-// count accounts for n packets that went, or did not.
-func (w *writer) count(err syscall.Errno, n int) {
+// count accounts for a packet that went or did not, or for the n for which it
+// stands with piece bytes of data each.
+func (w *writer) count(err syscall.Errno, n int, piece uint16, pkt []byte) {
+	reason := overlay.DropSendError
 	switch err {
 	case 0:
+		return
 	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-		w.lost[overlay.DropQueueFull] += n
+		reason = overlay.DropQueueFull
 	case unix.EMSGSIZE:
-		w.lost[overlay.DropTooBig] += n
-	default:
-		w.lost[overlay.DropSendError] += n
+		reason = overlay.DropTooBig
 	}
+	w.lost[reason] += n
+	w.p.drops.See(reason, piece, pkt)
 }
 
 func appendIov(iov []unix.Iovec, b []byte) []unix.Iovec {

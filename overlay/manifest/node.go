@@ -76,6 +76,7 @@ type Publish struct {
 	Backend   string        `json:"backend"` // the node's name unless set
 	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
 	Ports     []PublishPort `json:"ports"`
+	Addresses []netip.Addr  `json:"addresses"`                         // instead of targets: of a host behind one of the node's routes, as it is called there
 	Check     string        `json:"check" enum:"none,tcp"`             // tcp: the target is connected to twice a second, and withdrawn while it does not accept
 	Export    []ExportPort  `json:"export"`                            // exports the service from here when no ServiceExport does
 	Type      string        `json:"type" enum:"Headless,ClusterSetIP"` // of the service that Export exports; Headless unless set
@@ -335,51 +336,6 @@ func (n *NodeFile) checkListener(field, addr string, unixAllowed bool) []Problem
 		return []Problem{n.problem(Warning, field, "%s is not a loopback address: whoever reaches it is on the slice, nobody is asked for a password", addr)}
 	}
 	return nil
-}
-
-func (n *NodeFile) checkPorts(at string, p Publish) []Problem {
-	var out []Problem
-	fail := func(field, format string, args ...any) {
-		out = append(out, n.problem(Error, at+field, format, args...))
-	}
-	switch {
-	case p.Target != "" && len(p.Ports) > 0:
-		fail("target", "give target or ports, not both")
-	case p.Target == "" && len(p.Ports) == 0:
-		fail("target", "give target, or ports with a target each")
-	case p.Target != "":
-		if _, err := checkHostPort(p.Target, 1); err != nil {
-			fail("target", "%v", err)
-		}
-	}
-	if len(p.Ports) > maxListed || len(p.Export) > maxListed {
-		fail("ports", "more than %d ports", maxListed)
-		return out
-	}
-	seen := map[string]bool{}
-	for j, port := range p.Ports {
-		if seen[port.Name] {
-			fail(fmt.Sprintf("ports[%d].name", j), "%q is there twice", port.Name)
-		}
-		seen[port.Name] = true
-		if port.Target == "" {
-			continue // reported as required
-		}
-		if _, err := checkHostPort(port.Target, 1); err != nil {
-			fail(fmt.Sprintf("ports[%d].target", j), "%v", err)
-		}
-	}
-	for j, e := range p.Export {
-		for _, before := range p.Export[:j] {
-			if e.Port == before.Port && e.Protocol == before.Protocol {
-				fail(fmt.Sprintf("export[%d].port", j), "%d/%s is there twice", e.Port, e.Protocol)
-			}
-			if e.Name != "" && e.Name == before.Name {
-				fail(fmt.Sprintf("export[%d].name", j), "%q is there twice", e.Name)
-			}
-		}
-	}
-	return out
 }
 
 // checkHostPort returns the host of a host:port whose host is an IP address or

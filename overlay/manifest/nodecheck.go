@@ -33,8 +33,7 @@ func (b *builder) checkNode(n *NodeFile) {
 			continue
 		}
 		site, _ := s.Site(n.Site)
-		given := func(p netip.Prefix) bool { return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr()) }
-		if !slices.ContainsFunc(site.Routes, given) {
+		if _, given := site.Announced(r.Prefix); !given {
 			report(Error, at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
 		}
 	}
@@ -53,6 +52,11 @@ func (b *builder) checkNode(n *NodeFile) {
 			report(Error, at+"service", "%s/%s is not exported on slice %s: add a ServiceExport, or export here%s",
 				p.Namespace, p.Service, s.Name, didYouMean(p.Service, b.serviceNames(s.Name, p.Namespace)))
 			continue
+		}
+		for j, a := range p.Addresses {
+			if !slices.ContainsFunc(n.Routes, func(r NodeRoute) bool { return r.Slice == p.Slice && r.Prefix.Contains(a) }) {
+				report(Error, fmt.Sprintf("%saddresses[%d]", at, j), "%v is behind no route of this node: add it to routes", a)
+			}
 		}
 		for _, msg := range matchPorts(svc.Ports, p) {
 			report(Error, at+msg.field, "%s", msg.text)

@@ -11,7 +11,13 @@ import (
 // AnnotationSiteRoutes of a SliceConfig gives networks behind its clusters to
 // them: "CLUSTER=PREFIX,PREFIX; CLUSTER=PREFIX". Nodes of a cluster may announce
 // what is given to it, or a part; its certificates grant it.
+// What overlaps another cluster's is known on the slice by a prefix of its own.
 const AnnotationSiteRoutes = "slicewire.io/site-routes"
+
+// AnnotationMapRange of a SliceConfig says what those prefixes are taken from:
+// "PREFIX", one for each family or for one of them. Without it they are
+// overlay.DefaultMapRange and overlay.MapRange6.
+const AnnotationMapRange = "slicewire.io/map-range"
 
 // maxSiteRoutes of one site: with its own prefixes and blocks they fit a record.
 const maxSiteRoutes = 32
@@ -27,11 +33,6 @@ func (b *builder) siteRoutes(o *Object, s *overlay.Slice) {
 		b.fail(o, field, "%s slices have no routes", s.Mode)
 		return
 	}
-	type given struct {
-		site   string
-		prefix netip.Prefix
-	}
-	all := []given{{"the slice itself", s.Subnet}, {"the slice itself", s.Subnet6}}
 	for entry := range strings.SplitSeq(text, ";") {
 		if strings.TrimSpace(entry) == "" {
 			continue
@@ -44,18 +45,17 @@ func (b *builder) siteRoutes(o *Object, s *overlay.Slice) {
 			return
 		}
 		for word := range strings.SplitSeq(list, ",") {
-			p, err := netip.ParsePrefix(strings.TrimSpace(word))
-			if err != nil || p != p.Masked() || p.Addr().Is4In6() || p.Bits() == 0 || !routable(p.Addr()) {
+			p, ok := routedPrefix(word)
+			if !ok {
 				b.fail(o, field, "%q of %s is no prefix that can be routed", strings.TrimSpace(word), name)
 				return
 			}
-			for _, x := range all {
-				if x.prefix.Overlaps(p) {
-					b.fail(o, field, "%v of %s overlaps %v of %s", p, name, x.prefix, x.site)
+			for _, x := range append([]netip.Prefix{s.Subnet, s.Subnet6}, s.Sites[i].Routes...) {
+				if x.Overlaps(p) {
+					b.fail(o, field, "%v of %s overlaps %v, which is the slice's or its own", p, name, x)
 					return
 				}
 			}
-			all = append(all, given{name, p})
 			s.Sites[i].Routes = append(s.Sites[i].Routes, p)
 		}
 		if n := len(s.Sites[i].Routes); n > maxSiteRoutes {
@@ -63,6 +63,37 @@ func (b *builder) siteRoutes(o *Object, s *overlay.Slice) {
 			return
 		}
 	}
+	ranges, ok := b.mapRanges(o)
+	if !ok {
+		return
+	}
+	if err := overlay.MapRoutes(s, ranges); err != nil {
+		b.fail(o, field, "%v: give a wider range in the annotation %s", err, AnnotationMapRange)
+	}
+}
+
+// mapRanges reads the annotation about mapped prefixes.
+func (b *builder) mapRanges(o *Object) (ranges []netip.Prefix, ok bool) {
+	const field = "metadata.annotations[" + AnnotationMapRange + "]"
+	text := o.Body.(*SliceConfig).Metadata.Annotations[AnnotationMapRange]
+	if text == "" {
+		return nil, true
+	}
+	for word := range strings.SplitSeq(text, ",") {
+		p, ok := routedPrefix(word)
+		if !ok || slices.ContainsFunc(ranges, func(q netip.Prefix) bool { return q.Addr().Is4() == p.Addr().Is4() }) {
+			b.fail(o, field, "%q: want one prefix of each family at most, and none that cannot be routed", text)
+			return nil, false
+		}
+		ranges = append(ranges, p)
+	}
+	return ranges, true
+}
+
+// routedPrefix reads a prefix that may be behind a router.
+func routedPrefix(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(strings.TrimSpace(text))
+	return p, err == nil && p == p.Masked() && !p.Addr().Is4In6() && p.Bits() != 0 && routable(p.Addr())
 }
 
 // routable reports whether addresses of this kind may be behind a router.

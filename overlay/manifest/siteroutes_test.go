@@ -23,8 +23,9 @@ func TestSiteRoutes(t *testing.T) {
 		{"loopback", "west=127.0.0.0/8", "", "no prefix"},
 		{"multicast", "west=224.0.0.0/8", "", "no prefix"},
 		{"link-local", "west=fe80::/64", "", "no prefix"},
-		{"the slice's own subnet", "west=10.190.4.0/24", "", "overlaps 10.190.0.0/16 of the slice"},
-		{"another site's", "west=192.168.0.0/16; east=192.168.8.0/24", "", "overlaps 192.168.0.0/16 of west"},
+		{"the slice's own subnet", "west=10.190.4.0/24", "", "overlaps 10.190.0.0/16, which is"},
+		{"one of its own", "west=192.168.0.0/16,192.168.8.0/24", "", "overlaps 192.168.0.0/16, which is"},
+		{"too much that another site has", "west=10.0.0.0/9; east=10.1.0.0/16", "", "wider range"},
 	} {
 		text := strings.ReplaceAll(`apiVersion: controller.kubeslice.io/v1alpha1
 kind: SliceConfig

@@ -116,7 +116,7 @@ func (s *Session) See(x overlay.Sight, pkt []byte) {
 	var head [48]byte
 	outer := head[:0]
 	length := len(pkt)
-	if x.Point == overlay.PointUnderlay {
+	if x.Peer.IsValid() { // it is an outer datagram
 		outer = outerHeader(outer, x, len(pkt))
 		length += len(outer)
 	}

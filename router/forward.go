@@ -10,12 +10,23 @@ type batch struct {
 	count [overlay.BatchSize]int    // of the packets that kept[i] stands for
 	group [overlay.BatchSize][]byte
 	lost  [overlay.NumDrops]int
-	now   int64      // tick of the batch, with a policy
-	entry *flowEntry // of the packet at hand: what allowed it, if anything remembers it
-	back  bool       // the packet goes against the flow's first one
-	said  verdict    // of the policy about the packet at hand, if it was asked
-	dry   bool       // only asks: remembers and counts nothing
-	flows flows      // outlives the batch
+	flows flows // outlives the batch
+	dry   bool  // only asks: remembers and counts nothing
+
+	// With a policy.
+	now   int64      // tick of the batch
+	from  uint64     // of ways out: see table.recall
+	key   flowKey    // of the packet at hand, unless it is a later fragment
+	found found      // what the table has of it
+	entry *flowEntry // what allowed it, if anything remembers it
+	seq   uint32     // of entry
+	back  bool       // it goes against the flow's first one
+	said  verdict    // of the policy about it, if it was asked
+
+	charges [overlay.BatchSize]charge
+	charged int
+	first   [overlay.BatchSize]uint32 // flows at the head of their buckets
+	warmed  uint32                    // keeps what warm reads from being for nothing
 }
 
 // forward takes the packets of one batch from in to their ways out. It changes
@@ -33,7 +44,10 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	}
 	b.flows.renew(t.version, in)
 	if t.policy != nil {
-		b.now = ticks(r.clock())
+		b.begin(t, in, r.clock())
+		if t.flows.crowd.Load() >= warmFrom {
+			t.flows.warm(b, bufs)
+		}
 	}
 	b.entry = nil
 	var bytes uint64
@@ -61,9 +75,12 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
 		if b.entry != nil {
-			b.entry.account(b.back, n, size)
+			b.charge(n, size)
 			b.entry = nil
 		}
+	}
+	if b.charged > 0 {
+		b.settle()
 	}
 	in.n.inPackets.Add(uint64(packets))
 	in.n.inBytes.Add(bytes)
@@ -128,21 +145,30 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	if !ok {
 		return nil, 0, drop
 	}
-	addrs := pairOf(pkt, p.v6)
-	known := b.flows.slot(addrs)
-	out := known.out
-	if out == nil || known.pair != addrs {
-		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
-			if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
-				drop = t.refuse(b, pkt, &p) // policy comes before the route
+	var out *port
+	if t.policy != nil && !p.later {
+		out = t.recall(b, pkt, &p)
+	}
+	recalled := out != nil
+	if !recalled {
+		addrs := pairOf(pkt, p.v6)
+		known := b.flows.slot(addrs)
+		if out = known.out; out == nil || known.pair != addrs {
+			if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+				if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
+					drop = t.refuse(b, pkt, &p) // policy comes before the route
+				}
+				return nil, 0, drop
 			}
-			return nil, 0, drop
+			*known = flow{addrs, out}
 		}
-		*known = flow{addrs, out}
 	}
 	if t.policy != nil {
 		if drop, ok = t.police(b, in, out, pkt, &p); !ok {
 			return nil, 0, drop
+		}
+		if !recalled && b.entry != nil && !b.dry {
+			t.learn(b, in, out)
 		}
 	}
 	if out.role == Local {

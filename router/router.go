@@ -186,6 +186,7 @@ func (r *Router) Set(s State) error {
 			set.Insert(x.Masked(), struct{}{})
 		}
 		t.sources[p] = set
+		t.number(p)
 	}
 	for _, rt := range s.Routes {
 		p := r.outside

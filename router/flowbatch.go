@@ -1,6 +1,7 @@
 package router
 
 import (
+	"sync/atomic"
 	"time"
 
 	"slicewire/overlay"
@@ -12,7 +13,7 @@ import (
 
 // begin prepares a batch from a port that will ask a policy.
 func (b *batch) begin(t *table, in *port, now time.Duration) {
-	b.now = ticks(now)
+	b.now, b.table = ticks(now), t.flows
 	b.from = uint64(uint32(t.version))<<16 | uint64(t.numbers[in])
 }
 
@@ -20,12 +21,15 @@ func (b *batch) begin(t *table, in *port, now time.Duration) {
 // fewer are in the processor's nearest cache anyway.
 const warmFrom = 256
 
+// hashed is set in each hash of a flow, so that 0 is none.
+const hashed = 1 << 63
+
 // warm reads the flows of a batch, those that are first in their buckets, so
 // that the processor waits for all of them at once and not for one after the
 // other. It only guesses at what the packets are.
 func (t *flowTable) warm(b *batch, bufs [][]byte) {
 	for i, buf := range bufs {
-		b.first[i] = 0
+		b.first[i], b.hashes[i] = 0, 0
 		pkt := buf[overlay.Headroom:]
 		var p info
 		switch {
@@ -37,7 +41,8 @@ func (t *flowTable) warm(b *batch, bufs [][]byte) {
 			continue
 		}
 		k := keyOf(pkt, &p)
-		b.first[i] = t.bucket(&k).Load()
+		b.hashes[i] = t.hash(&k) | hashed
+		b.first[i] = t.head(b.hashes[i]).Load()
 	}
 	for _, n := range b.first[:len(bufs)] {
 		if n != 0 {
@@ -61,8 +66,11 @@ func (t *table) wayOf(in, out *port) uint64 {
 // addresses had under this version of the table, from this port. Whoever has the
 // addresses of somebody's flow and another port gets no answer here.
 func (t *table) recall(b *batch, pkt []byte, p *info) *port {
-	b.key = keyOf(pkt, p)
-	b.found = t.flows.find(&b.key)
+	b.key.read(pkt, p)
+	if !b.warm || p.l4 != ipv4Header && p.l4 != ipv6Header { // else warm guessed right
+		b.hash = t.flows.hash(&b.key) | hashed
+	}
+	b.found = t.flows.findIn(t.flows.head(b.hash), &b.key)
 	if w := b.found.way; w != 0 && w>>16 == b.from {
 		return t.ports[uint16(w)]
 	}
@@ -113,14 +121,44 @@ func (b *batch) settle() {
 	for i := range b.charges[:b.charged] {
 		c := &b.charges[i]
 		if e := c.entry; e.seq.Load() == c.seq {
-			n := &e.count[0]
+			dir := 0
 			if c.back {
-				n = &e.count[1]
+				dir = 1
 			}
-			n.packets.Add(c.packets)
-			n.bytes.Add(c.bytes)
+			if e.count[dir].add(c.packets, c.bytes) {
+				b.table.fold(e, dir)
+			}
 		}
 		c.entry = nil
 	}
 	b.charged = 0
+}
+
+// A flowCount is a number of packets and, in the lower bits, one of bytes: in
+// one word, as adding to it is what an accounted packet costs most.
+type flowCount struct{ n atomic.Uint64 }
+
+const (
+	countShift = 40
+	countFull  = 1<<63 | 1<<(countShift-1) // half of what either has room for
+)
+
+// add reports whether it is time to fold.
+func (c *flowCount) add(packets, bytes uint64) bool {
+	return c.n.Add(packets<<countShift|bytes)&countFull != 0
+}
+
+// fold makes room in a count.
+func (t *flowTable) fold(e *flowEntry, dir int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, f := e.count[dir].n.Swap(0), &t.book(e.index).folded[dir]
+	f.packets += v >> countShift
+	f.bytes += v & (1<<countShift - 1)
+}
+
+// countLocked is how many packets and bytes went one way.
+func (t *flowTable) countLocked(e *flowEntry, dir int) (packets, bytes uint64) {
+	v, f := e.count[dir].n.Load(), &t.book(e.index).folded[dir]
+	return f.packets + v>>countShift, f.bytes + v&(1<<countShift-1)
 }

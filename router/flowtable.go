@@ -50,11 +50,11 @@ type flowEntry struct {
 	state                      atomic.Uint64 // of the policy that allowed it: see stateOf
 	seen                       atomic.Int64  // tick of the latest packet
 
-	count [2]struct{ packets, bytes atomic.Uint64 } // there, and back
-	ways  [2]atomic.Uint64                          // see table.way
+	count [2]flowCount     // there, and back
+	ways  [2]atomic.Uint64 // see table.wayOf
 	marks atomic.Uint32
 	index uint32 // its number: it stays
-	_     [8]byte
+	_     [24]byte
 }
 
 // A flowBook is what else is known of a flow, under the table's lock.
@@ -63,7 +63,8 @@ type flowBook struct {
 	older, newer uint32 // among the flows of its source
 	born, queued int64  // tick of the first packet; that of the latest when it was put where it is
 	rules        [2]*ruleCount
-	credited     [2]uint64 // of packets and bytes, to earlier rules
+	credited     [2]uint64                          // of packets and bytes, to earlier rules
+	folded       [2]struct{ packets, bytes uint64 } // what count has no room for
 }
 
 type flowChunk struct {
@@ -144,15 +145,21 @@ func mum(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// bucket is the same for both directions of a flow.
-func (t *flowTable) bucket(k *flowKey) *atomic.Uint32 {
+func (t *flowTable) bucket(k *flowKey) *atomic.Uint32 { return t.head(t.hash(k)) }
+
+func (t *flowTable) head(hash uint64) *atomic.Uint32 {
+	return &t.heads[hash&uint64(len(t.heads)-1)]
+}
+
+// hash is the same for both directions of a flow.
+func (t *flowTable) hash(k *flowKey) uint64 {
 	src := mum(k.srcHi^t.seed[0]^k.last>>16<<48, k.srcLo^t.seed[1])
 	dst := mum(k.dstHi^t.seed[0]^k.last<<48, k.dstLo^t.seed[1])
 	h := src + dst + (k.last>>32)*0x9e3779b97f4a7c15
 	if k.last&keyFragment != 0 {
 		h = mum(k.srcLo^k.srcHi^t.seed[0], k.dstLo^t.seed[1]) + mum(k.last^t.seed[1], t.seed[2])
 	}
-	return &t.heads[(h^h>>32)&uint64(len(t.heads)-1)]
+	return h ^ h>>32
 }
 
 // A found is a flow as find saw it, all at one moment; entry is nil without one.
@@ -166,8 +173,10 @@ type found struct {
 
 // find looks for a flow without the lock. It may miss one that is there while
 // others are being added, never finds one that is not.
-func (t *flowTable) find(k *flowKey) found {
-	i := t.bucket(k).Load()
+func (t *flowTable) find(k *flowKey) found { return t.findIn(t.bucket(k), k) }
+
+func (t *flowTable) findIn(bucket *atomic.Uint32, k *flowKey) found {
+	i := bucket.Load()
 	for n := 0; i != 0 && n < maxWalk; n++ {
 		e := t.at(i)
 		seq := e.seq.Load()
@@ -237,8 +246,7 @@ func (t *flowTable) addLocked(k *flowKey, state uint64, rules [2]*ruleCount, now
 	e.seen.Store(now)
 	e.marks.Store(0)
 	for d := range e.count {
-		e.count[d].packets.Store(0)
-		e.count[d].bytes.Store(0)
+		e.count[d].n.Store(0)
 		e.ways[d].Store(0)
 	}
 	*t.book(i) = flowBook{born: now, queued: now, rules: rules}
@@ -279,7 +287,9 @@ func (t *flowTable) removeLocked(i uint32) {
 // creditLocked gives the rules of a flow what was not yet counted for them.
 func (t *flowTable) creditLocked(e *flowEntry) {
 	b := t.book(e.index)
-	packets, bytes := e.total()
+	packets, bytes := t.countLocked(e, 0)
+	p, n := t.countLocked(e, 1)
+	packets, bytes = packets+p, bytes+n
 	for _, r := range b.rules {
 		if r != nil {
 			r.packets.Add(packets - b.credited[0])
@@ -287,10 +297,6 @@ func (t *flowTable) creditLocked(e *flowEntry) {
 		}
 	}
 	b.credited = [2]uint64{packets, bytes}
-}
-
-func (e *flowEntry) total() (packets, bytes uint64) {
-	return e.count[0].packets.Load() + e.count[1].packets.Load(), e.count[0].bytes.Load() + e.count[1].bytes.Load()
 }
 
 // judgeLocked notes which rules allow a flow now.

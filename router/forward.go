@@ -14,8 +14,11 @@ type batch struct {
 	dry   bool  // only asks: remembers and counts nothing
 
 	// With a policy.
-	now   int64      // tick of the batch
-	from  uint64     // of ways out: see table.recall
+	now   int64  // tick of the batch
+	from  uint64 // of ways out: see table.recall
+	table *flowTable
+	warm  bool       // hashes has one for each packet of the batch
+	hash  uint64     // of key; 0: not known
 	key   flowKey    // of the packet at hand, unless it is a later fragment
 	found found      // what the table has of it
 	entry *flowEntry // what allowed it, if anything remembers it
@@ -25,6 +28,7 @@ type batch struct {
 
 	charges [overlay.BatchSize]charge
 	charged int
+	hashes  [overlay.BatchSize]uint64 // of warm
 	first   [overlay.BatchSize]uint32 // flows at the head of their buckets
 	warmed  uint32                    // keeps what warm reads from being for nothing
 }
@@ -43,17 +47,21 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		r.see(taps, in, bufs, false)
 	}
 	b.flows.renew(t.version, in)
+	b.warm, b.hash = false, 0
 	if t.policy != nil {
 		b.begin(t, in, r.clock())
-		if t.flows.crowd.Load() >= warmFrom {
+		if b.warm = t.flows.crowd.Load() >= warmFrom; b.warm {
 			t.flows.warm(b, bufs)
 		}
 	}
 	b.entry = nil
 	var bytes uint64
 	left, packets := 0, 0
-	for _, buf := range bufs {
+	for i, buf := range bufs {
 		bytes += uint64(len(buf) - overlay.Headroom)
+		if b.warm {
+			b.hash = b.hashes[i]
+		}
 		var meta overlay.Meta
 		n := 1
 		if in.role == Outside {
@@ -74,6 +82,9 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		}
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
+		if b.hash != 0 && out.role == Outside {
+			overlay.PutFlow(buf, uint32(b.hash))
+		}
 		if b.entry != nil {
 			b.charge(n, size)
 			b.entry = nil
@@ -146,8 +157,13 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 		return nil, 0, drop
 	}
 	var out *port
-	if t.policy != nil && !p.later {
-		out = t.recall(b, pkt, &p)
+	if t.policy != nil {
+		if !p.later {
+			out = t.recall(b, pkt, &p)
+		}
+		if p.fragment {
+			b.hash = 0 // all fragments of a packet are to have the same
+		}
 	}
 	recalled := out != nil
 	if !recalled {

@@ -50,17 +50,25 @@ func (t *table) setPolicy(before *table, p *Policy, maxFlows int) {
 
 // keyOf is the flow of a checked packet.
 func keyOf(pkt []byte, p *info) (k flowKey) {
+	k.read(pkt, p)
+	return k
+}
+
+// read is keyOf in place: a copy made right after its words were stored waits
+// for them.
+func (k *flowKey) read(pkt []byte, p *info) {
+	last := uint64(p.proto)<<32 | ports(pkt[p.l4:], p)
 	if p.v6 {
 		_ = pkt[ipv6Header-1]
 		k.srcHi, k.srcLo = binary.BigEndian.Uint64(pkt[8:]), binary.BigEndian.Uint64(pkt[16:])
 		k.dstHi, k.dstLo = binary.BigEndian.Uint64(pkt[24:]), binary.BigEndian.Uint64(pkt[32:])
-		k.last = keyV6
-	} else {
-		_ = pkt[ipv4Header-1]
-		k.srcLo, k.dstLo = uint64(binary.BigEndian.Uint32(pkt[12:])), uint64(binary.BigEndian.Uint32(pkt[16:]))
+		k.last = keyV6 | last
+		return
 	}
-	k.last |= uint64(p.proto)<<32 | ports(pkt[p.l4:], p)
-	return k
+	_ = pkt[ipv4Header-1]
+	k.srcHi, k.dstHi = 0, 0
+	k.srcLo, k.dstLo = uint64(binary.BigEndian.Uint32(pkt[12:])), uint64(binary.BigEndian.Uint32(pkt[16:]))
+	k.last = last
 }
 
 // ports reads what tells a flow from others between the same ends: both ports,

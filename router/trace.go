@@ -42,8 +42,8 @@ func (r *Router) Flows() []FlowInfo {
 			Age:  time.Duration(now-b.born) * tick, Idle: time.Duration(now-e.seen.Load()) * tick,
 			Replied: e.marks.Load()&markReplied != 0,
 		}
-		x.Forth.Packets, x.Forth.Bytes = e.count[0].packets.Load(), e.count[0].bytes.Load()
-		x.Back.Packets, x.Back.Bytes = e.count[1].packets.Load(), e.count[1].bytes.Load()
+		x.Forth.Packets, x.Forth.Bytes = t.flows.countLocked(e, 0)
+		x.Back.Packets, x.Back.Bytes = t.flows.countLocked(e, 1)
 		x.Egress, x.Ingress = b.rules[0].String(), b.rules[1].String()
 		state := e.state.Load()
 		x.SrcHere, x.DstHere, x.Stale = state&1 != 0, state&2 != 0, uint32(state>>2) != t.policyVersion

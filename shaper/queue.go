@@ -189,7 +189,9 @@ func (q *Queue) Write(bufs [][]byte) error {
 			p.class = c.class
 			p.count = p.meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
 			p.cost = len(p.buf) + p.count*outerBytes
-			p.hash = flowHash(p.buf, q.seed)
+			if p.hash = p.meta.Flow; p.hash == 0 {
+				p.hash = flowHash(p.buf, q.seed)
+			}
 			if c.mark {
 				setDSCP(p.buf, c.dscp)
 			}

@@ -311,7 +311,11 @@ type OutsideLink interface {
 type outsideLink Router
 
 func (o *outsideLink) Read(bufs [][]byte, sizes []int) (int, error) {
-	return o.outlet.Read(bufs, sizes)
+	n, err := o.outlet.Read(bufs, sizes)
+	if taps := o.taps.Load(); taps != nil {
+		(*Router)(o).seeShaped(taps, bufs[:n], sizes)
+	}
+	return n, err
 }
 
 func (o *outsideLink) Wake() { o.outlet.Wake() }

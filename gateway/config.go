@@ -26,6 +26,9 @@ type Config struct {
 	OuterTOS OuterTOS
 	// Taps see outer datagrams, and inner packets that are dropped here; nil: nobody.
 	Taps *overlay.Taps
+	// Told takes the notes that peers send (see Tell); nil: nobody does. It is called
+	// on the packet path, concurrently, and must not wait; body is its own.
+	Told func(slice, peer string, body []byte)
 }
 
 func (c *Config) validate() error {

@@ -169,6 +169,9 @@ func (g *Gateway) ensureLocked(want *Tunnel) (*tunnel, error) {
 	k := g.trunks[want.Slice]
 	if k == nil {
 		k = newTrunk(want, g.cfg.Log, g.mux.now, g.news)
+		if told, slice := g.cfg.Told, want.Slice; told != nil {
+			k.probes.notes = func(peer string, body []byte) { told(slice, peer, body) }
+		}
 		k.probes.setLeaving(g.leaving)
 		k.drops.Watch(g.cfg.Taps, want.Slice, "tunnel")
 	}

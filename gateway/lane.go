@@ -23,6 +23,7 @@ type lane struct {
 	peers   map[[16]byte]*watched // by probe address
 	missing []overlay.Tag         // cannot be reached in this lane
 	pending []probeMessage
+	notes   []note
 }
 
 // A watched peer is one that is probed in a lane.
@@ -35,6 +36,7 @@ type watched struct {
 	silent  bool // no session: what is sent to it stays in the device
 	health  overlay.Health
 	asked   [64]uint32 // number of our saying in the latest questions
+	notes   tokens     // for what it tells
 }
 
 func (p *prober) lane(wake func()) *lane {
@@ -82,7 +84,7 @@ func (l *lane) setPeers(t *Tunnel) {
 func (l *lane) queue(to [16]byte, kind uint8, seq uint32) {
 	if len(l.pending) < probesPending {
 		l.pending = append(l.pending, probeMessage{from: l.addr, to: to, kind: kind, seq: seq, demand: l.probes.demand, saying: l.probes.own})
-		l.waiting.Store(int32(len(l.pending)))
+		l.waiting.Store(int32(len(l.pending) + len(l.notes)))
 	}
 }
 
@@ -103,8 +105,9 @@ func (l *lane) fill(bufs [][]byte, sizes []int) (n, leave int) {
 		}
 	}
 	l.pending = slices.Delete(l.pending, 0, n)
-	l.waiting.Store(int32(len(l.pending)))
-	return n, leave
+	more, leaving := l.fillNotes(bufs[n:], sizes[n:])
+	l.waiting.Store(int32(len(l.pending) + len(l.notes)))
+	return n + more, leave + leaving
 }
 
 // setSilent says which peers have no session.
@@ -122,7 +125,9 @@ func (l *lane) take(bufs [][]byte) [][]byte {
 	rest := bufs[:0]
 	for _, b := range bufs {
 		if isProbe(b[overlay.Headroom:]) {
-			l.hear(b[overlay.Headroom:])
+			if pkt := b[overlay.Headroom:]; !l.read(pkt) {
+				l.hear(pkt)
+			}
 			continue
 		}
 		rest = append(rest, b)

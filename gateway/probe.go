@@ -22,8 +22,9 @@ const busyFor = 10 * time.Second
 type prober struct {
 	log     *slog.Logger
 	now     func() time.Duration
-	changed func()        // something was heard that step should look at; it never waits
-	moved   atomic.Uint64 // packets through the tunnels, probes not counted
+	changed func()                         // something was heard that step should look at; it never waits
+	notes   func(peer string, body []byte) // takes what peers tell; nil: nobody does
+	moved   atomic.Uint64                  // packets through the tunnels, probes not counted
 
 	mu     sync.Mutex
 	self   overlay.Tag

@@ -23,22 +23,27 @@ type Meta struct {
 	Piece uint16
 	// Paced says that its writer waits for room and need not lose it.
 	Paced bool
+	// Flow is a secret hash of the packet's flow, so that nobody need compute
+	// another; 0: nobody has.
+	Flow uint32
 }
 
 // PutMeta writes m into the headroom of buf.
 func PutMeta(buf []byte, m Meta) {
-	_ = buf[3]
-	binary.NativeEndian.PutUint16(buf, m.Piece)
-	buf[2], buf[3] = 0, 0
+	v := uint64(m.Piece) | uint64(m.Flow)<<32
 	if m.Paced {
-		buf[2] = 1
+		v |= 1 << 16
 	}
+	binary.LittleEndian.PutUint64(buf, v)
 }
+
+// PutFlow sets the Flow of what is in the headroom of buf.
+func PutFlow(buf []byte, flow uint32) { binary.LittleEndian.PutUint32(buf[4:], flow) }
 
 // MetaOf reads the headroom of buf.
 func MetaOf(buf []byte) Meta {
-	_ = buf[3]
-	return Meta{Piece: binary.NativeEndian.Uint16(buf), Paced: buf[2] == 1}
+	v := binary.LittleEndian.Uint64(buf)
+	return Meta{Piece: uint16(v), Paced: v>>16&0xff == 1, Flow: uint32(v >> 32)}
 }
 
 // Packets returns how many packets one of size bytes stands for, of which head

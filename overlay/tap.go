@@ -14,12 +14,13 @@ type Point uint8
 const (
 	PointPort     Point = iota // between a workload, or the node's own stack, and the router
 	PointTunnel                // between the router and the tunnel
+	PointShaper                // what the shaper lets go, to be encrypted
 	PointUnderlay              // outer datagrams, between the tunnel and the network
 	PointDrop                  // what goes no further
 	NumPoints
 )
 
-var pointNames = [NumPoints]string{"port", "tunnel", "underlay", "drop"}
+var pointNames = [NumPoints]string{"port", "tunnel", "shaper", "underlay", "drop"}
 
 // String returns the point's name as the command line has it.
 func (p Point) String() string {

@@ -96,10 +96,10 @@ func (s *flowSources) recount(i uint32, n int) {
 
 // add puts flow f, which is nobody's, last in the line of source i.
 func (s *flowSources) add(t *flowTable, i, f uint32) {
-	x, e := s.at(i), t.at(f)
+	x, e := s.at(i), t.book(f)
 	e.source, e.older, e.newer = i, x.newest, 0
 	if x.newest != 0 {
-		t.at(x.newest).newer = f
+		t.book(x.newest).newer = f
 	} else {
 		x.oldest = f
 	}
@@ -109,14 +109,14 @@ func (s *flowSources) add(t *flowTable, i, f uint32) {
 
 // drop takes flow f from source i, which goes with its last one.
 func (s *flowSources) drop(t *flowTable, i, f uint32) {
-	x, e := s.at(i), t.at(f)
+	x, e := s.at(i), t.book(f)
 	if e.older != 0 {
-		t.at(e.older).newer = e.newer
+		t.book(e.older).newer = e.newer
 	} else {
 		x.oldest = e.newer
 	}
 	if e.newer != 0 {
-		t.at(e.newer).older = e.older
+		t.book(e.newer).older = e.older
 	} else {
 		x.newest = e.older
 	}
@@ -139,10 +139,10 @@ func (s *flowSources) rotate(t *flowTable, i uint32) {
 	if f == x.newest {
 		return
 	}
-	e := t.at(f)
+	e := t.book(f)
 	x.oldest = e.newer
-	t.at(x.oldest).older = 0
+	t.book(x.oldest).older = 0
 	e.older, e.newer = x.newest, 0
-	t.at(x.newest).newer = f
+	t.book(x.newest).newer = f
 	x.newest = f
 }

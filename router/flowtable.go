@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // DefaultMaxFlows is how many flows a slice remembers if nobody says otherwise:
@@ -17,31 +16,6 @@ const (
 	chunkSize = 1 << chunkBits
 	maxWalk   = 32 // entries that a reader without the lock looks at before it asks for it
 	sweepStep = 2  // entries looked at for their age whenever one is added
-)
-
-// A tick is the unit of a flowTable's time: coarse, so that of a stream's
-// packets only some write when they were seen.
-const tick = 100 * time.Millisecond
-
-func ticks(d time.Duration) int64 { return int64(d / tick) }
-
-// How long flows live without a packet, by RFC 5382, 4787 and 5508 where they
-// say it. A flow that was forgotten is asked about again, from whichever end
-// speaks first.
-const (
-	idleTCP      = 7440 * time.Second // established
-	idleTCPOther = 4 * time.Minute    // no answer yet, or one end is done
-	idleUDP      = 5 * time.Minute
-	idleUDPOne   = 30 * time.Second // no answer yet
-	idleICMP     = 60 * time.Second
-	idleOther    = 10 * time.Minute
-	idleFragment = 30 * time.Second
-)
-
-// marks of an entry
-const (
-	markReplied = 1 << iota // a packet came back
-	markClosed              // TCP: FIN or RST was seen
 )
 
 // A flowKey is a flow as its first packet has it: source, destination and, in
@@ -65,8 +39,9 @@ func (k *flowKey) reverse() flowKey {
 	return flowKey{k.dstHi, k.dstLo, k.srcHi, k.srcLo, k.last&^0xffffffff | uint64(bits.RotateLeft32(uint32(k.last), 16))}
 }
 
-// flowEntry is one flow. What is atomic may be read without the table's lock;
-// seq is odd while the key is being written or means nothing.
+// flowEntry is what a packet reads and writes of a flow: a line of the cache to
+// find it by, and one to account in. What is atomic may be read without the
+// table's lock; seq is odd while the key is being written or means nothing.
 type flowEntry struct {
 	seq                        atomic.Uint32
 	next                       atomic.Uint32 // in its bucket
@@ -75,17 +50,26 @@ type flowEntry struct {
 	state                      atomic.Uint64 // of the policy that allowed it: see stateOf
 	seen                       atomic.Int64  // tick of the latest packet
 
-	count [2]struct{ packets, bytes atomic.Uint64 } // there, and back
+	count [2]flowCount     // there, and back
+	ways  [2]atomic.Uint64 // see table.wayOf
 	marks atomic.Uint32
+	index uint32 // its number: it stays
+	_     [24]byte
+}
 
-	// Under the table's lock.
+// A flowBook is what else is known of a flow, under the table's lock.
+type flowBook struct {
 	source       uint32
 	older, newer uint32 // among the flows of its source
 	born, queued int64  // tick of the first packet; that of the latest when it was put where it is
 	rules        [2]*ruleCount
-	credited     [2]uint64 // of packets and bytes, to earlier rules
+	credited     [2]uint64                          // of packets and bytes, to earlier rules
+	folded       [2]struct{ packets, bytes uint64 } // what count has no room for
+}
 
-	_ [32]byte // so that what a packet touches is two lines of the cache, not three or four
+type flowChunk struct {
+	entries [chunkSize]flowEntry
+	books   [chunkSize]flowBook
 }
 
 // stateOf is what a flow was allowed by: the version of the policy and which of
@@ -108,61 +92,6 @@ func (e *flowEntry) key() flowKey {
 	return flowKey{e.srcHi.Load(), e.srcLo.Load(), e.dstHi.Load(), e.dstLo.Load(), e.last.Load()}
 }
 
-// idle is how long the flow may be silent.
-func (e *flowEntry) idle(last uint64) int64 {
-	marks := e.marks.Load()
-	switch proto := uint8(last >> 32); {
-	case last&keyFragment != 0:
-		return ticks(idleFragment)
-	case proto == protoTCP:
-		if marks == markReplied {
-			return ticks(idleTCP)
-		}
-		return ticks(idleTCPOther)
-	case proto == protoUDP:
-		if marks&markReplied != 0 {
-			return ticks(idleUDP)
-		}
-		return ticks(idleUDPOne)
-	case proto == protoICMP || proto == protoICMPv6:
-		return ticks(idleICMP)
-	}
-	return ticks(idleOther)
-}
-
-func (e *flowEntry) expired(now int64) bool { return now-e.seen.Load() > e.idle(e.last.Load()) }
-
-// touch notes that a packet of the flow came by, one way or the other.
-func (e *flowEntry) touch(back bool, now int64) {
-	if back && e.marks.Load()&markReplied == 0 {
-		e.marks.Or(markReplied)
-	}
-	if e.seen.Load() < now {
-		e.seen.Store(now)
-	}
-}
-
-// account adds a packet that went on, or one that stands for several.
-func (e *flowEntry) account(back bool, packets, bytes int) {
-	dir := 0
-	if back {
-		dir = 1
-	}
-	e.count[dir].packets.Add(uint64(packets))
-	e.count[dir].bytes.Add(uint64(bytes))
-}
-
-// note takes notice of the flags of a TCP segment: a connection that ends, or
-// one that is opened again between the same ports.
-func (e *flowEntry) note(flags uint8) {
-	switch {
-	case flags&(tcpFIN|tcpRST) != 0:
-		e.marks.Or(markClosed)
-	case flags&(tcpSYN|tcpACK) == tcpSYN && e.marks.Load()&markClosed != 0:
-		e.marks.Store(0)
-	}
-}
-
 // A flowTable is the bounded memory of the flows that policy allowed. Looking a
 // flow up takes no lock and allocates nothing; adding one takes the lock and
 // memory only until the bound is reached.
@@ -173,8 +102,9 @@ func (e *flowEntry) note(flags uint8) {
 type flowTable struct {
 	seed   [3]uint64
 	heads  []atomic.Uint32 // of buckets; entries are numbered from 1
-	chunks []atomic.Pointer[[chunkSize]flowEntry]
+	chunks []atomic.Pointer[flowChunk]
 	max    int
+	crowd  atomic.Int32 // live, for who does not have the lock
 
 	mu      sync.Mutex
 	used    int // entries that were ever in use
@@ -189,7 +119,7 @@ func newFlowTable(maxFlows int) *flowTable {
 	n := 1 << bits.Len(uint(2*maxFlows-1))
 	t := &flowTable{
 		heads: make([]atomic.Uint32, n), max: maxFlows,
-		chunks: make([]atomic.Pointer[[chunkSize]flowEntry], (maxFlows+chunkSize-1)/chunkSize),
+		chunks: make([]atomic.Pointer[flowChunk], (maxFlows+chunkSize-1)/chunkSize),
 	}
 	for i := range t.seed { // so that nobody can choose flows that share a bucket
 		t.seed[i] = rand.Uint64() | 1
@@ -201,7 +131,13 @@ func newFlowTable(maxFlows int) *flowTable {
 // at returns an entry by its number.
 func (t *flowTable) at(i uint32) *flowEntry {
 	i--
-	return &t.chunks[i>>chunkBits].Load()[i%chunkSize]
+	return &t.chunks[i>>chunkBits].Load().entries[i%chunkSize]
+}
+
+// book returns what is known of an entry. The lock is held.
+func (t *flowTable) book(i uint32) *flowBook {
+	i--
+	return &t.chunks[i>>chunkBits].Load().books[i%chunkSize]
 }
 
 func mum(a, b uint64) uint64 {
@@ -209,42 +145,59 @@ func mum(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// bucket is the same for both directions of a flow.
-func (t *flowTable) bucket(k *flowKey) *atomic.Uint32 {
+func (t *flowTable) bucket(k *flowKey) *atomic.Uint32 { return t.head(t.hash(k)) }
+
+func (t *flowTable) head(hash uint64) *atomic.Uint32 {
+	return &t.heads[hash&uint64(len(t.heads)-1)]
+}
+
+// hash is the same for both directions of a flow.
+func (t *flowTable) hash(k *flowKey) uint64 {
 	src := mum(k.srcHi^t.seed[0]^k.last>>16<<48, k.srcLo^t.seed[1])
 	dst := mum(k.dstHi^t.seed[0]^k.last<<48, k.dstLo^t.seed[1])
 	h := src + dst + (k.last>>32)*0x9e3779b97f4a7c15
 	if k.last&keyFragment != 0 {
 		h = mum(k.srcLo^k.srcHi^t.seed[0], k.dstLo^t.seed[1]) + mum(k.last^t.seed[1], t.seed[2])
 	}
-	return &t.heads[(h^h>>32)&uint64(len(t.heads)-1)]
+	return h ^ h>>32
+}
+
+// A found is a flow as find saw it, all at one moment; entry is nil without one.
+type found struct {
+	entry *flowEntry
+	state uint64
+	way   uint64
+	seq   uint32 // the entry is still this flow's while it is this
+	back  bool   // what was looked for goes against the flow's first packet
 }
 
 // find looks for a flow without the lock. It may miss one that is there while
 // others are being added, never finds one that is not.
-func (t *flowTable) find(k *flowKey) (e *flowEntry, state uint64, back bool) {
-	i := t.bucket(k).Load()
+func (t *flowTable) find(k *flowKey) found { return t.findIn(t.bucket(k), k) }
+
+func (t *flowTable) findIn(bucket *atomic.Uint32, k *flowKey) found {
+	i := bucket.Load()
 	for n := 0; i != 0 && n < maxWalk; n++ {
-		e = t.at(i)
+		e := t.at(i)
 		seq := e.seq.Load()
 		if seq&1 == 0 {
 			last := e.last.Load()
 			if last == k.last && e.srcLo.Load() == k.srcLo && e.dstLo.Load() == k.dstLo && e.srcHi.Load() == k.srcHi && e.dstHi.Load() == k.dstHi {
-				state = e.state.Load()
+				f := found{e, e.state.Load(), e.ways[0].Load(), seq, false}
 				if e.seq.Load() == seq {
-					return e, state, false
+					return f
 				}
 			} else if e.srcLo.Load() == k.dstLo && e.dstLo.Load() == k.srcLo && e.srcHi.Load() == k.dstHi && e.dstHi.Load() == k.srcHi &&
 				last&keyFragment == 0 && last == k.last&^0xffffffff|uint64(bits.RotateLeft32(uint32(k.last), 16)) {
-				state = e.state.Load()
+				f := found{e, e.state.Load(), e.ways[1].Load(), seq, true}
 				if e.seq.Load() == seq {
-					return e, state, true
+					return f
 				}
 			}
 		}
 		i = e.next.Load()
 	}
-	return nil, 0, false
+	return found{}
 }
 
 // findLocked finds a flow if it is there.
@@ -274,9 +227,10 @@ func (t *flowTable) addLocked(k *flowKey, state uint64, rules [2]*ruleCount, now
 	} else {
 		i = uint32(t.used + 1)
 		if c := &t.chunks[t.used>>chunkBits]; c.Load() == nil {
-			fresh := new([chunkSize]flowEntry)
-			for j := range fresh {
-				fresh[j].seq.Store(1)
+			fresh := new(flowChunk)
+			for j := range fresh.entries {
+				fresh.entries[j].seq.Store(1)
+				fresh.entries[j].index = i + uint32(j)
 			}
 			c.Store(fresh)
 		}
@@ -292,15 +246,16 @@ func (t *flowTable) addLocked(k *flowKey, state uint64, rules [2]*ruleCount, now
 	e.seen.Store(now)
 	e.marks.Store(0)
 	for d := range e.count {
-		e.count[d].packets.Store(0)
-		e.count[d].bytes.Store(0)
+		e.count[d].n.Store(0)
+		e.ways[d].Store(0)
 	}
-	e.born, e.queued, e.rules, e.credited = now, now, rules, [2]uint64{}
+	*t.book(i) = flowBook{born: now, queued: now, rules: rules}
 	head := t.bucket(k)
 	e.next.Store(head.Load())
 	e.seq.Add(1)
 	head.Store(i)
 	t.live++
+	t.crowd.Store(int32(t.live))
 	t.sources.add(t, s, i)
 	for _, r := range rules {
 		if r != nil {
@@ -320,39 +275,40 @@ func (t *flowTable) removeLocked(i uint32) {
 	}
 	link.Store(e.next.Load())
 	e.seq.Add(1)
-	e.creditLocked()
-	t.sources.drop(t, e.source, i)
-	e.rules = [2]*ruleCount{}
+	t.creditLocked(e)
+	b := t.book(i)
+	t.sources.drop(t, b.source, i)
+	b.rules = [2]*ruleCount{}
 	t.free = append(t.free, i)
 	t.live--
+	t.crowd.Store(int32(t.live))
 }
 
 // creditLocked gives the rules of a flow what was not yet counted for them.
-func (e *flowEntry) creditLocked() {
-	packets, bytes := e.total()
-	for _, r := range e.rules {
+func (t *flowTable) creditLocked(e *flowEntry) {
+	b := t.book(e.index)
+	packets, bytes := t.countLocked(e, 0)
+	p, n := t.countLocked(e, 1)
+	packets, bytes = packets+p, bytes+n
+	for _, r := range b.rules {
 		if r != nil {
-			r.packets.Add(packets - e.credited[0])
-			r.bytes.Add(bytes - e.credited[1])
+			r.packets.Add(packets - b.credited[0])
+			r.bytes.Add(bytes - b.credited[1])
 		}
 	}
-	e.credited = [2]uint64{packets, bytes}
-}
-
-func (e *flowEntry) total() (packets, bytes uint64) {
-	return e.count[0].packets.Load() + e.count[1].packets.Load(), e.count[0].bytes.Load() + e.count[1].bytes.Load()
+	b.credited = [2]uint64{packets, bytes}
 }
 
 // judgeLocked notes which rules allow a flow now.
-func (e *flowEntry) judgeLocked(state uint64, rules [2]*ruleCount) {
-	if e.rules != rules {
-		e.creditLocked()
+func (t *flowTable) judgeLocked(e *flowEntry, state uint64, rules [2]*ruleCount) {
+	if b := t.book(e.index); b.rules != rules {
+		t.creditLocked(e)
 		for _, r := range rules {
 			if r != nil {
 				r.flows.Add(1)
 			}
 		}
-		e.rules = rules
+		b.rules = rules
 	}
 	e.state.Store(state)
 }
@@ -376,11 +332,11 @@ func (t *flowTable) evictLocked(s uint32, now int64) {
 	victim := t.sources.fullest(s)
 	i := t.sources.oldest(victim)
 	for range maxPasses {
-		e := t.at(i)
-		if e.expired(now) || e.seen.Load() <= e.queued {
+		e, b := t.at(i), t.book(i)
+		if e.expired(now) || e.seen.Load() <= b.queued {
 			break
 		}
-		e.queued = e.seen.Load()
+		b.queued = e.seen.Load()
 		t.sources.rotate(t, victim)
 		i = t.sources.oldest(victim)
 	}

@@ -10,12 +10,27 @@ type batch struct {
 	count [overlay.BatchSize]int    // of the packets that kept[i] stands for
 	group [overlay.BatchSize][]byte
 	lost  [overlay.NumDrops]int
-	now   int64      // tick of the batch, with a policy
-	entry *flowEntry // of the packet at hand: what allowed it, if anything remembers it
-	back  bool       // the packet goes against the flow's first one
-	said  verdict    // of the policy about the packet at hand, if it was asked
-	dry   bool       // only asks: remembers and counts nothing
-	flows flows      // outlives the batch
+	flows flows // outlives the batch
+	dry   bool  // only asks: remembers and counts nothing
+
+	// With a policy.
+	now   int64  // tick of the batch
+	from  uint64 // of ways out: see table.recall
+	table *flowTable
+	warm  bool       // hashes has one for each packet of the batch
+	hash  uint64     // of key; 0: not known
+	key   flowKey    // of the packet at hand, unless it is a later fragment
+	found found      // what the table has of it
+	entry *flowEntry // what allowed it, if anything remembers it
+	seq   uint32     // of entry
+	back  bool       // it goes against the flow's first one
+	said  verdict    // of the policy about it, if it was asked
+
+	charges [overlay.BatchSize]charge
+	charged int
+	hashes  [overlay.BatchSize]uint64 // of warm
+	first   [overlay.BatchSize]uint32 // flows at the head of their buckets
+	warmed  uint32                    // keeps what warm reads from being for nothing
 }
 
 // forward takes the packets of one batch from in to their ways out. It changes
@@ -37,14 +52,21 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		}
 	}
 	b.flows.renew(t.version, in)
+	b.warm, b.hash = false, 0
 	if t.policy != nil {
-		b.now = ticks(r.clock())
+		b.begin(t, in, r.clock())
+		if b.warm = t.flows.crowd.Load() >= warmFrom; b.warm {
+			t.flows.warm(b, bufs)
+		}
 	}
 	b.entry = nil
 	var bytes uint64
 	left, packets := 0, 0
-	for _, buf := range bufs {
+	for i, buf := range bufs {
 		bytes += uint64(len(buf) - overlay.Headroom)
+		if b.warm {
+			b.hash = b.hashes[i]
+		}
 		var meta overlay.Meta
 		n := 1
 		if in.role == Outside {
@@ -65,10 +87,16 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		}
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
+		if b.hash != 0 && out.role == Outside {
+			overlay.PutFlow(buf, uint32(b.hash))
+		}
 		if b.entry != nil {
-			b.entry.account(b.back, n, size)
+			b.charge(n, size)
 			b.entry = nil
 		}
+	}
+	if b.charged > 0 {
+		b.settle()
 	}
 	in.n.inPackets.Add(uint64(packets))
 	in.n.inBytes.Add(bytes)
@@ -143,21 +171,35 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	if !ok {
 		return nil, 0, drop
 	}
-	addrs := pairOf(pkt, p.v6)
-	known := b.flows.slot(addrs)
-	out := known.out
-	if out == nil || known.pair != addrs {
-		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
-			if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
-				drop = t.refuse(b, pkt, &p) // policy comes before the route
-			}
-			return nil, 0, drop
+	var out *port
+	if t.policy != nil {
+		if !p.later {
+			out = t.recall(b, pkt, &p)
 		}
-		*known = flow{addrs, out}
+		if p.fragment {
+			b.hash = 0 // all fragments of a packet are to have the same
+		}
+	}
+	recalled := out != nil
+	if !recalled {
+		addrs := pairOf(pkt, p.v6)
+		known := b.flows.slot(addrs)
+		if out = known.out; out == nil || known.pair != addrs {
+			if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+				if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
+					drop = t.refuse(b, pkt, &p) // policy comes before the route
+				}
+				return nil, 0, drop
+			}
+			*known = flow{addrs, out}
+		}
 	}
 	if t.policy != nil {
 		if drop, ok = t.police(b, in, out, pkt, &p); !ok {
 			return nil, 0, drop
+		}
+		if !recalled && b.entry != nil && !b.dry {
+			t.learn(b, in, out)
 		}
 	}
 	if out.role == Local {

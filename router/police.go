@@ -50,17 +50,25 @@ func (t *table) setPolicy(before *table, p *Policy, maxFlows int) {
 
 // keyOf is the flow of a checked packet.
 func keyOf(pkt []byte, p *info) (k flowKey) {
+	k.read(pkt, p)
+	return k
+}
+
+// read is keyOf in place: a copy made right after its words were stored waits
+// for them.
+func (k *flowKey) read(pkt []byte, p *info) {
+	last := uint64(p.proto)<<32 | ports(pkt[p.l4:], p)
 	if p.v6 {
 		_ = pkt[ipv6Header-1]
 		k.srcHi, k.srcLo = binary.BigEndian.Uint64(pkt[8:]), binary.BigEndian.Uint64(pkt[16:])
 		k.dstHi, k.dstLo = binary.BigEndian.Uint64(pkt[24:]), binary.BigEndian.Uint64(pkt[32:])
-		k.last = keyV6
-	} else {
-		_ = pkt[ipv4Header-1]
-		k.srcLo, k.dstLo = uint64(binary.BigEndian.Uint32(pkt[12:])), uint64(binary.BigEndian.Uint32(pkt[16:]))
+		k.last = keyV6 | last
+		return
 	}
-	k.last |= uint64(p.proto)<<32 | ports(pkt[p.l4:], p)
-	return k
+	_ = pkt[ipv4Header-1]
+	k.srcHi, k.dstHi = 0, 0
+	k.srcLo, k.dstLo = uint64(binary.BigEndian.Uint32(pkt[12:])), uint64(binary.BigEndian.Uint32(pkt[16:]))
+	k.last = last
 }
 
 // ports reads what tells a flow from others between the same ends: both ports,
@@ -128,26 +136,25 @@ func (t *table) police(b *batch, in, out *port, pkt []byte, p *info) (drop overl
 	state := stateOf(t.policyVersion, srcHere, dstHere)
 	if p.later {
 		k := fragmentKey(pkt, p)
-		if e, have, _ := t.flows.find(&k); e == nil || have != state || e.expired(b.now) {
+		if f := t.flows.find(&k); f.entry == nil || f.state != state || f.entry.expired(b.now) {
 			return overlay.DropFragment, false
 		}
 		return 0, true
 	}
-	k := keyOf(pkt, p)
-	e, have, back := t.flows.find(&k)
+	k, f := &b.key, &b.found // see recall
 	want := state
-	if back {
+	if f.back {
 		want = swapEnds(state)
 	}
 	switch {
-	case e != nil && have == want && !e.expired(b.now) && (!back || !opens(pkt, p)):
-		b.entry, b.back = e, back
+	case f.entry != nil && f.state == want && !f.entry.expired(b.now) && (!f.back || !opens(pkt, p)):
+		b.entry, b.back, b.seq = f.entry, f.back, f.seq
 	case isError(p.proto, pkt[p.l4:]):
-		if ok = t.related(b, pkt, p) || t.judge(b, &k, state); !ok {
+		if ok = t.related(b, pkt, p) || t.judge(b, k, state); !ok {
 			return overlay.DropPolicy, false
 		}
 	default:
-		if ok = t.ask(b, &k, state, opens(pkt, p)); !ok {
+		if ok = t.ask(b, k, state, opens(pkt, p)); !ok {
 			return overlay.DropPolicy, false
 		}
 	}
@@ -171,6 +178,7 @@ func (t *table) police(b *batch, in, out *port, pkt []byte, p *info) (drop overl
 // first one added.
 func (t *table) ask(b *batch, k *flowKey, state uint64, opens bool) bool {
 	v := t.decide(k, state)
+	b.settle()
 	f := t.flows
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +192,7 @@ func (t *table) ask(b *batch, k *flowKey, state uint64, opens bool) bool {
 		if over := e.expired(b.now); !over && (!back || !opens) {
 			switch have := e.state.Load(); {
 			case have == want:
-				b.entry, b.back = e, back
+				b.entry, b.back, b.seq = e, back, e.seq.Load()
 				return true
 			case have>>2 > want>>2: // the batch began before the policy changed: it neither learns nor forgets
 				b.said = v
@@ -193,8 +201,8 @@ func (t *table) ask(b *batch, k *flowKey, state uint64, opens bool) bool {
 			if u := t.decide(&first, want); u.allowed {
 				b.said = u
 				if !b.dry {
-					e.judgeLocked(want, t.counts(u))
-					b.entry, b.back = e, back
+					f.judgeLocked(e, want, t.counts(u))
+					b.entry, b.back, b.seq = e, back, e.seq.Load()
 				}
 				return true
 			}
@@ -212,6 +220,7 @@ func (t *table) ask(b *batch, k *flowKey, state uint64, opens bool) bool {
 		t.deny(v)
 	default:
 		b.entry, b.back = f.addLocked(k, state, t.counts(v), b.now), false
+		b.seq = b.entry.seq.Load()
 	}
 	return v.allowed
 }
@@ -294,8 +303,8 @@ func (t *table) related(b *batch, pkt []byte, p *info) bool {
 	if !ok || k.srcHi != outer.dstHi || k.srcLo != outer.dstLo {
 		return false
 	}
-	e, have, _ := t.flows.find(&k)
-	return e != nil && uint32(have>>2) == t.policyVersion && !e.expired(b.now)
+	f := t.flows.find(&k)
+	return f.entry != nil && uint32(f.state>>2) == t.policyVersion && !f.entry.expired(b.now)
 }
 
 // quotedKey reads the flow of a packet that an ICMP error quotes, of which there
@@ -335,6 +344,7 @@ func fragmentKey(pkt []byte, p *info) flowKey {
 // expect lets the later fragments of a packet follow its first one.
 func (t *table) expect(b *batch, pkt []byte, p *info, state uint64) {
 	k := fragmentKey(pkt, p)
+	b.settle()
 	f := t.flows
 	f.mu.Lock()
 	defer f.mu.Unlock()

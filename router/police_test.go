@@ -222,7 +222,7 @@ func TestFlowTableKeepsItsBooks(t *testing.T) {
 		for lo, n := range sources {
 			i := f.sources.get(0, lo)
 			inLine := 0
-			for x := f.sources.oldest(i); x != 0; x = f.at(x).newer {
+			for x := f.sources.oldest(i); x != 0; x = f.book(x).newer {
 				inLine++
 			}
 			if f.sources.at(i).n != n || inLine != n {

@@ -192,6 +192,7 @@ func (r *Router) Set(s State) error {
 			}
 			t.maps[p] = m
 		}
+		t.number(p)
 	}
 	for _, rt := range s.Routes {
 		p := r.outside
@@ -316,7 +317,11 @@ type OutsideLink interface {
 type outsideLink Router
 
 func (o *outsideLink) Read(bufs [][]byte, sizes []int) (int, error) {
-	return o.outlet.Read(bufs, sizes)
+	n, err := o.outlet.Read(bufs, sizes)
+	if taps := o.taps.Load(); taps != nil {
+		(*Router)(o).seeShaped(taps, bufs[:n], sizes)
+	}
+	return n, err
 }
 
 func (o *outsideLink) Wake() { o.outlet.Wake() }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/gaissmai/bart"
@@ -104,6 +105,8 @@ type table struct {
 	routes  bart.Fast[*port]
 	sources map[*port]*sources
 	maps    map[*port]*mapping // of those that have any; nil: none has
+	ports   []*port // by number; 0 is none
+	numbers map[*port]uint16
 	zones   bart.Fast[uint32]
 	transit map[[2]uint32]bool // by zones: from, to
 
@@ -112,6 +115,18 @@ type table struct {
 	rules         []*ruleCount
 	flows         *flowTable // nil without a policy
 	self4, self6  netip.Addr
+}
+
+// number gives a port the next number. One beyond the last number has none, and
+// no flow remembers a way through it.
+func (t *table) number(p *port) {
+	if len(t.ports) == 0 {
+		t.ports, t.numbers = []*port{nil}, make(map[*port]uint16)
+	}
+	if len(t.ports) <= math.MaxUint16 {
+		t.numbers[p] = uint16(len(t.ports))
+		t.ports = append(t.ports, p)
+	}
 }
 
 // setTransit numbers the zones. Names that only a Transit has match nothing.

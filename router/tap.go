@@ -37,3 +37,13 @@ func (r *Router) seeDrop(taps []overlay.Tap, p *port, buf []byte, drop overlay.D
 		t.See(s, buf[overlay.Headroom:])
 	}
 }
+
+// seeShaped shows what the outlet lets go.
+func (r *Router) seeShaped(taps []overlay.Tap, bufs [][]byte, sizes []int) {
+	s := overlay.Sight{Slice: r.slice, Port: "shaper", Point: overlay.PointShaper, Out: true}
+	for i, buf := range bufs {
+		for _, t := range taps {
+			t.See(s, buf[overlay.Headroom:][:sizes[i]])
+		}
+	}
+}

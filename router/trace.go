@@ -32,18 +32,19 @@ func (r *Router) Flows() []FlowInfo {
 	now := ticks(r.clock())
 	var out []FlowInfo
 	t.flows.each(func(e *flowEntry) {
+		b := t.flows.book(e.index)
 		k := e.key()
 		if k.last&keyFragment != 0 || e.expired(now) {
 			return
 		}
 		x := FlowInfo{
 			Flow: k.flow(),
-			Age:  time.Duration(now-e.born) * tick, Idle: time.Duration(now-e.seen.Load()) * tick,
+			Age:  time.Duration(now-b.born) * tick, Idle: time.Duration(now-e.seen.Load()) * tick,
 			Replied: e.marks.Load()&markReplied != 0,
 		}
-		x.Forth.Packets, x.Forth.Bytes = e.count[0].packets.Load(), e.count[0].bytes.Load()
-		x.Back.Packets, x.Back.Bytes = e.count[1].packets.Load(), e.count[1].bytes.Load()
-		x.Egress, x.Ingress = e.rules[0].String(), e.rules[1].String()
+		x.Forth.Packets, x.Forth.Bytes = t.flows.countLocked(e, 0)
+		x.Back.Packets, x.Back.Bytes = t.flows.countLocked(e, 1)
+		x.Egress, x.Ingress = b.rules[0].String(), b.rules[1].String()
 		state := e.state.Load()
 		x.SrcHere, x.DstHere, x.Stale = state&1 != 0, state&2 != 0, uint32(state>>2) != t.policyVersion
 		out = append(out, x)
@@ -92,7 +93,7 @@ func (r *Router) Rules() []RuleCount {
 	if t.flows == nil {
 		return nil
 	}
-	t.flows.each((*flowEntry).creditLocked)
+	t.flows.each(t.flows.creditLocked)
 	out := make([]RuleCount, len(t.rules))
 	for i, c := range t.rules {
 		out[i] = RuleCount{c.name, c.flows.Load(), c.packets.Load(), c.bytes.Load(), c.denied.Load()}
@@ -131,7 +132,7 @@ func (r *Router) Trace(from string, pkt []byte) (tr Trace, ok bool) {
 	b := &batch{dry: true, said: verdict{allowed: true, egress: noRule, ingress: noRule}}
 	b.flows.renew(t.version, in)
 	if t.policy != nil {
-		b.now = ticks(r.clock())
+		b.begin(t, in, r.clock())
 	}
 	out, _, drop := r.route(t, t.sources[in], in, b, slices.Clone(pkt), overlay.Meta{})
 	tr.SrcHere, tr.SourceOK = in.role != Outside, true
@@ -146,7 +147,8 @@ func (r *Router) Trace(from string, pkt []byte) (tr Trace, ok bool) {
 	if e := b.entry; e != nil {
 		tr.Known, tr.Back = true, b.back
 		t.flows.mu.Lock()
-		tr.Policy.Egress, tr.Policy.Ingress = e.rules[0].String(), e.rules[1].String()
+		rules := t.flows.book(e.index).rules
+		tr.Policy.Egress, tr.Policy.Ingress = rules[0].String(), rules[1].String()
 		t.flows.mu.Unlock()
 	}
 	return tr, true

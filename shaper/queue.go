@@ -198,7 +198,9 @@ func (q *Queue) Write(bufs [][]byte) error {
 				p.count = p.meta.Packets(len(p.buf), head)
 				p.cost = chargeJoined(len(p.buf), p.count, head, piece)
 			}
-			p.hash = flowHash(p.buf, q.seed)
+			if p.hash = p.meta.Flow; p.hash == 0 {
+				p.hash = flowHash(p.buf, q.seed)
+			}
 			if c.mark {
 				setDSCP(p.buf, c.dscp)
 			}

@@ -75,7 +75,18 @@ type TraceReply struct {
 	Stages      []TraceStage `json:"stages"`
 	Passes      bool         `json:"passes"`
 	Drop        string       `json:"drop,omitempty"` // the reason it would be counted under
-	Sent        string       `json:"sent,omitempty"` // where the packet that was sent was seen last
+	Sent        string       `json:"sent,omitempty"` // what became of the packet that was sent
+	Arrived     bool         `json:"arrived"`        // it was sent, and was seen at its destination or answered
+	Hops        []TraceHop   `json:"hops,omitempty"` // where it was seen, in the order in which that became known
+}
+
+// TraceHop is what one node saw of a packet that was sent.
+type TraceHop struct {
+	Node   string `json:"node"`  // as its tunnel proves; "a (says b)": as b says of its peer a
+	Point  string `json:"point"` // port, router, shaper, tunnel; watch: the node does not look out
+	Result string `json:"result"`
+	OK     bool   `json:"ok"`
+	Last   bool   `json:"last"` // arrived or dropped
 }
 
 // TraceStage is one question that a packet meets.

@@ -22,8 +22,8 @@ func newCaptureCommand(opts *clientOptions) *cobra.Command {
 		Use:   "capture [FILTER] -w FILE|-",
 		Short: "Write packets of a slice to a pcapng file",
 		Long: "Writes what passes on this node as pcapng, for Wireshark or `tshark -r -`.\n" +
-			"Points: port (workloads and the node itself), tunnel (inner packets), underlay (outer\n" +
-			"datagrams) and drop (what goes no further, with the reason as the packet's comment).\n" +
+			"Points: port (workloads and the node itself), tunnel (inner packets), shaper (those that go to be\n" +
+			"encrypted), underlay (outer datagrams) and drop (what goes no further, with the reason as the packet's comment).\n" +
 			"FILTER is like tcpdump's: host, net, port, portrange, proto, tcp, udp, icmp, icmp6, sctp,\n" +
 			"gre, esp, ip, ip6, fragment, in, out, reason NAME; src, dst; and, or, not, parentheses.\n" +
 			"For root and the daemon's own user. Ends with Ctrl-C, or after --count packets.",
@@ -37,7 +37,7 @@ func newCaptureCommand(opts *clientOptions) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Slice, "slice", "", "slice to capture on (default all of the node)")
-	f.StringSliceVar(&req.Points, "point", []string{"port"}, "where: port, tunnel, underlay, drop; several with commas")
+	f.StringSliceVar(&req.Points, "point", []string{"port"}, "where: port, tunnel, shaper, underlay, drop; several with commas")
 	f.StringVarP(&file, "write", "w", "", "file to write, - for standard output")
 	f.IntVar(&req.Snap, "snap", 0, "bytes of each packet to keep (default 2048)")
 	f.Uint64VarP(&req.Count, "count", "c", 0, "end after so many packets (default never)")

@@ -83,7 +83,7 @@ func (d *daemon) Capture(ctx context.Context, req CaptureRequest, w io.Writer, r
 	if err != nil {
 		return 0, 0, err
 	}
-	if !d.taps.Add(s, maxCaptures) {
+	if !d.taps.Add(s, maxCaptures+d.tracer.tapped()) {
 		return 0, 0, errCaptures
 	}
 	defer d.taps.Remove(s)

@@ -102,7 +102,8 @@ type daemon struct {
 	gossip  *gossip.Gossip
 	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
-	taps    overlay.Taps   // the captures that run
+	taps    overlay.Taps // the captures that run
+	tracer  *tracer
 	uplink  *shaper.Uplink // what the slices share
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
@@ -239,6 +240,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest), moves: make(chan struct{}, 1),
 	}
+	d.tracer = newTracer(&d.taps)
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
 	}
@@ -275,7 +277,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	undo = append(undo, func() { conn.Close() })
 	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, Told: d.tracer.take, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
 		return nil, nil, nil, err
 	}
 	var cordon bool
@@ -313,6 +315,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
 		{"checks", d.checkBackends},
+		{"traces", d.serveTraces},
 		{"certificate", d.renewals},
 		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},

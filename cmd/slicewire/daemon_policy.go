@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"slicewire/overlay"
 	"slicewire/router"
@@ -233,51 +232,11 @@ func (d *daemon) Trace(ctx context.Context, req TraceRequest) (TraceReply, error
 		case overlay.ProtoICMP, 58:
 			f.SrcPort, f.DstPort = req.Sport, req.Sport
 		}
-		out.Sent = v.node.sendTrace(ctx, in, pkt, f)
+		if err := d.sendTrace(ctx, v, &out, in, tr, pkt, f); err != nil {
+			return out, err
+		}
 	}
 	return out, nil
-}
-
-// sendPatience is how long a sent packet's answer is waited for.
-const sendPatience = 2 * time.Second
-
-// sendTrace sends the packet and says where it was seen last: on this node by the
-// port it left by, and beyond by the answer of whoever got it.
-func (n *sliceNode) sendTrace(ctx context.Context, in string, pkt []byte, f router.Flow) string {
-	if in == router.OutsideName {
-		return "not sent: its source is not on this node"
-	}
-	before := n.router.Counters()
-	answered, known := n.answers(f)
-	if !n.router.Inject(in, pkt) {
-		return "not sent: its port has closed"
-	}
-	at := in + ", where it came in"
-	for _, p := range n.router.Counters().Ports {
-		for _, q := range before.Ports {
-			if p.Name == q.Name && p.OutPackets > q.OutPackets && p.Name != in {
-				at = p.Name + ", where it went out"
-			}
-		}
-	}
-	if now, ok := n.answers(f); !ok && !known && now == answered {
-		return "seen last at " + at + "; no flow remembers it, so that an answer would not be noticed"
-	}
-	ctx, cancel := context.WithTimeout(ctx, sendPatience)
-	defer cancel()
-	begin := time.Now()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if now, _ := n.answers(f); now > answered {
-			return fmt.Sprintf("seen last at its destination, which answered within %v", time.Since(begin).Round(time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Sprintf("seen last at %s; no answer within %v", at, sendPatience)
-		case <-tick.C:
-		}
-	}
 }
 
 // answers counts the packets that came back of a flow.

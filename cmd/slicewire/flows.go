@@ -112,9 +112,10 @@ func newTraceCommand(opts *clientOptions) *cobra.Command {
 			"SRC and DST are addresses, DNS names, namespace/service, site/node, or names of workloads.\n" +
 			"Each node asks for its own ends: egress for a source, ingress for a destination. For the other\n" +
 			"end, ask its node.\n\n" +
-			"With --send it also sends such a packet, marked, and says where it was seen last; that is for root\n" +
-			"and the daemon's own user.\n\n" +
-			"Exits 0 when the packet passes, 3 when it is dropped.",
+			"With --send it also sends such a packet, marked, and follows it from node to node: the port it came\n" +
+			"in by, each router's verdict and rule, the shaper, the tunnels, the port it went out by, or where it\n" +
+			"went missing. That is for root and the daemon's own user, and takes two seconds if nobody answers.\n\n" +
+			"Exits 0 when the packet passes, and arrives if it was sent; 3 when it is dropped or goes missing.",
 		Example: "  slicewire trace shop-1 iperf/web -p tcp --dport 80\n  slicewire trace 10.190.16.9 10.190.0.200 -p icmp",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -131,7 +132,7 @@ func newTraceCommand(opts *clientOptions) *cobra.Command {
 			} else {
 				err = printDocument(cmd.OutOrStdout(), output, tr)
 			}
-			if err == nil && !tr.Passes {
+			if err == nil && (!tr.Passes || req.Send && !tr.Arrived) {
 				err = &exitError{code: exitDegraded}
 			}
 			return err
@@ -142,7 +143,7 @@ func newTraceCommand(opts *clientOptions) *cobra.Command {
 	f.Uint16Var(&req.Sport, "sport", 40000, "source port, or the identifier of an echo")
 	f.Uint16Var(&req.Dport, "dport", 0, "destination port")
 	f.StringVar(&req.Slice, "slice", "", "slice (not needed when the node has one)")
-	f.BoolVar(&req.Send, "send", false, "send one, too, and say where it was seen last")
+	f.BoolVar(&req.Send, "send", false, "send one, too, and follow it from node to node")
 	addOutputFlag(cmd, &output)
 	return cmd
 }
@@ -167,9 +168,25 @@ func printTrace(w io.Writer, tr TraceReply, req TraceRequest) error {
 	if !tr.Passes {
 		last = "dropped, counted as " + tr.Drop
 	}
-	if tr.Sent != "" {
-		last += "\nsent: " + clean(tr.Sent)
+	if _, err := fmt.Fprintln(w, last); err != nil || tr.Sent == "" {
+		return err
 	}
-	_, err := fmt.Fprintln(w, last)
-	return err
+	return printHops(w, tr)
+}
+
+// printHops prints where a packet that was sent was seen.
+func printHops(w io.Writer, tr TraceReply) error {
+	if _, err := fmt.Fprintf(w, "sent: %s\n", clean(tr.Sent)); err != nil {
+		return err
+	}
+	t := newTable(w)
+	for _, h := range tr.Hops {
+		mark := "ok"
+		if !h.OK {
+			mark = "STOP"
+		}
+		t.row(clean(h.Node), clean(h.Point), mark, clean(h.Result))
+	}
+	t.flush()
+	return t.err
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,6 +28,13 @@ func (m *mesh) flows(n *demoNode) FlowList {
 		m.t.Fatal(err)
 	}
 	return f
+}
+
+func pointsOf(tr TraceReply) (points []string) {
+	for _, h := range tr.Hops {
+		points = append(points, h.Point)
+	}
+	return points
 }
 
 // A program on a slice, the policies at both of its ends, and all that shows
@@ -99,6 +107,16 @@ func TestPolicyOnAMesh(t *testing.T) {
 	tr = m.trace(m.client(), TraceRequest{From: "inside", To: "worker-1/" + demoNodeName, Protocol: "icmp", Sport: 7, Send: true})
 	if !tr.Passes || !strings.Contains(tr.Sent, "answered") {
 		t.Errorf("an echo that was sent: %+v", tr)
+	}
+	if got, want := pointsOf(tr), []string{"port", "router", "shaper", "tunnel", "router", "port"}; !tr.Arrived || !slices.Equal(got, want) {
+		t.Errorf("an echo was seen at %v, want %v: %+v", got, want, tr)
+	}
+	if h := tr.Hops; len(h) == 6 && (h[2].Node != "worker-2/"+demoNodeName || h[3].Node != "worker-1/"+demoNodeName || !strings.Contains(h[1].Result, "namespaceIsolationProfile egress")) {
+		t.Errorf("an echo's hops: %+v", h)
+	}
+	out, errs, code = program(t, "trace", "--socket", m.client().socket, "--slice", "iperf-slice", "inside", "iperf/web", "--dport", "80", "--send")
+	if code != exitDegraded || !strings.Contains(out, "dropped by worker-1/"+demoNodeName+": dropped as policy: ingress is denied by SlicePolicy shop/web ingress") {
+		t.Errorf("a packet that the other node drops: exit %d\n%s%s", code, out, errs)
 	}
 	found := false
 	for _, f := range m.flows(m.client()).Flows {

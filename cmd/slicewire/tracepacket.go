@@ -1,20 +1,25 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"net/netip"
 
 	"slicewire/overlay"
 )
 
 // traceMark is what a traced packet carries, so that whoever captures one knows
-// where it comes from.
+// where it comes from; a number that no other has comes after it.
 const traceMark = "slicewire trace"
 
 // tracePacket makes a packet as a program would send it to begin with: a SYN, a
 // datagram, an echo request or, of other protocols, the mark alone.
 func tracePacket(src, dst netip.Addr, proto uint8, sport, dport uint16) []byte {
 	var body []byte
+	nonce := make([]byte, 8)
+	_, _ = rand.Read(nonce) // never fails
+	mark := append([]byte(traceMark+" "), hex.EncodeToString(nonce)...)
 	sum := -1 // where the checksum is
 	switch proto {
 	case overlay.ProtoTCP:
@@ -23,22 +28,23 @@ func tracePacket(src, dst netip.Addr, proto uint8, sport, dport uint16) []byte {
 		binary.BigEndian.PutUint16(body[2:], dport)
 		body[12], body[13] = 5<<4, 2 // SYN
 		binary.BigEndian.PutUint16(body[14:], 0xffff)
+		copy(body[4:], nonce[:4]) // a sequence number that no other trace has
 		sum = 16
 	case overlay.ProtoUDP:
-		body = append(make([]byte, 8), traceMark...)
+		body = append(make([]byte, 8), mark...)
 		binary.BigEndian.PutUint16(body, sport)
 		binary.BigEndian.PutUint16(body[2:], dport)
 		binary.BigEndian.PutUint16(body[4:], uint16(len(body)))
 		sum = 6
 	case overlay.ProtoICMP, 58:
-		body = append(make([]byte, 8), traceMark...)
+		body = append(make([]byte, 8), mark...)
 		if body[0] = 8; proto == 58 {
 			body[0] = 128
 		}
 		binary.BigEndian.PutUint16(body[4:], sport)
 		sum = 2
 	default:
-		body = []byte(traceMark)
+		body = mark
 	}
 	if sum >= 0 {
 		c := ^checksum(pseudo(src, dst, proto, len(body)), body)

@@ -101,7 +101,7 @@ func ParsePoint(name string) (overlay.Point, error) {
 			return p, nil
 		}
 	}
-	return 0, fmt.Errorf("%q is no point: want port, tunnel, underlay or drop", name)
+	return 0, fmt.Errorf("%q is no point: want port, tunnel, shaper, underlay or drop", name)
 }
 
 // Captured returns how many packets matched and how many of them were lost for

@@ -206,6 +206,7 @@ func (s *Server) respond(out, msg []byte, limit int) []byte {
 // safely counts the reply that answer makes of msg. A message of death costs
 // its sender the answer, nobody else.
 func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
+	came := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			if s.stats.panics.Add(1) == 1 {
@@ -213,7 +214,7 @@ func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
 			}
 			reply = headerOnly(msg, rcodeServFail)
 		}
-		s.stats.count(reply)
+		s.stats.count(reply, time.Since(came))
 	}()
 	return answer()
 }

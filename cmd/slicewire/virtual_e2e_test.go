@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -231,4 +233,29 @@ func TestHeldConnectionsOutliveTheDeathOfOthers(t *testing.T) {
 		t.Errorf("that took %v", took)
 	}
 	t.Logf("the flow went over to c after %v", took)
+	l.measures(a, `slicewire_info{mesh="lab",node="g1",site="a",`, `slicewire_dns_queries_total{rcode="noerror",slice="lab",type="A"} `, `slicewire_dns_query_duration_seconds_count{slice="lab"} `,
+		`slicewire_dns_answers_total{slice="lab",source="local"} `, `slicewire_virtual_connections{protocol="udp",slice="lab"} 1`, `slicewire_virtual_accepted_total{slice="lab"} `)
+}
+
+// measures wants a node's metrics to hold these.
+func (l *pathLab) measures(n *labNode, want ...string) {
+	l.t.Helper()
+	s, err := newClient(n.socket).status(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	res, err := http.Get("http://" + s.Metrics + "/metrics")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, w := range want {
+		if !strings.Contains(string(b), w) {
+			l.t.Errorf("no %s in the metrics:\n%s", w, b)
+		}
+	}
 }

@@ -10,16 +10,17 @@ import (
 const (
 	classIN = 1
 
-	typeA    = 1
-	typeSOA  = 6
-	typePTR  = 12
-	typeTXT  = 16
-	typeAAAA = 28
-	typeSRV  = 33
-	typeOPT  = 41
-	typeIXFR = 251
-	typeAXFR = 252
-	typeANY  = 255
+	typeA     = 1
+	typeSOA   = 6
+	typePTR   = 12
+	typeTXT   = 16
+	typeAAAA  = 28
+	typeSRV   = 33
+	typeOPT   = 41
+	typeHTTPS = 65
+	typeIXFR  = 251
+	typeAXFR  = 252
+	typeANY   = 255
 
 	rcodeSuccess  = 0
 	rcodeFormErr  = 1

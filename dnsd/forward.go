@@ -125,7 +125,9 @@ func (s *Server) forwarded(ctx context.Context, msg []byte, limit int) []byte {
 		return s.view.Load().general(msg, limit)
 	}
 	name := strings.ToLower(q.Question[0].Name)
-	got, stale := s.forward.answer(ctx, asked{name, q.Question[0].Qtype}, time.Now())
+	got, from := s.forward.answer(ctx, asked{name, q.Question[0].Qtype}, time.Now())
+	s.stats.from[from].Add(1)
+	stale := from == fromStale
 	reply := new(dns.Msg).SetReply(&q)
 	reply.RecursionAvailable, reply.Compress = true, true
 	why := uint16(edeNone)
@@ -172,14 +174,17 @@ func (f *forwarder) silence(now time.Time) {
 	f.silent = now.Add(loopSilence)
 }
 
-// answer returns what is known of a question, or learns it.
-func (f *forwarder) answer(ctx context.Context, q asked, now time.Time) (got *remembered, stale bool) {
+// answer returns what is known of a question, or learns it, and says which.
+func (f *forwarder) answer(ctx context.Context, q asked, now time.Time) (got *remembered, from source) {
 	f.mu.Lock()
 	old := f.known[q]
 	switch w := f.waiting[q]; {
 	case old != nil && now.Sub(old.at) < old.fresh:
 		f.mu.Unlock()
-		return old, false
+		if old.msg == nil {
+			return old, fromNowhere
+		}
+		return old, fromCache
 	case now.Before(f.silent):
 		f.mu.Unlock()
 		return f.orStale(old, &remembered{err: errLoop, at: now}, now)
@@ -189,7 +194,7 @@ func (f *forwarder) answer(ctx context.Context, q asked, now time.Time) (got *re
 		case <-w.done:
 			return f.orStale(old, w.result, now)
 		case <-ctx.Done():
-			return &remembered{err: ctx.Err(), at: now}, false
+			return &remembered{err: ctx.Err(), at: now}, fromNowhere
 		}
 	}
 	w := &flight{done: make(chan struct{})}
@@ -218,11 +223,14 @@ func (f *forwarder) answer(ctx context.Context, q asked, now time.Time) (got *re
 
 // orStale prefers an old answer to a new failure, unless that says that the
 // answer must not be given.
-func (f *forwarder) orStale(old, got *remembered, now time.Time) (*remembered, bool) {
-	if got.err != nil && !errors.Is(got.err, errPrivate) && old != nil && old.msg != nil && now.Sub(old.at) < staleFor {
-		return old, true
+func (f *forwarder) orStale(old, got *remembered, now time.Time) (*remembered, source) {
+	switch {
+	case got.err == nil:
+		return got, fromUpstream
+	case !errors.Is(got.err, errPrivate) && old != nil && old.msg != nil && now.Sub(old.at) < staleFor:
+		return old, fromStale
 	}
-	return got, false
+	return got, fromNowhere
 }
 
 // keepLocked remembers an answer; when there are too many, any other gives way.

@@ -266,20 +266,20 @@ func TestOldAnswersAndFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	q, now := asked{"www.example.com.", typeA}, time.Now()
-	ask := func(after time.Duration) (*remembered, bool) {
+	ask := func(after time.Duration) (*remembered, source) {
 		return f.answer(context.Background(), q, now.Add(after))
 	}
-	if got, stale := ask(0); got.msg == nil || stale {
+	if got, from := ask(0); got.msg == nil || from != fromUpstream {
 		t.Fatalf("got %+v", got)
 	}
 	up.down.Store(true)
-	if got, stale := ask(30 * time.Second); got.msg == nil || stale {
+	if got, from := ask(30 * time.Second); got.msg == nil || from != fromCache {
 		t.Errorf("fresh: %+v", got)
 	}
-	if got, stale := ask(2 * time.Hour); got.msg == nil || !stale {
+	if got, from := ask(2 * time.Hour); got.msg == nil || from != fromStale {
 		t.Errorf("an hour old and nobody answers: %+v", got)
 	}
-	if got, _ := ask(25 * time.Hour); got.msg != nil || !errors.Is(got.err, errUnanswered) {
+	if got, from := ask(25 * time.Hour); got.msg != nil || !errors.Is(got.err, errUnanswered) || from != fromNowhere {
 		t.Errorf("a day old: %+v", got)
 	}
 	q.name = "other.example.com."

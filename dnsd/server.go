@@ -140,13 +140,6 @@ func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
 	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.rotated(a.next(), a.count()) })
 }
 
-// LookupFor returns the addresses of a name like Lookup, but equals in an order
-// that is always the same for a client: while its first endpoint is there and
-// among the nearest, it comes first.
-func (s *Server) LookupFor(name string, client netip.Addr) ([]netip.Addr, bool) {
-	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.ordered(client) })
-}
-
 func (s *Server) lookup(name string, pick func(*addrSet) []netip.Addr) (out []netip.Addr, found bool) {
 	var space [maxName]byte
 	wire, ok := appendName(space[:0], name)
@@ -213,6 +206,7 @@ func (s *Server) respond(out, msg []byte, limit int) []byte {
 // safely counts the reply that answer makes of msg. A message of death costs
 // its sender the answer, nobody else.
 func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
+	came := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			if s.stats.panics.Add(1) == 1 {
@@ -220,7 +214,7 @@ func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
 			}
 			reply = headerOnly(msg, rcodeServFail)
 		}
-		s.stats.count(reply)
+		s.stats.count(reply, time.Since(came))
 	}()
 	return answer()
 }

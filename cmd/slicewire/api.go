@@ -25,6 +25,7 @@ type Status struct {
 	UptimeSecs float64       `json:"uptimeSeconds"`
 	PID        int           `json:"pid"`
 	Listen     string        `json:"listen"`
+	Metrics    string        `json:"metrics,omitempty"` // where Prometheus asks; absent: nowhere
 	Endpoints  []string      `json:"endpoints"`
 	CertExpiry time.Time     `json:"certificateNotAfter"`
 	Gossip     GossipStatus  `json:"gossip"`

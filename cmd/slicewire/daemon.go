@@ -106,6 +106,7 @@ type daemon struct {
 	tracer  *tracer
 	uplink  *shaper.Uplink // what the slices share
 	listen  netip.AddrPort // where the tunnels' socket is bound
+	metrics net.Listener   // nil: none
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
 	renews  chan renewRequest
@@ -303,6 +304,13 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
+	shown, err := d.openMetrics()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if shown != nil {
+		undo = append(undo, func() { d.metrics.Close() })
+	}
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.
 	if err := d.reconcile(); err != nil {
@@ -322,6 +330,9 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	if d.issue != nil {
 		parts = append(parts, part{"join", d.issue.server.Run})
+	}
+	if shown != nil {
+		parts = append(parts, part{"metrics", shown.Run})
 	}
 	return d, parts, undoAll, nil
 }

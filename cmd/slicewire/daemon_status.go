@@ -27,7 +27,7 @@ func (d *daemon) Status(context.Context) Status {
 		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
 		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
-		Listen: d.listen.String(), CertExpiry: a.NotAfter,
+		Listen: d.listen.String(), Metrics: d.metricsAddr(), CertExpiry: a.NotAfter,
 		Gossip: GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
 		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{},
 	}

@@ -92,7 +92,7 @@ func (d *demo) nodeFile(n *demoNode, state stateDir) string {
 			fmt.Fprintf(&b, "  - %s\n", d.nodes[site].gossip)
 		}
 	}
-	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n", state, n.socket)
+	fmt.Fprintf(&b, "metrics: off\nmanifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n", state, n.socket)
 	for name, s := range n.slices {
 		fmt.Fprintf(&b, "  %s: {proxy: \"%s\", dns: \"%s\"}\n", name, s.proxy, s.dns)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/dnsd"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 )
@@ -32,17 +33,39 @@ type NameAnswer struct {
 
 // NameStatus says how a slice's name server is doing.
 type NameStatus struct {
-	Zones     []string          `json:"zones"`
-	Addresses []netip.AddrPort  `json:"addresses"` // inside the slice
-	Names     int               `json:"names"`     // that are kept; those of endpoints and ports are worked out when asked for
-	Serial    uint32            `json:"serial"`
-	Upstream  []netip.AddrPort  `json:"upstream"`
-	Answers   map[string]uint64 `json:"answers"` // by response code
-	Truncated uint64            `json:"truncated"`
-	Dropped   map[string]uint64 `json:"dropped"`
-	Streams   int               `json:"streams"`
-	Forwarded uint64            `json:"forwarded"`
-	Forged    uint64            `json:"forged"` // replies from upstream that belonged to no question
+	Zones     []string                     `json:"zones"`
+	Addresses []netip.AddrPort             `json:"addresses"` // inside the slice
+	Names     int                          `json:"names"`     // that are kept; those of endpoints and ports are worked out when asked for
+	Serial    uint32                       `json:"serial"`
+	Upstream  []netip.AddrPort             `json:"upstream"`
+	Answers   map[string]uint64            `json:"answers"` // by response code
+	Queries   map[string]map[string]uint64 `json:"queries"` // by type, then by response code
+	From      map[string]uint64            `json:"from"`    // local, cache, upstream, stale; failed
+	Took      []TookStatus                 `json:"took"`    // how long answers took
+	Truncated uint64                       `json:"truncated"`
+	Dropped   map[string]uint64            `json:"dropped"`
+	Streams   int                          `json:"streams"`
+	Forwarded uint64                       `json:"forwarded"`
+	Forged    uint64                       `json:"forged"` // replies from upstream that belonged to no question
+}
+
+// TookStatus counts answers that took less than a bound, and not less than the
+// bound before.
+type TookStatus struct {
+	BelowMs *float64 `json:"belowMs"` // null: no bound
+	Count   uint64   `json:"count"`
+}
+
+func tookStatus(d dnsd.Durations) []TookStatus {
+	out := make([]TookStatus, len(d.Counts))
+	for i, n := range d.Counts {
+		out[i].Count = n
+		if i < len(d.Counts)-1 {
+			ms := dnsd.DurationBound(i).Seconds() * 1000
+			out[i].BelowMs = &ms
+		}
+	}
+	return out
 }
 
 func (n *sliceNode) nameStatus(a *overlay.Attachment) NameStatus {
@@ -50,7 +73,7 @@ func (n *sliceNode) nameStatus(a *overlay.Attachment) NameStatus {
 	return NameStatus{
 		Zones: n.local.zones, Addresses: []netip.AddrPort{netip.AddrPortFrom(a.Addr, dnsPort), netip.AddrPortFrom(a.Addr6, dnsPort)},
 		Names: st.Names, Serial: st.Serial, Upstream: append([]netip.AddrPort{}, n.upstream...), Answers: st.Answers, Truncated: st.Truncated,
-		Dropped: st.Dropped, Streams: st.Streams, Forwarded: st.Forwarded, Forged: st.Forged,
+		Queries: st.Queries, From: st.From, Took: tookStatus(st.Took), Dropped: st.Dropped, Streams: st.Streams, Forwarded: st.Forwarded, Forged: st.Forged,
 	}
 }
 

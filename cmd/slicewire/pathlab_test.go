@@ -237,7 +237,7 @@ func (l *pathLab) writeConfig(n *labNode, published ...string) {
 			fmt.Fprintf(&b, "  - %s\n", o.gossip)
 		}
 	}
-	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", n.state(), n.socket, n.proxy)
+	fmt.Fprintf(&b, "metrics: 127.0.0.1:0\nmanifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", n.state(), n.socket, n.proxy)
 	for i, name := range published {
 		if i == 0 {
 			b.WriteString("publish:\n")

@@ -101,7 +101,7 @@ func sameNode(old, file *manifest.NodeFile) error {
 		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
 		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
-		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket}, {"metrics", old.Metrics, file.Metrics},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)

@@ -49,7 +49,6 @@ type sliceNode struct {
 	virtual  *publish.Publisher // of services with a virtual address
 	naming   naming
 	upstream []netip.AddrPort
-	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys

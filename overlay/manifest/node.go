@@ -33,6 +33,7 @@ type NodeFile struct {
 	Manifests []string         `json:"manifests" default:"manifests"`             // files and folders
 	State     string           `json:"state"`                                     // folder; empty: the daemon chooses
 	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses
+	Metrics   string           `json:"metrics" default:"127.0.0.1:9586"`          // host:port that Prometheus asks; off: none
 	OuterTOS  string           `json:"outerTOS" default:"ecn" enum:"off,ecn,all"` // what tunnels show of traffic classes
 
 	UplinkKbps int `json:"uplinkKbps" min:"0"` // that all slices of the node share, on the underlay; 0: not known, each slice has its own ceiling only
@@ -45,6 +46,12 @@ type NodeFile struct {
 	file  string
 	lines map[string]int
 }
+
+// What Metrics says unless it says otherwise, and that there are to be none.
+const (
+	DefaultMetrics = "127.0.0.1:9586"
+	MetricsOff     = "off"
+)
 
 // NodeGossip says how the node meets the others. Listen and Advertise are for
 // gateways that others can reach; other nodes only dial.
@@ -270,6 +277,14 @@ func (n *NodeFile) check() []Problem {
 			fail(fmt.Sprintf("gossip.join[%d]", i), "%v", err)
 		}
 	}
+	if n.Metrics != "" && n.Metrics != MetricsOff {
+		switch host, err := checkHostPort(n.Metrics, 0); {
+		case err != nil:
+			fail("metrics", "%v; or say off", err)
+		case !loopbackHost(host):
+			out = append(out, n.problem(Warning, "metrics", "%s is not a loopback address: whoever reaches it reads which slices the node has and what they do", n.Metrics))
+		}
+	}
 	for i, m := range n.Manifests {
 		if m == "" {
 			fail(fmt.Sprintf("manifests[%d]", i), "is empty")
@@ -320,6 +335,12 @@ func (n *NodeFile) check() []Problem {
 	return out
 }
 
+// loopbackHost reports whether only this machine reaches a host.
+func loopbackHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
 // checkListener checks where something listens that asks nobody for a password.
 func (n *NodeFile) checkListener(field, addr string, unixAllowed bool) []Problem {
 	if path, ok := strings.CutPrefix(addr, unixPrefix); ok && unixAllowed {
@@ -332,7 +353,7 @@ func (n *NodeFile) checkListener(field, addr string, unixAllowed bool) []Problem
 	if err != nil {
 		return []Problem{n.problem(Error, field, "%v", err)}
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if !loopbackHost(host) {
 		return []Problem{n.problem(Warning, field, "%s is not a loopback address: whoever reaches it is on the slice, nobody is asked for a password", addr)}
 	}
 	return nil

@@ -104,8 +104,11 @@ func TestALookRightAfterAHandshakeLeavesTheGateOpen(t *testing.T) {
 	a := newNode(t, "127.0.0.1:0")
 	a.set(Tunnel{Slice: "red", PrivateKey: newKey(t), Inside: newMemLink(1), Peers: []Peer{peer(newKey(t), netip.AddrPort{}, "10.1.2.0/24")}}).run()
 	defer a.stop()
-	eventually(t, "it runs", func() bool { return len(a.Status()) == 1 })
-	x := a.running[tunnelID{slice: "red"}]
+	var x *tunnel
+	eventually(t, "it runs", func() bool {
+		a.each(func(r *tunnel) { x = r })
+		return x != nil
+	})
 	x.look(time.Now())
 	if x.inner.gate.Load() == nil {
 		t.Fatal("no gate before there is a session")

@@ -199,7 +199,7 @@ func (r *Router) toGroup(t *table, from *sources, in *port, taps []overlay.Tap, 
 	c := &r.copies
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.allow(len(t.groups.local)+len(nodes), int64(time.Since(r.slow.start))) {
+	if !c.allow(len(t.groups.local)+len(nodes), int64(r.clock())) {
 		return overlay.DropRateLimited, false
 	}
 	n := r.deliverLocked(t, in, taps, pkt, &p, true)
@@ -228,7 +228,7 @@ func (r *Router) fromNode(t *table, owned *sources, in *port, taps []overlay.Tap
 	c := &r.copies
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.allow(len(t.groups.local), int64(time.Since(r.slow.start))) {
+	if !c.allow(len(t.groups.local), int64(r.clock())) {
 		return overlay.DropRateLimited, false
 	}
 	return r.copiedLocked(r.deliverLocked(t, in, taps, pkt, &p, false), t)

@@ -24,7 +24,7 @@ type grid struct {
 	*pathLab
 	wired  *wired
 	slices []string
-	seats  []map[seatID]*seat // by slice
+	seats  []map[seatID]*seat  // by slice
 	sinks  []map[int]*sinkhole // by slice and node
 	within map[*seat]*sinkhole
 }

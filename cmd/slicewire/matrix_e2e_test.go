@@ -12,9 +12,9 @@ import (
 	"slicewire/overlay/overlaytest"
 )
 
-// cellSize is how many packets each cell of the matrix has; `make matrix` has
-// more than a run among all other tests.
-var cellSize = flag.Int("matrix-cell", 240, "packets of each cell of the isolation matrix")
+// cellSize is how many packets each cell of the matrix has; `make matrix` can
+// have more.
+var cellSize = flag.Int("matrix-cell", 1000, "packets of each cell of the isolation matrix")
 
 // cellKinds are what is sent: whole packets with a mark in them.
 var cellKinds = []struct {

@@ -15,6 +15,10 @@ import (
 // succeeds.
 const silentPackets = 64
 
+// openPackets is what a peer has left that was heard: more than anybody sends
+// before the next look, which takes it out of the gate.
+const openPackets = 1 << 30
+
 // A gate is closed to what exceeds that bound. It exists only while a peer of
 // the slice has no session. It is immutable but for the counts.
 type gate struct {
@@ -80,6 +84,14 @@ func (g *gate) admit(bufs [][]byte, sizes []int, drops *overlay.Drops) {
 	}
 }
 
+// hear opens the gate to whom a packet has come from: a device hands on only
+// what came in a session, and only from addresses of the peer that it is with.
+func (g *gate) hear(p []byte) {
+	if left, _ := g.find(origin(p)); left != nil && left.Load() < openPackets/2 {
+		left.Store(openPackets)
+	}
+}
+
 func (g *gate) find(dst netip.Addr) (left *atomic.Int32, owned bool) {
 	bits := g.bits6
 	if dst.Is4() {
@@ -104,6 +116,17 @@ func destination(p []byte) netip.Addr {
 		return netip.AddrFrom4([4]byte(p[16:20]))
 	case len(p) >= 40 && p[0]>>4 == 6:
 		return netip.AddrFrom16([16]byte(p[24:40]))
+	}
+	return netip.Addr{}
+}
+
+// origin returns the address a packet is from, or none if it is no packet.
+func origin(p []byte) netip.Addr {
+	switch {
+	case len(p) >= 20 && p[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(p[12:16]))
+	case len(p) >= 40 && p[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(p[8:24]))
 	}
 	return netip.Addr{}
 }

@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/goleak"
 
 	"slicewire/overlay"
 )
@@ -60,4 +63,60 @@ func pass2(g *gate, drops *overlay.Drops) {
 	var sizes [1]int
 	bufs[0], sizes[0] = gatePacket, 100
 	g.admit(bufs[:], sizes[:], drops)
+}
+
+// A node that answers a handshake has a session from the first packet on that
+// comes in it, whatever a look has found just before: what it sends from then on
+// is not bounded.
+func TestAPeerThatWasHeardGetsABurstAtOnce(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	a, b := newNode(t, "127.0.0.1:0"), newNode(t, "127.0.0.1:0")
+	path := newSlow(t, a.addr, b.addr, 150*time.Millisecond)
+	defer path.stop()
+	const burst = 500
+	ka, kb, la, lb := newKey(t), newKey(t), newMemLink(1), newMemLink(burst)
+	a.set(Tunnel{Slice: "red", PrivateKey: ka, Inside: la, Peers: []Peer{peer(kb, netip.AddrPort{}, "10.1.2.0/24")}}).run()
+	defer a.stop()
+	b.set(Tunnel{Slice: "red", PrivateKey: kb, Inside: lb, Peers: []Peer{peer(ka, path.port(path.right), "10.1.1.0/24")}}).run()
+	defer b.stop()
+	eventually(t, "an answer to the handshake", b.hasSession)
+	lb.send(t, packet("10.1.2.9", "10.1.1.1", 0, 100))
+	a.each(func(x *tunnel) { x.look(time.Now()) }) // before that packet has arrived
+	if a.running[tunnelID{slice: "red"}].inner.gate.Load() == nil {
+		t.Error("the gate is open to who was not heard")
+	}
+	la.receive(t)
+	for i := range burst {
+		la.send(t, packet("10.1.1.1", "10.1.2.9", uint32(i), 100))
+	}
+	for range burst {
+		lb.receive(t)
+	}
+	if n := a.running[tunnelID{slice: "red"}].trunk.drops.Snapshot(); len(n) != 0 {
+		t.Errorf("lost %v", n)
+	}
+}
+
+// A look in the moment between an answer's arrival and the device's work on it
+// must not shut the gate for a second.
+func TestALookRightAfterAHandshakeLeavesTheGateOpen(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	a := newNode(t, "127.0.0.1:0")
+	a.set(Tunnel{Slice: "red", PrivateKey: newKey(t), Inside: newMemLink(1), Peers: []Peer{peer(newKey(t), netip.AddrPort{}, "10.1.2.0/24")}}).run()
+	defer a.stop()
+	var x *tunnel
+	eventually(t, "it runs", func() bool {
+		a.each(func(r *tunnel) { x = r })
+		return x != nil
+	})
+	x.look(time.Now())
+	if x.inner.gate.Load() == nil {
+		t.Fatal("no gate before there is a session")
+	}
+	x.bind.fresh()
+	x.look(time.Now())
+	if x.inner.gate.Load() != nil {
+		t.Error("shut while the device is opening a session")
+	}
+	eventually(t, "it is shut when none was opened", func() bool { x.look(time.Now()); return x.inner.gate.Load() != nil })
 }

@@ -126,6 +126,9 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 		return 0, errors.New("gateway: wireguard's headroom is not the links'")
 	}
 	n := len(bufs)
+	if g := t.gate.Load(); g != nil && n > 0 {
+		g.hear(bufs[0][offset:]) // the device writes what came from one peer
+	}
 	bufs = t.lane.take(bufs)
 	if t.tos != 0 {
 		bufs = markCongested(bufs, t.drops)

@@ -22,6 +22,9 @@ const (
 	sessionLife = 180 * time.Second
 	// errorLogEvery bounds the lines that a device's errors may write.
 	errorLogEvery = time.Second
+	// settleFor is how long after a handshake's second message the device may not
+	// yet say that there is a session: it has the message to work on.
+	settleFor = 100 * time.Millisecond
 )
 
 // greetings are the times after a peer appeared at which it is sent another
@@ -50,7 +53,7 @@ type tunnel struct {
 	lane    *lane
 	outside *governor
 	inside  *governor
-	opened  atomic.Bool // a session may have been opened since the last look
+	opened  atomic.Int64 // when a session may have been opened last, by the mux's clock
 }
 
 type greeting struct {
@@ -77,7 +80,7 @@ func newTunnel(conf Tunnel, trunk *trunk, m *mux, c *Config) (*tunnel, error) {
 	t.bind = &bind{
 		mux: m, drops: trunk.drops, outside: t.outside, inside: t.inside,
 		ready: make(chan struct{}, 1), taps: c.Taps, slice: conf.Slice, classes: c.OuterTOS != TOSOff,
-		fresh: func() { t.opened.Store(true); t.inner.gate.Store(nil) },
+		fresh: func() { t.opened.Store(int64(m.now())); t.inner.gate.Store(nil) },
 	}
 	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
 	t.dev = device.NewDevice(t.inner, t.bind, deviceLogger(log))
@@ -234,19 +237,20 @@ func (t *tunnel) state() map[[32]byte]*peerState {
 	return parseState(text)
 }
 
-// look shuts the gate to peers without a session and opens it to the others.
+// look shuts the gate to peers without a session and opens it to the others. It
+// leaves the gate open while a session may be about to open, which the device
+// does not show: a gate that it shut then would cut off a peer that the next
+// packets are for, until the next look.
 func (t *tunnel) look(now time.Time) {
-	t.opened.Store(false)
 	state := t.state()
 	silent := func(key [32]byte) bool {
 		s := state[key]
 		return s == nil || now.Sub(s.handshake) >= sessionLife
 	}
 	t.lane.setSilent(silent)
-	g := newGate(t.conf.Peers, func(p *Peer) bool { return silent(p.PublicKey) })
-	t.inner.gate.Store(g)
-	if t.opened.Load() {
-		t.inner.gate.Store(nil) // a session came up meanwhile; the next look knows
+	t.inner.gate.Store(newGate(t.conf.Peers, func(p *Peer) bool { return silent(p.PublicKey) }))
+	if at := t.opened.Load(); at != 0 && t.bind.mux.now()-time.Duration(at) < settleFor {
+		t.inner.gate.Store(nil)
 	}
 }
 

@@ -88,6 +88,8 @@ type State struct {
 	// come from. Without one of a family, packets of that family are dropped in
 	// silence.
 	Self4, Self6 netip.Addr
+	// Multicast says which groups the slice has. The zero value: none.
+	Multicast Multicast
 }
 
 // A Zone names the addresses behind one remote or local site.
@@ -105,7 +107,7 @@ type table struct {
 	routes  bart.Fast[*port]
 	sources map[*port]*sources
 	maps    map[*port]*mapping // of those that have any; nil: none has
-	ports   []*port // by number; 0 is none
+	ports   []*port            // by number; 0 is none
 	numbers map[*port]uint16
 	zones   bart.Fast[uint32]
 	transit map[[2]uint32]bool // by zones: from, to
@@ -115,6 +117,8 @@ type table struct {
 	rules         []*ruleCount
 	flows         *flowTable // nil without a policy
 	self4, self6  netip.Addr
+
+	groups *groups // nil: no multicast
 }
 
 // number gives a port the next number. One beyond the last number has none, and
@@ -193,6 +197,9 @@ func (s State) validate() error {
 		if err := validMaps(p.Maps); err != nil {
 			return fmt.Errorf("router: port %q: %w", p.Name, err)
 		}
+	}
+	if err := s.Multicast.validate(); err != nil {
+		return err
 	}
 	for _, z := range s.Zones {
 		if err := validPrefix(z.Prefix); err != nil {

@@ -88,6 +88,7 @@ type Peer struct {
 	Tag     overlay.Tag
 	Probe   bool // watch the link to it; both ends have to. Inside has to be a Waker
 	Standby bool // something could take the link's place: watch it even if idle
+	Beside  bool // it shares the slice's ceiling: tell it the demand
 }
 
 func validateAll(tunnels []Tunnel) error {

@@ -33,6 +33,7 @@ type watched struct {
 	tag     overlay.Tag
 	node    *neighbor
 	standby bool
+	beside  bool // shares the slice's ceiling
 	silent  bool // no session: what is sent to it stays in the device
 	health  overlay.Health
 	asked   [64]uint32 // number of our saying in the latest questions
@@ -74,7 +75,7 @@ func (l *lane) setPeers(t *Tunnel) {
 		if w == nil || w.tag != x.Tag {
 			w = new(watched)
 		}
-		w.name, w.key, w.tag, w.standby = x.Name, x.PublicKey, x.Tag, x.Standby
+		w.name, w.key, w.tag, w.standby, w.beside = x.Name, x.PublicKey, x.Tag, x.Standby, x.Beside
 		peers[addr] = w
 	}
 	l.peers, l.missing = peers, t.Missing
@@ -83,7 +84,11 @@ func (l *lane) setPeers(t *Tunnel) {
 
 func (l *lane) queue(to [16]byte, kind uint8, seq uint32) {
 	if len(l.pending) < probesPending {
-		l.pending = append(l.pending, probeMessage{from: l.addr, to: to, kind: kind, seq: seq, demand: l.probes.demand, saying: l.probes.own})
+		m := probeMessage{from: l.addr, to: to, kind: kind, seq: seq, saying: l.probes.own}
+		if w := l.peers[to]; w != nil && w.beside {
+			m.demand = l.probes.demand
+		}
+		l.pending = append(l.pending, m)
 		l.waiting.Store(int32(len(l.pending) + len(l.notes)))
 	}
 }

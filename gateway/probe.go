@@ -102,13 +102,13 @@ func (p *prober) setLeaving(leaving bool) {
 }
 
 // setDemand says what this node would send of the slice's ceiling, and has it told
-// at once when that has changed.
+// at once to those who share it when that has changed.
 func (p *prober) setDemand(d overlay.Demand) {
 	p.mu.Lock()
 	changed := p.demand != d
 	if changed {
 		p.demand = d
-		p.hurry()
+		p.hurry(func(w *watched) bool { return w.beside })
 	}
 	p.mu.Unlock()
 	if changed {
@@ -120,15 +120,15 @@ func (p *prober) setDemand(d overlay.Demand) {
 // once to all who listen.
 func (p *prober) news() {
 	p.own.number++
-	p.hurry()
+	p.hurry(func(*watched) bool { return true })
 }
 
-// hurry has all who listen probed now. mu is held.
-func (p *prober) hurry() {
+// hurry has those who listen, and are of such, probed now. mu is held.
+func (p *prober) hurry(such func(*watched) bool) {
 	now := p.now()
 	for _, l := range p.lanes {
 		for _, w := range l.peers {
-			if w.health.Up() {
+			if w.health.Up() && such(w) {
 				w.health.Hurry(now)
 			}
 		}

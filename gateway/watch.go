@@ -55,8 +55,8 @@ func (g *Gateway) reroute(k *trunk) {
 	}
 }
 
-// SetDemand says what this node would send of a slice's ceiling. The peers on the
-// slice are told at once, and with each probe.
+// SetDemand says what this node would send of a slice's ceiling. The peers beside it on
+// the slice are told at once, and with each probe.
 func (g *Gateway) SetDemand(slice string, d overlay.Demand) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -209,7 +209,7 @@ func (r *Router) toGroup(t *table, from *sources, in *port, taps []overlay.Tap, 
 	}
 	for _, node := range nodes {
 		putDestination(c.buf[overlay.Headroom:], node)
-		r.send(taps, r.outside, [][]byte{c.buf}, 1)
+		r.send(t, taps, r.outside, [][]byte{c.buf}, 1)
 		n++
 	}
 	return r.copiedLocked(n, t)
@@ -259,7 +259,7 @@ func (r *Router) deliverLocked(t *table, in *port, taps []overlay.Tap, pkt []byt
 			continue
 		}
 		c.buf = append(append(c.buf[:0], make([]byte, overlay.Headroom)...), pkt...) // whoever gets it may change it
-		r.send(taps, to.port, [][]byte{c.buf}, 1)
+		r.send(t, taps, to.port, [][]byte{c.buf}, 1)
 		n++
 	}
 	return n

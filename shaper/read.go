@@ -125,13 +125,19 @@ func (q *Queue) takeLocked(room int, now time.Duration) (k int, pause time.Durat
 // nobody to choose.
 func (q *Queue) takeOnly(c *class, room int, now time.Duration) (k int) {
 	t, sent, packets := &q.tree, 0, room
-	for room > 0 && k < len(q.took) && t.ceiling.left > 0 && c.ceiling.left > 0 {
+	limited := t.ceiling.limiter != nil || c.ceiling.limiter != nil
+	for room > 0 && k < len(q.took) {
+		if limited && (t.ceiling.left <= 0 || c.ceiling.left <= 0) {
+			break
+		}
 		p := c.take(now)
 		if p == nil {
 			break
 		}
-		t.ceiling.spend(p.cost)
-		c.ceiling.spend(p.cost)
+		if limited {
+			t.ceiling.spend(p.cost)
+			c.ceiling.spend(p.cost)
+		}
 		sent += p.cost
 		q.leftLocked(p)
 		q.took[k] = p

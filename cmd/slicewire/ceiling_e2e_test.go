@@ -17,7 +17,7 @@ const sharedKbps = 20_000 // the ceiling of the lab's slice in this test
 // overload sends more than the ceiling from a node to the echo service until stop.
 func (l *pathLab) overload(n *labNode, to netip.AddrPort) (stop func()) {
 	l.t.Helper()
-	control, relay := l.associate(n)
+	control, relay := l.associate(n, n.proxy)
 	conn := l.dialHere(n, "udp", relay)
 	head := append([]byte{0, 0, 0, 1}, to.Addr().AsSlice()...)
 	packet := append(binary.BigEndian.AppendUint16(head, to.Port()), make([]byte, 1200)...)

@@ -207,7 +207,7 @@ func (n *sliceNode) tunnels(self overlay.NodeID, v overlay.View) []gateway.Tunne
 			}
 			t.Peers = append(t.Peers, gateway.Peer{
 				Name: p.ID.String(), PublicKey: key, Endpoints: p.Endpoints, Prefixes: p.Prefixes,
-				Tag: p.ID.Tag(), Probe: p.Probe, Standby: p.Standby,
+				Tag: p.ID.Tag(), Probe: p.Probe, Standby: p.Standby, Beside: p.ID.Site == self.Site,
 			})
 		}
 		out = append(out, t)

@@ -126,7 +126,7 @@ func (l *pathLab) flow(n *labNode, to string) heldFlow {
 	if !ok || ip == nil {
 		l.t.Fatalf("%s has no address:\n%s", to, out)
 	}
-	control, relay := l.associate(n)
+	control, relay := l.associate(n, n.proxy)
 	l.t.Cleanup(func() { control.Close() })
 	c, err := net.Dial("udp", relay)
 	if err != nil {

@@ -101,19 +101,27 @@ func TestFragmentsBecomeTheirDatagramInAnyOrder(t *testing.T) {
 }
 
 func TestFragmentsThatOverlapAreGivenUp(t *testing.T) {
-	pkt := overlaytest.UDP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), make([]byte, 400))
+	t.Run("IPv4", func(t *testing.T) { overlapsAreGivenUp(t, one4, two4) })
+	t.Run("IPv6", func(t *testing.T) { overlapsAreGivenUp(t, one6, two6) }) // RFC 5722
+}
+
+func overlapsAreGivenUp(t *testing.T, src, dst netip.Addr) {
+	pkt := overlaytest.UDP(netip.AddrPortFrom(src, 1), netip.AddrPortFrom(dst, 2), make([]byte, 400))
 	fs := pieces(pkt, 7, 160) // 0, 160, 320
 	at := func(p []byte, offset int, more bool) []byte {
 		p = bytes.Clone(p)
-		w := uint16(offset / 8)
-		if more {
-			w |= 0x2000
+		place, w, flag := p[6:], uint16(offset/8), uint16(0x2000)
+		if src.Is6() {
+			place, w, flag = p[42:], uint16(offset), 1
 		}
-		binary.BigEndian.PutUint16(p[6:], w)
+		if more {
+			w |= flag
+		}
+		binary.BigEndian.PutUint16(place, w)
 		return p
 	}
 	other := bytes.Clone(fs[1])
-	other[30] ^= 1
+	other[len(other)-1] ^= 1
 	for _, c := range []struct {
 		name  string
 		first [][]byte
@@ -143,10 +151,15 @@ func TestFragmentsThatOverlapAreGivenUp(t *testing.T) {
 }
 
 func TestReassemblyIsBounded(t *testing.T) {
+	t.Run("IPv4", func(t *testing.T) { reassemblyIsBounded(t, one4, two4, netip.MustParseAddr("10.9.0.0")) })
+	t.Run("IPv6", func(t *testing.T) { reassemblyIsBounded(t, one6, two6, netip.MustParseAddr("fd09::")) })
+}
+
+func reassemblyIsBounded(t *testing.T, one, two, src netip.Addr) {
 	var drops overlay.Drops
 	a := newAssembler(&drops)
 	now := time.Now()
-	pkt := overlaytest.UDP(netip.AddrPortFrom(one4, 1), netip.AddrPortFrom(two4, 2), make([]byte, 2000))
+	pkt := overlaytest.UDP(netip.AddrPortFrom(one, 1), netip.AddrPortFrom(two, 2), make([]byte, 2000))
 	sent := uint64(0)
 	put := func(src netip.Addr, id uint32) {
 		f := fragmentOf(t, pieces(pkt, id, 1000)[0])
@@ -154,14 +167,13 @@ func TestReassemblyIsBounded(t *testing.T) {
 		a.add(f, now)
 		sent++
 	}
-	put(two4, 0) // which another's flood must not push out
+	put(two, 0) // which another's flood must not push out
 	for i := range uint32(10_000) {
-		put(one4, i)
+		put(one, i)
 	}
-	if a.sources[one4] > reassemblySource || a.sources[two4] == 0 {
-		t.Errorf("%d bytes of one source, %d of another", a.sources[one4], a.sources[two4])
+	if a.sources[one] > reassemblySource || a.sources[two] == 0 {
+		t.Errorf("%d bytes of one source, %d of another", a.sources[one], a.sources[two])
 	}
-	src := netip.MustParseAddr("10.9.0.0")
 	for i := range uint32(20_000) {
 		src = src.Next()
 		put(src, i)
@@ -174,15 +186,15 @@ func TestReassemblyIsBounded(t *testing.T) {
 		t.Errorf("kept %d of %d, drops %v", kept, sent, drops.Snapshot())
 	}
 	now = now.Add(reassemblyTimeout + time.Second)
-	put(one4, 0)
+	put(one, 0)
 	if len(a.order) != 1 || drops.Get(overlay.DropReassembly) != sent-1 {
 		t.Errorf("after the timeout: %d datagrams, %v", len(a.order), drops.Snapshot())
 	}
 	// Parts that cost more than they hold.
 	for i := range 10_000 {
-		a.add(fragment{key: fragmentKey{src: one4, id: 9}, head: pkt[:20], part: part{16 * i, make([]byte, 8)}}, now)
+		a.add(fragment{key: fragmentKey{src: one, id: 9}, head: pkt[:20], part: part{16 * i, make([]byte, 8)}}, now)
 	}
-	if n := a.partials[fragmentKey{src: one4, id: 9}]; n == nil || len(n.parts) > reassemblyParts {
+	if n := a.partials[fragmentKey{src: one, id: 9}]; n == nil || len(n.parts) > reassemblyParts {
 		t.Errorf("%+v", n)
 	}
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -51,6 +52,16 @@ func ext6(types []byte, headers ...[]byte) []byte {
 	}
 	p := overlaytest.AppendIP(nil, here6, there6, types[0], append(chain, u[40:]...))
 	return p
+}
+
+// frag6 returns an IPv6 fragment with so many bytes of zeroes.
+func frag6(proto byte, offset int, more bool, size int) []byte {
+	word := uint16(offset)
+	if more {
+		word |= 1
+	}
+	h := append(binary.BigEndian.AppendUint16([]byte{proto, 0}, word), 0, 0, 0, 7)
+	return overlaytest.AppendIP(nil, here6, there6, protoFragment, append(h, make([]byte, size)...))
 }
 
 func TestCheck(t *testing.T) {
@@ -131,6 +142,13 @@ func TestCheck(t *testing.T) {
 		{"an extension header of 2048 bytes in a short packet is malformed", ext6([]byte{protoDestOpts}, []byte{0, 255, 1, 4, 0, 0, 0, 0}), overlay.DropMalformed},
 		{"an atomic fragment passes", ext6([]byte{protoFragment}, fragHeader(0, false)), pass},
 		{"a later IPv6 fragment passes", ext6([]byte{protoFragment}, fragHeader(64, true)), pass},
+		{"an IPv6 fragment of an odd length that is not the last is dropped", frag6(protoUDP, 64, true, 17), overlay.DropFragment},
+		{"a last IPv6 fragment of an odd length passes", frag6(protoUDP, 64, false, 17), pass},
+		{"an empty IPv6 fragment is dropped", frag6(protoUDP, 64, false, 0), overlay.DropFragment},
+		{"an IPv6 fragment that would end past 65535 is dropped", frag6(protoUDP, 65528, false, 16), overlay.DropFragment},
+		{"an IPv6 TCP fragment at offset 8 is dropped", frag6(protoTCP, 8, false, 16), overlay.DropFragment},
+		{"a tiny first IPv6 TCP fragment is dropped", frag6(protoTCP, 0, true, 16), overlay.DropFragment},
+		{"a tiny first IPv6 fragment of an error is dropped", frag6(protoICMPv6, 0, true, 0), overlay.DropFragment},
 		{"two fragment headers are dropped", ext6([]byte{protoFragment, protoFragment}, fragHeader(0, false), fragHeader(0, false)), overlay.DropFragment},
 		{"a first IPv6 fragment without its whole chain is dropped", ext6([]byte{protoFragment, protoDestOpts}, fragHeader(0, true), []byte{0, 255, 1, 4, 0, 0, 0, 0}), overlay.DropFragment},
 		{"a payload length past the end is malformed", edit(tcp6(), func(p []byte) { p[5]++ }), overlay.DropMalformed},

@@ -450,3 +450,47 @@ func BenchmarkTranslate(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkForwardMapped is what a packet costs from the tunnel to a workload's
+// port, whose networks are mapped or not.
+func BenchmarkForwardMapped(b *testing.B) {
+	for _, maps := range []bool{false, true} {
+		for _, v6 := range []bool{false, true} {
+			b.Run(fmt.Sprintf("mapped=%v/v6=%v", maps, v6), func(b *testing.B) {
+				g := newMappedRig(b)
+				s, out := g.state, new(sink)
+				s.Ports = slices.Clone(s.Ports)
+				s.Ports[1].Link = out
+				if !maps {
+					s.Ports[1].Maps = nil
+				}
+				if err := g.Set(s); err != nil {
+					b.Fatal(err)
+				}
+				src, dst := netip.MustParseAddrPort("10.1.16.9:4000"), netip.MustParseAddrPort("100.91.101.10:80")
+				if v6 {
+					src, dst = netip.MustParseAddrPort("[fd00:1:0:100::9]:4000"), netip.MustParseAddrPort("[fdd3:f13e:8ff7:bb97::ab]:80")
+				}
+				whole := overlaytest.TCP(src, dst, 1, 2, 16, nil, make([]byte, 100))
+				var bufs [][]byte
+				for range overlay.BatchSize {
+					bufs = append(bufs, withHeadroom(whole)...)
+				}
+				head, scratch := whole[:60], new(batch)
+				b.ReportAllocs()
+				n := 0
+				for b.Loop() {
+					for _, buf := range bufs {
+						copy(buf[overlay.Headroom:], head)
+					}
+					g.forward(g.outside, bufs, scratch)
+					n += len(bufs)
+				}
+				if out.packets != n {
+					b.Fatalf("%d of %d came out: %v", out.packets, n, g.drops.Snapshot())
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/packet")
+			})
+		}
+	}
+}

@@ -30,7 +30,7 @@ func newKernelRouter(t *testing.T) *kernelRouter {
 	}()
 	if err := <-made; err != nil {
 		if errors.Is(err, unix.EPERM) {
-			cannot(t, err.Error())
+			cannot(t, "a namespace that routes between two TUNs: "+err.Error())
 		}
 		t.Fatal(err)
 	}

@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -326,9 +328,31 @@ func compareRouters(t *testing.T, seed uint64, packets int, other func(p []byte,
 			t.Errorf("seed %d packet %d: %x\nours (%s): %v\ntheirs: %v", seed, i, p[:min(len(p), 120)], reason, inBrief(ours), inBrief(their))
 		}
 	}
+	told := exceptions(t)
 	for _, k := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%8d %s", counts[k], k)
+		why, _, _ := strings.Cut(k, ": ")
+		if why != "same" && !told[why] {
+			t.Errorf("the exception %q is not in docs/routing.md", why)
+		}
 	}
+}
+
+// exceptions are those that docs/routing.md lists.
+func exceptions(t *testing.T) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", "routing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "| exception |")
+	out := make(map[string]bool)
+	for line := range strings.Lines(list) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			out[strings.TrimSpace(cells[1])] = true
+		}
+	}
+	return out
 }
 
 func inBrief(v verdict) string {

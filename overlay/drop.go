@@ -20,7 +20,7 @@ const (
 	DropClosed                   // the way out was closing
 	DropNoPeer                   // no tunnel peer owns the destination
 	DropUnknownSlice             // outer packet that belongs to no slice of this node
-	DropRateLimited              // outer packet over the limit for unknown sources
+	DropRateLimited              // over a limit: outer packets of unknown sources, copies to groups
 	DropSendError                // the kernel refused the outer packet
 	DropProtocol                 // protocol that the way out does not take, or control that stays on a link
 	DropDelay                    // waited too long in a queue that does not get shorter (CoDel)

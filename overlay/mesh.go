@@ -50,6 +50,8 @@ type Slice struct {
 	Policies   []Policy           // sorted by name
 	Hubs       []string           // sites that join the others; none: every site is adjacent to every other
 
+	Multicast []netip.Prefix // groups that are delivered on it, see IsGroups; none: nothing to groups is
+
 	RotationInterval time.Duration // how often keys change; 0: never by themselves
 	RenewBefore      time.Time     // keys from before are to be changed; zero: none are
 }

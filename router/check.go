@@ -11,8 +11,10 @@ import (
 const (
 	protoHopByHop = 0
 	protoICMP     = 1
+	protoIPv4     = 4 // a whole packet in another
 	protoTCP      = 6
 	protoUDP      = 17
+	protoIPv6     = 41
 	protoRouting  = 43
 	protoFragment = 44
 	protoAH       = 51
@@ -39,13 +41,14 @@ type info struct {
 	fragment bool   // one of several pieces
 	later    bool   // a fragment without the transport header
 	options  bool   // has IPv6 extension headers other than a fragment header
+	group    bool   // said before the check: multicast and broadcast destinations are taken
 	frag     uint16 // where the IPv6 fragment header is, if there is one
 }
 
 // check decides whether pkt is a well-formed unicast datagram that a slice
 // carries, before anything else looks at it: every later stage, gVisor's stack
 // above all, may rely on lengths and header walks that passed here. It is pure,
-// bounded by maxChain and allocates nothing. It fills in, which is empty before,
+// bounded by maxChain and allocates nothing. It fills in, which is empty before but for group,
 // with what it learnt; when ok is false, drop says why. It fills instead of
 // returning because info is too large for registers, and a copy made right
 // after single bytes were stored waits for all of them.
@@ -77,7 +80,7 @@ func (in *info) check4(pkt []byte) (drop overlay.Drop, ok bool) {
 	if in.length < ipv4Header || in.length > len(pkt) || !headerSumOK(pkt) {
 		return overlay.DropMalformed, false
 	}
-	if drop, ok = unicast4(binary.BigEndian.Uint32(pkt[12:]), binary.BigEndian.Uint32(pkt[16:])); !ok {
+	if drop, ok = unicast4(binary.BigEndian.Uint32(pkt[12:]), binary.BigEndian.Uint32(pkt[16:])); !ok && (drop != overlay.DropMulticast || !in.group) {
 		return drop, false
 	}
 	in.l4, in.proto = ipv4Header, pkt[9]
@@ -106,7 +109,7 @@ func (in *info) check6(pkt []byte) (drop overlay.Drop, ok bool) {
 	if in.length > len(pkt) {
 		return overlay.DropMalformed, false
 	}
-	if drop, ok = unicast6(pkt); !ok {
+	if drop, ok = unicast6(pkt); !ok && (drop != overlay.DropMulticast || !in.group) {
 		return drop, false
 	}
 	pkt = pkt[:in.length]

@@ -50,6 +50,12 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		packets += n
 		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:], meta)
 		if out == nil {
+			if t.groups != nil {
+				var done bool
+				if drop, done = r.replicate(t, from, in, taps, buf, meta, drop); done {
+					continue
+				}
+			}
 			if !r.slow.punt(in, buf, meta, drop) {
 				b.lost[drop] += n
 				if taps != nil {

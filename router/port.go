@@ -1,6 +1,9 @@
 package router
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // port is a Port while it exists. Everything in it is fixed but the counters;
 // its sources are in the table, which changes as a whole.
@@ -32,6 +35,38 @@ type Counters struct {
 	Ports []PortCount       // of the ports that exist, by name
 	Drops map[string]uint64 // packets lost, by overlay.Drop name
 	Slow  SlowCount
+	// Gone is what ports counted that exist no more, one entry for each role.
+	Gone []PortCount
+	// Copies are packets that the Router made of those to groups: copies less the
+	// packet that they are of.
+	Copies uint64
+}
+
+// goneKept is how many ports are remembered one by one after their end: a batch
+// that began before may still count for them. Older ones are added up.
+const goneKept = 64
+
+// goneLocked adds up the ports that are no more.
+func (r *Router) goneLocked() []PortCount {
+	for len(r.left) > goneKept {
+		add(r.gone[:], r.left[0].count())
+		r.left[0] = nil
+		r.left = r.left[1:]
+	}
+	all := slices.Clone(r.gone[:])
+	for _, p := range r.left {
+		add(all, p.count())
+	}
+	return all
+}
+
+func add(byRole []PortCount, c PortCount) {
+	x := &byRole[c.Role]
+	x.Role = c.Role
+	x.InPackets += c.InPackets
+	x.InBytes += c.InBytes
+	x.OutPackets += c.OutPackets
+	x.OutBytes += c.OutBytes
 }
 
 func (p *port) count() PortCount {

@@ -97,8 +97,12 @@ type Router struct {
 	slice      string
 	taps       *overlay.Taps
 
+	copies copier
+
 	mu      sync.Mutex
 	ports   map[string]*port
+	gone    [Local + 1]PortCount // what ports counted that are no more, by role
+	left    []*port              // gone, but a packet may still be on its way there
 	running bool
 	ended   bool
 	readers sync.WaitGroup
@@ -195,6 +199,7 @@ func (r *Router) Set(s State) error {
 		t.routes.Insert(rt.Prefix.Masked(), p)
 	}
 	t.setTransit(s)
+	t.setGroups(s, ports)
 	t.setPolicy(r.table.Load(), s.Policy, r.maxFlows)
 
 	r.table.Store(t)
@@ -203,6 +208,10 @@ func (r *Router) Set(s State) error {
 	for name, p := range old {
 		if ports[name] != p {
 			r.closeLink(p)
+		}
+		if ports[name] == nil {
+			r.left = append(r.left, p)
+			r.goneLocked() // bounds it
 		}
 	}
 	if r.running {
@@ -339,7 +348,9 @@ func (r *Router) Counters() Counters {
 	for _, p := range r.ports {
 		c.Ports = append(c.Ports, p.count())
 	}
+	c.Gone = r.goneLocked()
 	r.mu.Unlock()
+	c.Copies = r.copies.made.Load()
 	slices.SortFunc(c.Ports, func(a, b PortCount) int { return cmp.Compare(a.Name, b.Name) })
 	c.Drops, c.Slow = r.drops.Snapshot(), r.slow.count()
 	return c

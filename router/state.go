@@ -84,6 +84,8 @@ type State struct {
 	// come from. Without one of a family, packets of that family are dropped in
 	// silence.
 	Self4, Self6 netip.Addr
+	// Multicast says which groups the slice has. The zero value: none.
+	Multicast Multicast
 }
 
 // A Zone names the addresses behind one remote or local site.
@@ -108,6 +110,8 @@ type table struct {
 	rules         []*ruleCount
 	flows         *flowTable // nil without a policy
 	self4, self6  netip.Addr
+
+	groups *groups // nil: no multicast
 }
 
 // setTransit numbers the zones. Names that only a Transit has match nothing.
@@ -168,6 +172,9 @@ func (s State) validate() error {
 				return fmt.Errorf("router: port %q: source %v: %w", p.Name, x, err)
 			}
 		}
+	}
+	if err := s.Multicast.validate(); err != nil {
+		return err
 	}
 	for _, z := range s.Zones {
 		if err := validPrefix(z.Prefix); err != nil {

@@ -178,12 +178,19 @@ func (r *Router) Inject(from string, pkt []byte) bool {
 }
 
 // Permits asks the policy about a flow between two addresses of this node that
-// no port will see. One that is denied counts as a dropped packet.
+// no port will see. One that is denied counts as a packet that came from the
+// node's stack and was dropped.
 func (r *Router) Permits(f Flow) bool {
 	t := r.table.Load()
 	v := t.policy.decide(f.Src, f.Dst, f.Proto, f.DstPort, true, true)
 	if !v.allowed {
 		t.deny(v)
+		for p := range t.sources {
+			if p.role == Local {
+				p.n.inPackets.Add(1)
+				break
+			}
+		}
 		r.drops.Add(overlay.DropPolicy, 1)
 	}
 	return v.allowed

@@ -161,10 +161,16 @@ type CounterStatus struct {
 	OutsideRxBytes   uint64 `json:"outsideRxBytes"`
 	OutsideTxPackets uint64 `json:"outsideTxPackets"`
 	OutsideTxBytes   uint64 `json:"outsideTxBytes"`
-	ICMPErrors       uint64 `json:"icmpErrors"`  // that this node sent
-	ICMPLimited      uint64 `json:"icmpLimited"` // that it did not send: too many
-	Cut              uint64 `json:"cut"`         // packets that were cut into fragments
-	Fragments        uint64 `json:"fragments"`   // what they were cut into
+	ICMPErrors       uint64 `json:"icmpErrors"`      // that this node sent
+	ICMPLimited      uint64 `json:"icmpLimited"`     // that it did not send: too many
+	Cut              uint64 `json:"cut"`             // packets that were cut into fragments
+	Fragments        uint64 `json:"fragments"`       // what they were cut into
+	InsideRxPackets  uint64 `json:"insideRxPackets"` // from workloads, those that have ended too
+	InsideTxPackets  uint64 `json:"insideTxPackets"` // to workloads
+	LocalRxPackets   uint64 `json:"localRxPackets"`  // from the node's own stack
+	LocalTxPackets   uint64 `json:"localTxPackets"`  // to it
+	Copies           uint64 `json:"copies"`          // packets made of those to groups, besides the one that came
+	EdgeDrops        uint64 `json:"edgeDrops"`       // of all drops, those of the workloads' devices and of the node's stack: before Rx, after Tx
 }
 
 // CaptureRequest asks for a capture. The answer is pcapng.

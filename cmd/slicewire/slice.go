@@ -239,6 +239,10 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
 	}}
+	state.Multicast.Groups = s.Multicast
+	for _, m := range overlay.Members(self, s, v.Nodes) {
+		state.Multicast.Nodes = append(state.Multicast.Nodes, router.Member(m))
+	}
 	for _, t := range v.Fabric.Transits() {
 		state.Transits = append(state.Transits, router.Transit(t))
 	}
@@ -303,27 +307,6 @@ func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
 		out[i] = netip.PrefixFrom(a, a.BitLen())
 	}
 	return out
-}
-
-// counters returns what crossed the tunnel and what was dropped inside it.
-func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
-	c := n.router.Counters()
-	var out CounterStatus
-	for _, p := range c.Ports {
-		if p.Role == router.Outside {
-			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
-		}
-	}
-	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone} {
-		addDrops(c.Drops, more.Snapshot())
-	}
-	if ports := n.lossy.Load(); ports != nil {
-		for _, p := range *ports {
-			addDrops(c.Drops, p.Drops().Snapshot())
-		}
-	}
-	out.ICMPErrors, out.ICMPLimited, out.Cut, out.Fragments = c.Slow.Errors, c.Slow.Limited+c.Slow.Overflow, c.Slow.Cut, c.Slow.Fragments
-	return out, c.Drops
 }
 
 func addDrops(to, from map[string]uint64) {

@@ -96,6 +96,7 @@ func (b *builder) assemble(o *Object, spec *SliceConfigSpec, octets map[string]i
 		b.addressSites(o, spec, &s)
 	}
 	b.siteRoutes(o, &s)
+	b.multicast(o, &s)
 	slices.SortFunc(s.Sites, func(x, y overlay.SliceSite) int { return x.Index - y.Index })
 	return s
 }

@@ -16,9 +16,11 @@ import (
 const (
 	// maxDatagram is UDP's own limit and more.
 	maxDatagram = 64 << 10
-	// maxPending datagrams wait while the target's name is resolved; more are
-	// dropped.
-	maxPending = 16
+	// maxPending datagrams of a flow, and maxPendingBytes of all flows of a port,
+	// wait while a socket to the target is opened and its name resolved; more are
+	// dropped. A burst begins many a flow, and a busy machine takes a while.
+	maxPending      = 256
+	maxPendingBytes = 1 << 20
 	// maxReadErrors in a row close a port.
 	maxReadErrors = 100
 )
@@ -30,6 +32,8 @@ type udpPort struct {
 
 	mu    sync.Mutex
 	flows *flowTable[*udpFlow] // guarded by mu
+
+	waiting atomic.Int64 // bytes pending in all flows
 }
 
 // A udpFlow carries one member's datagrams through a socket of its own, so
@@ -121,6 +125,7 @@ func (u *udpPort) end(f *udpFlow) {
 	defer f.mu.Unlock()
 	f.ended = true
 	u.share.dropped.Add(uint64(len(f.pending)))
+	f.dropPendingLocked()
 }
 
 func (f *udpFlow) touch() { f.used.Store(time.Now().UnixNano()) }
@@ -135,12 +140,20 @@ func (f *udpFlow) up(b []byte) bool {
 		return false
 	case f.conn != nil:
 		return f.sendLocked(b)
-	case len(f.pending) >= maxPending:
+	case len(f.pending) >= maxPending || f.u.waiting.Load()+int64(len(b)) > maxPendingBytes:
 		f.u.share.dropped.Add(1)
 	default:
+		f.u.waiting.Add(int64(len(b)))
 		f.pending = append(f.pending, slices.Clone(b))
 	}
 	return true
+}
+
+func (f *udpFlow) dropPendingLocked() {
+	for _, b := range f.pending {
+		f.u.waiting.Add(-int64(len(b)))
+	}
+	f.pending = nil
 }
 
 // sendLocked returns false if the flow was ended under the caller's hands.
@@ -192,7 +205,7 @@ func (f *udpFlow) run() {
 	for _, b := range f.pending {
 		_ = f.sendLocked(b) // if the flow was ended meanwhile, so were these
 	}
-	f.pending = nil
+	f.dropPendingLocked()
 	f.mu.Unlock()
 	f.down(conn.(*net.UDPConn))
 }

@@ -85,7 +85,9 @@ func TestTCPIsExactBothWays(t *testing.T) {
 			one, two := pair(t, func(p []byte) bool {
 				n := count.Add(1)
 				if n%64 == 0 && !overlaytest.ChecksumsOK(p) || len(p) > testMTU {
-					bad.Add(1)
+					if bad.Add(1) == 1 {
+						t.Errorf("packet %d of %d bytes is too long or has a wrong checksum: %x", n, len(p), p[:min(len(p), 80)])
+					}
 				}
 				return c.lose == 0 || n%int64(c.lose) != 0
 			})

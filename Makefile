@@ -36,7 +36,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh matrix peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,9 @@ prerequisites: ## install what the tests use (as root; otherwise only say what i
 lint: ## static checks
 	$(GO) run $(GOLANGCI) run
 	@test -z "$$(gofmt -l cmd overlay netstack gateway router shaper dnsd bench)" || { gofmt -l cmd overlay netstack gateway router shaper dnsd bench; exit 1; }
+
+matrix: ## only the isolation matrix, which is among the tests too (a minute; CELL=packets of a cell)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m -v -run TestIsolationMatrix ./cmd/slicewire -matrix-cell $(or $(CELL),1000)
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)

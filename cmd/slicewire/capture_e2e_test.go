@@ -28,9 +28,7 @@ func tshark(t *testing.T, file string, fields ...string) []string {
 
 func TestCaptureShowsASliceAtEveryPoint(t *testing.T) {
 	needs(t, "tshark", "ping")
-	if os.Getuid() != 0 {
-		t.Skip("raw sockets in a namespace need root here")
-	}
+	needsRoot(t, "raw sockets in a namespace")
 	l := newPathLab(t, nil, labSite{name: "west", gateways: 1, nodes: 1}, labSite{name: "east", gateways: 1, nodes: 1})
 	l.until("all links", l.settled)
 	target := l.stays(l.node("east/g1"), "target")
@@ -101,6 +99,7 @@ func TestCaptureShowsASliceAtEveryPoint(t *testing.T) {
 	if got := tshark(t, file, "icmp.type"); strings.Join(got, ",") != "8,0" {
 		t.Errorf("captured %q", got)
 	}
+	l.balance("lab")
 	for _, args := range [][]string{{"frob"}, {"--point", "nowhere"}, {"--slice", "nope"}, {}} {
 		args = append([]string{"capture", "--socket", from.socket}, args...)
 		if len(args) > 3 {

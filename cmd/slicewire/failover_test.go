@@ -35,6 +35,7 @@ type failure struct {
 	at    string // the node whose peer it happens to
 	ends  bool   // its daemon ends; the trial is not over before
 	stays bool   // the same gateway carries on
+	lives bool   // all daemons go on, and so do their counters
 }
 
 var (
@@ -115,6 +116,9 @@ func trial(t *testing.T, f failure, r road) outcome {
 	if bad := l.echo.came.since(begin).bad + s.came.since(begin).bad; bad > 0 {
 		t.Errorf("%d packets came that were never sent", bad)
 	}
+	if f.lives {
+		l.nothingTwice("lab")
+	}
 	t.Logf("dark %v there, %v back; lost %d and %d, late %d, twice %d", there.dark, back.dark, there.lost, back.lost, o.late, o.twice)
 	return o
 }
@@ -172,7 +176,7 @@ var (
 		do: func(t *testing.T, _ *pathLab, active *labNode) { active.kill(t) },
 	}
 	frozen = failure{
-		short: "freeze", name: "SIGSTOP of the active of two gateways", half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
+		short: "freeze", lives: true, name: "SIGSTOP of the active of two gateways", half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
 		sites: twoGateways, at: "a/g3",
 		do: func(t *testing.T, _ *pathLab, active *labNode) {
 			if err := active.process.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -187,7 +191,7 @@ var (
 		},
 	}
 	deaf = failure{
-		short: "deaf", name: "one direction cut between the active of two gateways and the other site", half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
+		short: "deaf", lives: true, name: "one direction cut between the active of two gateways and the other site", half: 1500 * time.Millisecond, most: 1500 * time.Millisecond,
 		sites: twoGateways, at: "a/g3",
 		do: func(_ *testing.T, l *pathLab, active *labNode) { l.under.cut(l.node("b/g1"), active) },
 	}

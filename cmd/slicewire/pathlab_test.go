@@ -27,8 +27,15 @@ type pathLab struct {
 	sites []string
 	under underlay
 
+	labExtra
+}
+
+// labExtra is what a lab may have besides its sites.
+type labExtra struct {
 	siteRoutes string            // the annotation
-	routes     map[string]string // by site/node: the node file's routes
+	routes     map[string]string // by site/node: the node file's routes, or more of it
+	manifests  string            // of more slices
+	slices     []string          // their names
 }
 
 type labNode struct {
@@ -82,12 +89,17 @@ func layLab(t *testing.T, under underlay, hubs []string, sites ...labSite) *path
 
 func layRouted(t *testing.T, siteRoutes string, routes map[string]string, under underlay, hubs []string, sites ...labSite) *pathLab {
 	t.Helper()
+	return layMore(t, labExtra{siteRoutes: siteRoutes, routes: routes}, under, hubs, sites...)
+}
+
+func layMore(t *testing.T, extra labExtra, under underlay, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
 	t.Setenv(asProgram, "1")
 	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), hubs: hubs, under: under, siteRoutes: siteRoutes, routes: routes}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), hubs: hubs, under: under, labExtra: extra}
 	t.Cleanup(l.close)
 	for _, s := range sites {
 		l.sites = append(l.sites, s.name)
@@ -109,6 +121,9 @@ func layRouted(t *testing.T, siteRoutes string, routes map[string]string, under 
 		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
 	}
 	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, l.siteRoutes, strings.Join(l.sites, ", "), topology))
+	if l.manifests != "" {
+		l.write("manifests/more.yaml", l.manifests)
+	}
 	authority := stateDir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "lab", time.Now()); err != nil {
 		t.Fatal(err)
@@ -141,6 +156,12 @@ func (l *pathLab) start() {
 			l.t.Fatal(err)
 		}
 	}
+}
+
+// proxies is the proxy of the lab's i-th other slice at a node.
+func (n *labNode) proxies(i int) string {
+	at := netip.MustParseAddrPort(n.proxy)
+	return netip.AddrPortFrom(at.Addr(), at.Port()+uint16(i)+1).String()
 }
 
 func (n *labNode) state() string { return strings.TrimSuffix(n.config, ".yaml") }
@@ -238,6 +259,9 @@ func (l *pathLab) writeConfig(n *labNode, published ...string) {
 		}
 	}
 	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", n.state(), n.socket, n.proxy)
+	for i, name := range l.slices {
+		fmt.Fprintf(&b, "  %s: {proxy: \"%s\"}\n", name, n.proxies(i))
+	}
 	for i, name := range published {
 		if i == 0 {
 			b.WriteString("publish:\n")
@@ -311,11 +335,20 @@ func (l *pathLab) until(what string, ok func() bool) {
 func (l *pathLab) node(name string) *labNode { return l.nodes[name] }
 
 func (l *pathLab) status(n *labNode) (SliceStatus, bool) {
+	return l.statusOf(n, "lab")
+}
+
+// statusOf is the status of one of a node's slices.
+func (l *pathLab) statusOf(n *labNode, slice string) (SliceStatus, bool) {
 	s, err := newClient(n.socket).status(l.t.Context())
-	if err != nil || len(s.Slices) != 1 {
+	if err != nil {
 		return SliceStatus{}, false
 	}
-	return s.Slices[0], true
+	i := slices.IndexFunc(s.Slices, func(x SliceStatus) bool { return x.Name == slice })
+	if i < 0 {
+		return SliceStatus{}, false
+	}
+	return s.Slices[i], true
 }
 
 // running lists the nodes whose daemons were started.

@@ -222,7 +222,7 @@ type stream struct {
 // stream begins one through the node's SOCKS5 proxy.
 func (l *pathLab) stream(n *labNode, to netip.AddrPort) *stream {
 	l.t.Helper()
-	control, relay := l.associate(n)
+	control, relay := l.associate(n, n.proxy)
 	conn := l.dialHere(n, "udp", relay)
 	head := append([]byte{0, 0, 0, 1}, to.Addr().AsSlice()...)
 	head = binary.BigEndian.AppendUint16(head, to.Port())
@@ -251,9 +251,9 @@ func (l *pathLab) stream(n *labNode, to netip.AddrPort) *stream {
 }
 
 // associate asks a proxy for UDP; the association lives as long as control.
-func (l *pathLab) associate(n *labNode) (control net.Conn, relay string) {
+func (l *pathLab) associate(n *labNode, proxy string) (control net.Conn, relay string) {
 	l.t.Helper()
-	c := l.dialHere(n, "tcp", n.proxy)
+	c := l.dialHere(n, "tcp", proxy)
 	_ = c.SetDeadline(time.Now().Add(patience))
 	answer := make([]byte, 12)
 	_, err1 := c.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
@@ -289,9 +289,13 @@ func (h here) Dial(network, addr string) (c net.Conn, err error) {
 	return c, err
 }
 
-// dial opens a TCP connection to the echo service through a node's proxy.
+// dial opens a TCP connection through a node's proxy.
 func (l *pathLab) dial(n *labNode, to netip.AddrPort) (net.Conn, error) {
-	d, err := proxy.SOCKS5("tcp", n.proxy, nil, here{l, n})
+	return l.dialBy(n, n.proxy, to)
+}
+
+func (l *pathLab) dialBy(n *labNode, by string, to netip.AddrPort) (net.Conn, error) {
+	d, err := proxy.SOCKS5("tcp", by, nil, here{l, n})
 	if err != nil {
 		return nil, err
 	}

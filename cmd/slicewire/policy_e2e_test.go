@@ -121,4 +121,5 @@ func TestPolicyOnAMesh(t *testing.T) {
 	if body, err := fetch(t.Context(), m.server().slices["iperf-slice"].proxy, page); err == nil {
 		t.Errorf("denied on the same node, and got %q", body)
 	}
+	m.balance("iperf-slice")
 }

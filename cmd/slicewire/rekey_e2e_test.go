@@ -42,7 +42,7 @@ type flood struct {
 // flood begins one.
 func (l *pathLab) flood(n *labNode, to netip.AddrPort) *flood {
 	l.t.Helper()
-	control, relay := l.associate(n)
+	control, relay := l.associate(n, n.proxy)
 	conn := l.dialHere(n, "udp", relay)
 	_ = conn.(*net.UDPConn).SetReadBuffer(4 << 20)
 	head := append([]byte{0, 0, 0, 1}, to.Addr().AsSlice()...)

@@ -17,9 +17,7 @@ func shell(t *testing.T, text string) {
 
 func TestANetworkBehindASiteIsReached(t *testing.T) {
 	needs(t, "ip", "ping", "traceroute")
-	if os.Getuid() != 0 {
-		t.Skip("namespaces with a name need root")
-	}
+	needsRoot(t, "namespaces with a name")
 	netns := fmt.Sprintf("swlan%d", os.Getpid())
 	via := "/run/netns/" + netns + "/sw0"
 	l := newRoutedLab(t, "east=192.168.77.0/24,fd77::/64", map[string]string{
@@ -63,6 +61,7 @@ func TestANetworkBehindASiteIsReached(t *testing.T) {
 	if len(hops) != 5 || hops[4].String() != "192.168.77.1" {
 		t.Errorf("the way there: %v", hops)
 	}
+	l.balance("lab")
 	// It is withdrawn with the workload.
 	cmd = exec.Command(os.Args[0], "detach", "--socket", east.socket, "--slice", "lab", "--netns", netns)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
@@ -70,4 +69,5 @@ func TestANetworkBehindASiteIsReached(t *testing.T) {
 		t.Fatalf("detach: %v: %s", err, out)
 	}
 	l.until("the route is gone", func() bool { return strings.Contains(ping("192.168.77.1"), "Net Unreachable") })
+	l.balance("lab")
 }

@@ -135,10 +135,10 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func TestTsharkReadsACapture(t *testing.T) {
 	if _, err := exec.LookPath("tshark"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
+		if os.Getuid() == 0 || os.Getenv("CI") != "" {
+			t.Fatalf("%v: `make prerequisites` installs it", err)
 		}
-		t.Skip(err)
+		t.Skipf("not tested: %v", err)
 	}
 	s, err := New(Config{Points: []overlay.Point{overlay.PointPort, overlay.PointTunnel, overlay.PointUnderlay, overlay.PointDrop}, Count: 6})
 	if err != nil {

@@ -22,6 +22,8 @@ type cable struct {
 	stand map[[2]string]*net.UDPConn // from, to: where from is seen by to
 	isCut map[[2]string]bool         // from, to
 	all   []*net.UDPConn
+
+	canaries canaryWatch
 }
 
 func newCable(t *testing.T) *cable {
@@ -77,6 +79,7 @@ func (c *cable) carry(s *net.UDPConn, who func(netip.AddrPort) (from, to string)
 			if err != nil {
 				return
 			}
+			c.canaries.look(buf[:n])
 			c.mu.Lock()
 			from, to := who(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
 			if from != "" && to != "" && !c.isCut[[2]string{from, to}] {
@@ -118,4 +121,5 @@ func (c *cable) close() {
 	}
 	c.mu.Unlock()
 	c.wait.Wait()
+	judgeCanaries(c.t, "the cable", c.canaries.looked.Load(), c.canaries.found.Load())
 }

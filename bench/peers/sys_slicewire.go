@@ -16,7 +16,7 @@ type guard int
 
 const (
 	guardUsual guard = iota // the isolation of namespaces and a QoS profile, as KubeSlice's samples have them
-	guardNone               // neither
+	guardNone               // neither: no policy, no rates
 	guardRules              // guardUsual and a SlicePolicy of 100 rules
 )
 
@@ -236,9 +236,11 @@ spec:
   clusters: [site-a, site-b]
   namespaceIsolationProfile: {isolationEnabled: %v, applicationNamespaces: [{namespace: %s, clusters: ['*']}]}
 `, i, 100+i, guard != guardNone, namespace)
-		if guard != guardNone {
-			b.WriteString("  qosProfileDetails: {queueType: HTB, priority: 0, tcType: BANDWIDTH_CONTROL, bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000, dscpClass: Default}\n")
+		rates := "bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000"
+		if guard == guardNone {
+			rates = "bandwidthCeilingKbps: 0, bandwidthGuaranteedKbps: 0" // no limit, and nothing to shape
 		}
+		fmt.Fprintf(&b, "  qosProfileDetails: {queueType: HTB, priority: 0, tcType: BANDWIDTH_CONTROL, %s, dscpClass: Default}\n", rates)
 		if guard == guardRules {
 			b.WriteString(hundredRules(fmt.Sprintf("slice-%d", i)))
 		}

@@ -135,6 +135,10 @@ func TestSpoofedSources(t *testing.T) {
 		{"another workload, IPv6", "a", func() netip.Addr { return netip.MustParseAddr("fd00:1::3") }, func() netip.Addr { return within("fd00:1:0:100::/56") }},
 		{"another site, IPv6", "a", func() netip.Addr { return within("fd00:1:0:100::/56") }, func() netip.Addr { return netip.MustParseAddr("fd00:1::3") }},
 		{"its own address, IPv4-mapped", "a", func() netip.Addr { return netip.AddrFrom16(netip.MustParseAddr("10.1.0.2").As16()) }, func() netip.Addr { return within("fd00:1:0:100::/56") }},
+		{"its own address, 6to4", "a", func() netip.Addr { return netip.MustParseAddr("2002:a01:2::1") }, func() netip.Addr { return within("fd00:1:0:100::/56") }},
+		{"a peer's address, IPv4-mapped, from outside", OutsideName, func() netip.Addr { return netip.AddrFrom16(netip.MustParseAddr("10.1.16.9").As16()) }, func() netip.Addr { return netip.MustParseAddr("fd00:1::2") }},
+		{"a peer's address, NAT64, from outside", OutsideName, func() netip.Addr { return netip.MustParseAddr("64:ff9b::10.1.16.9") }, func() netip.Addr { return netip.MustParseAddr("fd00:1::2") }},
+		{"a peer's address, 6to4, from outside", OutsideName, func() netip.Addr { return netip.MustParseAddr("2002:a01:1009::1") }, func() netip.Addr { return netip.MustParseAddr("fd00:1::2") }},
 		{"its own address, NAT64", "a", func() netip.Addr { return netip.MustParseAddr("64:ff9b::10.1.0.2") }, func() netip.Addr { return within("fd00:1:0:100::/56") }},
 	} {
 		for range each {

@@ -175,8 +175,12 @@ func openShaper(ctx context.Context, tools toolbox, nice int) (*qosSystem, error
 		return nil, err
 	}
 	program := tools.find("slicewire")
+<<<<<<< HEAD
 	daemons, err := startSlicewire(ctx, l, program, 1)
 	if err != nil {
+=======
+	if _, err := startSlicewire(ctx, l, program, 1, guardUsual); err != nil {
+>>>>>>> j5-policy
 		return nil, err
 	}
 	if nice != 0 {
@@ -202,7 +206,7 @@ func openShaper(ctx context.Context, tools toolbox, nice int) (*qosSystem, error
 	addr, _, _ := strings.Cut(f[3], "/")
 	// set has the running daemons take another ceiling, and classes.
 	set := func(kbit, guaranteed int, classes string) error {
-		text := strings.Replace(slicewireManifests(1), "bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000",
+		text := strings.Replace(slicewireManifests(1, guardUsual), "bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000",
 			fmt.Sprintf("bandwidthCeilingKbps: %d, bandwidthGuaranteedKbps: %d", kbit, guaranteed), 1)
 		if err := os.WriteFile(filepath.Join(l.path("manifests"), "bench.yaml"), []byte(text+classes), 0o600); err != nil {
 			return err

@@ -95,7 +95,7 @@ func climbMTU(ctx context.Context, tools toolbox, w way, length time.Duration, s
 		say("  %-9v %8.0f Mbit/s, longest stall %.1f s, %d packets too long for the way%s", w, g.Mbps, g.Stall, g.Unheard, noisy(g.foreign))
 	}()
 	program := tools.find("slicewire")
-	daemons, err := joinSlicewire(ctx, l, program, 1)
+	daemons, err := joinSlicewire(ctx, l, program, 1, guardUsual)
 	if err != nil {
 		return g, fmt.Errorf("join: %w\n%s", err, l.logs())
 	}

@@ -119,7 +119,7 @@ func spaceOf(site string, slice int) string { return fmt.Sprintf("%s-%d", site, 
 // start joins the sites, puts a namespace on each slice of each site and makes
 // the dead end.
 func (o *overload) start(ctx context.Context, program string) (err error) {
-	if o.daemons, err = startSlicewire(ctx, o.lab, program, overloadCount); err != nil {
+	if o.daemons, err = startSlicewire(ctx, o.lab, program, overloadCount, guardUsual); err != nil {
 		return err
 	}
 	for slice := 1; slice <= overloadCount; slice++ {

@@ -10,11 +10,21 @@ import (
 	"time"
 )
 
+// A guard is what the slices of a run have to do with each packet, beside
+// routing and the source check.
+type guard int
+
+const (
+	guardUsual guard = iota // the isolation of namespaces and a QoS profile, as KubeSlice's samples have them
+	guardNone               // neither: no policy, no rates
+	guardRules              // guardUsual and a SlicePolicy of 100 rules
+)
+
 // slicewireForward starts slicewire with a number of slices. A local port of
 // site a leads to each probe's server, published by site b on the first slice.
 func slicewireForward(slices int) func(context.Context, *lab, toolbox) (*joined, error) {
 	return func(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
-		daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), slices)
+		daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), slices, guardUsual)
 		if err != nil {
 			return nil, err
 		}
@@ -24,7 +34,7 @@ func slicewireForward(slices int) func(context.Context, *lab, toolbox) (*joined,
 
 // slicewireSocks is the same pair of daemons, used through the SOCKS5 proxy.
 func slicewireSocks(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
-	daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), 1)
+	daemons, err := startSlicewire(ctx, l, tools.find("slicewire"), 1, guardUsual)
 	if err != nil {
 		return nil, err
 	}
@@ -36,10 +46,10 @@ func slicewireSocks(ctx context.Context, l *lab, tools toolbox) (*joined, error)
 
 // slicewireTUN is the same pair of daemons with a kernel TUN on each site, as
 // the other tunnels have one.
-func slicewireTUN(slices int) func(context.Context, *lab, toolbox) (*joined, error) {
+func slicewireTUN(slices int, guard guard) func(context.Context, *lab, toolbox) (*joined, error) {
 	return func(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
 		program := tools.find("slicewire")
-		daemons, err := startSlicewire(ctx, l, program, slices)
+		daemons, err := startSlicewire(ctx, l, program, slices, guard)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +88,7 @@ func attachedAddress(said string) (string, error) {
 // /dev/net/tun is root's, by an AF_PACKET socket.
 func slicewireRun(ctx context.Context, l *lab, tools toolbox) (*joined, error) {
 	program := tools.find("slicewire")
-	daemons, err := startSlicewire(ctx, l, program, 1)
+	daemons, err := startSlicewire(ctx, l, program, 1, guardUsual)
 	if err != nil {
 		return nil, err
 	}
@@ -137,21 +147,21 @@ func runAddress(ctx context.Context, l *lab, r *daemon) (addr string, err error)
 var slicewireServices = []struct{ name, port string }{{"iperf", portIperf}, {"echo", portEcho}, {"web", portWeb}}
 
 // startSlicewire makes the two sites and starts slicewire on both.
-func startSlicewire(ctx context.Context, l *lab, program string, slices int) ([]*daemon, error) {
+func startSlicewire(ctx context.Context, l *lab, program string, slices int, guard guard) ([]*daemon, error) {
 	if err := l.sites(); err != nil {
 		return nil, err
 	}
-	return joinSlicewire(ctx, l, program, slices)
+	return joinSlicewire(ctx, l, program, slices, guard)
 }
 
 // joinSlicewire makes an authority, certifies a node for each of the sites that
 // are there as an operator would, and starts both daemons.
-func joinSlicewire(ctx context.Context, l *lab, program string, slices int) ([]*daemon, error) {
+func joinSlicewire(ctx context.Context, l *lab, program string, slices int, guard guard) ([]*daemon, error) {
 	manifests := l.path("manifests")
 	if err := os.Mkdir(manifests, 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(manifests, "bench.yaml"), []byte(slicewireManifests(slices)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(manifests, "bench.yaml"), []byte(slicewireManifests(slices, guard)), 0o600); err != nil {
 		return nil, err
 	}
 	authority := l.path("ca")
@@ -207,7 +217,7 @@ func slicewireJoined(ctx context.Context, l *lab, program string, slices int) er
 	})
 }
 
-func slicewireManifests(slices int) string {
+func slicewireManifests(slices int, guard guard) string {
 	var b strings.Builder
 	for i := 1; i <= slices; i++ {
 		namespace := "bench" // of the services; a namespace is on one slice
@@ -224,9 +234,16 @@ spec:
   sliceGatewayProvider: {sliceGatewayType: Wireguard, sliceCaType: Local}
   sliceIpamType: Local
   clusters: [site-a, site-b]
-  qosProfileDetails: {queueType: HTB, priority: 0, tcType: BANDWIDTH_CONTROL, bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000, dscpClass: Default}
-  namespaceIsolationProfile: {isolationEnabled: true, applicationNamespaces: [{namespace: %s, clusters: ['*']}]}
-`, i, 100+i, namespace)
+  namespaceIsolationProfile: {isolationEnabled: %v, applicationNamespaces: [{namespace: %s, clusters: ['*']}]}
+`, i, 100+i, guard != guardNone, namespace)
+		rates := "bandwidthCeilingKbps: 10000000, bandwidthGuaranteedKbps: 1000000"
+		if guard == guardNone {
+			rates = "bandwidthCeilingKbps: 0, bandwidthGuaranteedKbps: 0" // no limit, and nothing to shape
+		}
+		fmt.Fprintf(&b, "  qosProfileDetails: {queueType: HTB, priority: 0, tcType: BANDWIDTH_CONTROL, %s, dscpClass: Default}\n", rates)
+		if guard == guardRules {
+			b.WriteString(hundredRules(fmt.Sprintf("slice-%d", i)))
+		}
 	}
 	for _, s := range slicewireServices {
 		fmt.Fprintf(&b, `---
@@ -261,5 +278,25 @@ func slicewireNode(l *lab, site, state string) string {
 	for _, s := range slicewireServices {
 		fmt.Fprintf(&b, "- {slice: slice-1, namespace: bench, service: %s, backend: %s-0, target: \"127.0.0.1:%s\"}\n", s.name, s.name, s.port)
 	}
+	return b.String()
+}
+
+// hundredRules is a policy that selects everybody and has 99 rules for ports that
+// nobody uses before the one that allows all.
+func hundredRules(slice string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `---
+apiVersion: slicewire.io/v1alpha1
+kind: SlicePolicy
+metadata: {name: many, namespace: bench}
+spec:
+  slice: %s
+  appliesTo: [{}]
+  ingress:
+`, slice)
+	for i := range 99 {
+		fmt.Fprintf(&b, "  - {from: [{ipBlock: {cidr: 10.%d.0.0/16}}], ports: [{port: %d}]}\n", 100+i, 20000+i)
+	}
+	b.WriteString("  - {from: [{}], ports: [{protocol: TCP, port: 1, endPort: 65535}, {protocol: UDP, port: 1, endPort: 65535}, {protocol: ICMP}]}\n")
 	return b.String()
 }

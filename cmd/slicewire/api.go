@@ -207,7 +207,7 @@ type CounterStatus struct {
 // CaptureRequest asks for a capture. The answer is pcapng.
 type CaptureRequest struct {
 	Slice  string   `json:"slice"`  // empty: all
-	Points []string `json:"points"` // port, tunnel, underlay, drop; none: port
+	Points []string `json:"points"` // port, tunnel, shaper, underlay, drop; none: port
 	Filter string   `json:"filter"`
 	Snap   int      `json:"snap"`  // bytes of each packet; 0: some
 	Count  uint64   `json:"count"` // 0: until the client leaves

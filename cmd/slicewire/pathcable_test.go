@@ -27,6 +27,8 @@ type cable struct {
 	isCut map[[2]string]bool         // from, to
 	tos   map[[2]string]map[byte]int // from, to: datagrams with packets, by traffic class
 	all   []*net.UDPConn
+
+	canaries canaryWatch
 }
 
 func newCable(t *testing.T) *cable {
@@ -90,6 +92,7 @@ func (c *cable) carry(s *net.UDPConn, who func(netip.AddrPort) (from, to string)
 			if err != nil {
 				return
 			}
+			c.canaries.look(buf[:n])
 			c.mu.Lock()
 			from, to := who(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
 			if from != "" && to != "" && !c.isCut[[2]string{from, to}] {
@@ -161,4 +164,5 @@ func (c *cable) close() {
 	}
 	c.mu.Unlock()
 	c.wait.Wait()
+	judgeCanaries(c.t, "the cable", c.canaries.looked.Load(), c.canaries.found.Load())
 }

@@ -165,10 +165,8 @@ func (w *wired) close() {
 	for _, f := range w.files {
 		f.Close()
 	}
-	if c.Canaries > 0 {
-		w.t.Errorf("%d of %d packets on the wire had the canary in them", c.Canaries, c.Packets)
-	}
-	if c.Packets == 0 || c.Full > 0 {
+	judgeCanaries(w.t, "the wire", c.Packets, c.Canaries)
+	if c.Full > 0 {
 		w.t.Errorf("the wire: %+v", c)
 	}
 }

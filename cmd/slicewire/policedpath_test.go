@@ -8,8 +8,9 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"slicewire/overlay"
 	"slicewire/overlay/overlaytest"
@@ -181,12 +182,13 @@ func (p *policedPath) Close() error {
 }
 
 // threadTime is the processor's time that this thread has had, in ns.
+// getrusage(2) would count in ticks.
 func threadTime() int64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_THREAD, &u); err != nil {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
 		return 0
 	}
-	return u.Utime.Nano() + u.Stime.Nano()
+	return t.Nano()
 }
 
 // What policy and shaping together cost a packet: processor's time, which others

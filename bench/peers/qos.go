@@ -175,12 +175,8 @@ func openShaper(ctx context.Context, tools toolbox, nice int) (*qosSystem, error
 		return nil, err
 	}
 	program := tools.find("slicewire")
-<<<<<<< HEAD
-	daemons, err := startSlicewire(ctx, l, program, 1)
+	daemons, err := startSlicewire(ctx, l, program, 1, guardUsual)
 	if err != nil {
-=======
-	if _, err := startSlicewire(ctx, l, program, 1, guardUsual); err != nil {
->>>>>>> j5-policy
 		return nil, err
 	}
 	if nice != 0 {

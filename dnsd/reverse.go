@@ -1,7 +1,6 @@
 package dnsd
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -142,6 +141,4 @@ func (s *snapshot) namesOf(addr netip.Addr) (out []string) {
 	return out
 }
 
-func sortReverses(r []reverse) {
-	slices.SortStableFunc(r, func(a, b reverse) int { return cmp.Or(a.addr.Compare(b.addr)) })
-}
+func compareReverse(a, b reverse) int { return a.addr.Compare(b.addr) }

@@ -124,7 +124,7 @@ func (s *Server) Set(v View) {
 	s.setMu.Lock()
 	defer s.setMu.Unlock()
 	s.serial++
-	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, v)
+	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, v, s.view.Load())
 	s.view.Store(next)
 	for _, name := range bad {
 		if !slices.Contains(s.bad, name) {

@@ -56,17 +56,18 @@ var dnsVersions = map[string]string{overlay.Zone: "1.1.0", overlay.ClusterSetZon
 
 // service is an exported service and the addresses that its name has.
 type service struct {
-	*overlay.ServiceView
-	live []int32 // the endpoints that can be reached, the nearest first
-	rank []uint8 // of each of live
+	overlay.ServiceView         // a copy: it may outlive its view
+	live                []int32 // the endpoints that can be reached, the nearest first
+	rank                []uint8 // of each of live
 
 	standIn *StandIn // nil: its own addresses
+	serial  uint32   // of the last snapshot that it is in; only for who makes snapshots, one at a time
 }
 
 // newService sorts a service's endpoints by how well they are reached. Detours
 // (see overlay.Reaches) count only where there is nothing else.
 func newService(v *overlay.ServiceView, reach map[overlay.NodeID]overlay.Reach) *service {
-	s := &service{ServiceView: v}
+	s := &service{ServiceView: *v}
 	s.live = make([]int32, 0, len(v.Endpoints))
 	ranks := make([]uint8, len(v.Endpoints))
 	for i := range v.Endpoints {
@@ -111,6 +112,16 @@ func (s *service) addresses(r *record, mode Mode) {
 			nearest++
 		}
 	}
+	n4, n6 := 0, 0
+	for _, e := range s.live[:nearest] {
+		if s.Endpoints[e].Addr.IsValid() {
+			n4++
+		}
+		if s.Endpoints[e].Addr6.IsValid() {
+			n6++
+		}
+	}
+	r.v4.addrs, r.v6.addrs = slices.Grow(r.v4.addrs, n4), slices.Grow(r.v6.addrs, n6)
 	for i, e := range s.live[:nearest] {
 		r.add(s.Endpoints[e].Addr, s.rank[i])
 		r.add(s.Endpoints[e].Addr6, s.rank[i])

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -23,6 +24,9 @@ type snapshot struct {
 	lenient  bool
 	ttl      uint32 // seconds
 	soa      []byte // the data of every SOA record
+
+	mode  Mode // as the view had it
+	reach map[overlay.NodeID]overlay.Reach
 }
 
 // A zone is a domain that we speak for.
@@ -57,6 +61,7 @@ const (
 	// ownerIsQuestion is a compression pointer to the question's name.
 	ownerIsQuestion = 0xc000 | headerBytes
 	headerBytes     = 12
+	rrBytes         = 12 // of a record before its data, the owner a pointer
 
 	// Zone transfer timers of the SOA. Nobody transfers from us; the values
 	// are RIPE-203's, so that checkers stay quiet.
@@ -68,8 +73,9 @@ const (
 )
 
 // newSnapshot indexes a view below zones, of which the first is the primary.
-// It returns the entries' names that are no names.
-func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View) (*snapshot, []string) {
+// It returns the entries' names that are no names. Services that are in before,
+// which may be nil, as they are now keep their records and with them their turns.
+func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View, before *snapshot) (*snapshot, []string) {
 	s := &snapshot{
 		zones:    slices.SortedFunc(slices.Values(zones), func(a, b zone) int { return len(b.wire) - len(a.wire) }),
 		names:    make(map[string]*record, len(v.Entries)+(1+len(zones))*len(v.Services)),
@@ -77,6 +83,8 @@ func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View) (*snaps
 		lenient:  v.Lenient,
 		forward:  make(map[netip.Addr]bool, len(v.Forward)),
 		ttl:      uint32((ttl + time.Second - 1) / time.Second),
+		mode:     v.Mode,
+		reach:    maps.Clone(v.Reach),
 	}
 	s.soa = packSOA(zones[0].wire, serial, s.ttl)
 	for _, a := range v.Forward {
@@ -109,32 +117,33 @@ func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View) (*snaps
 		r.v4.pack(typeA, s.ttl)
 		r.v6.pack(typeAAAA, s.ttl)
 	}
+	kept := newKeeper(before, s, serial)
 	for i := range v.Services {
+		if kept.keep(s, &v.Services[i], v) {
+			continue
+		}
 		svc := newService(&v.Services[i], v.Reach)
+		svc.serial = serial
 		if x, is := v.StandIns[svc.Namespace+"/"+svc.Name]; is {
 			svc.standIn = &x
 		}
 		bad = append(bad, s.addService(svc, v.Mode)...)
 	}
-	sortReverses(s.reverses)
+	s.reverses = kept.reverses(s.reverses)
 	return s, bad
 }
 
 // addService gives a service its names, and its addresses theirs.
 func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
+	s.addServiceReverses(svc)
 	var all, virtual record
 	svc.addresses(&all, mode)
 	all.v4.pack(typeA, s.ttl)
 	all.v6.pack(typeAAAA, s.ttl)
 	if len(svc.live) > 0 {
-		own := svc.ownAddrs()
-		virtual.addAll(own, 0)
+		virtual.addAll(svc.ownAddrs(), 0)
 		virtual.v4.pack(typeA, s.ttl)
 		virtual.v6.pack(typeAAAA, s.ttl)
-		s.addReverses(own, svc, -1)
-	}
-	for _, i := range svc.live {
-		s.addReverses(svc.addrsOf(&svc.Endpoints[i]), svc, i)
 	}
 	for _, z := range s.zones {
 		wire, ok := appendName(nil, svc.Name+"."+svc.Namespace+".svc")
@@ -175,6 +184,21 @@ func (s *service) ownAddrs() []netip.Addr {
 	return nil
 }
 
+// addServiceReverses gives a service's addresses their names.
+func (s *snapshot) addServiceReverses(svc *service) {
+	if len(svc.live) > 0 {
+		s.addReverses(svc.ownAddrs(), svc, -1)
+	}
+	for _, i := range svc.live {
+		e := &svc.Endpoints[i]
+		if svc.standIn != nil {
+			s.addReverses(svc.addrsOf(e), svc, i)
+			continue
+		}
+		s.addReverses([]netip.Addr{e.Addr, e.Addr6}, svc, i)
+	}
+}
+
 func (s *snapshot) addReverses(addrs []netip.Addr, svc *service, endpoint int32) {
 	for _, a := range addrs {
 		if a.IsValid() {
@@ -188,16 +212,26 @@ func (s *snapshot) record(name string) *record {
 	if r := s.names[name]; r != nil {
 		return r
 	}
-	r := &record{}
-	s.names[name] = r
 	z := s.zoneOf([]byte(name))
-	r.exact = z == nil
-	for up := name; z != nil && up != z.wire; up = parent(up) {
-		if s.names[up] == nil {
-			s.names[up] = &record{} // RFC 8020: names above a name exist
-		}
+	r := &record{exact: z == nil}
+	if z == nil {
+		s.names[name] = r
+	} else {
+		s.put(name, r)
 	}
 	return r
+}
+
+// put puts a name of a zone in, and all above it (RFC 8020: they exist).
+func (s *snapshot) put(name string, r *record) {
+	z := s.zoneOf([]byte(name))
+	s.names[name] = r
+	for up := parent(name); up != z.wire && len(up) > len(z.wire); up = parent(up) {
+		if s.names[up] != nil {
+			break // and what is above it is there too
+		}
+		s.names[up] = &record{}
+	}
 }
 
 // share gives r the addresses of from, with turns of its own.
@@ -256,6 +290,9 @@ func (a *addrSet) pack(qtype uint16, ttl uint32) {
 	a.seen = nil
 	if len(a.packed) > 0 {
 		return
+	}
+	if len(a.addrs) > 0 {
+		a.packed = make([]byte, 0, len(a.addrs)*(rrBytes+a.addrs[0].BitLen()/8))
 	}
 	for _, addr := range a.addrs {
 		a.packed = appendRR(a.packed, ownerIsQuestion, qtype, ttl, addr.AsSlice())

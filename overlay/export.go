@@ -33,7 +33,7 @@ func ParseServiceType(s string) (ServiceType, bool) {
 }
 
 // ExportTerms is what an export says besides its names, ports and endpoints.
-// Sites that export the same service may differ in it: see importServices.
+// Sites that export the same service may differ in it: see Importer.services.
 type ExportTerms struct {
 	Type            ServiceType
 	AffinitySeconds uint32    // how long a client stays with its endpoint; 0: no affinity

@@ -51,7 +51,31 @@ type export struct {
 	body   *ServiceBody
 }
 
-// importServices merges the exports of every service by the rules of the
+// An Importer works out views like Look and remembers the services of the last
+// one, so that those of which nobody says anything new cost next to nothing. The
+// zero Importer is ready. It is not safe for concurrent use.
+type Importer struct {
+	known map[string]imported // by namespace/name
+}
+
+// An imported service is what was made of some exports, but for what depends on
+// other services: aliases and the virtual address.
+type imported struct {
+	exports []export
+	view    ServiceView
+}
+
+// of returns what exports make, from memory if they are the ones of last time.
+func (im *Importer) of(name, namespace string, exports []export) imported {
+	if was, ok := im.known[namespace+"/"+name]; ok && slices.Equal(was.exports, exports) {
+		return was
+	}
+	v := merge(name, namespace, exports)
+	v.DNSNames, v.Conditions = slices.Clip(v.DNSNames), slices.Clip(v.Conditions) // what is appended is not remembered
+	return imported{exports, v}
+}
+
+// services merges the exports of every service by the rules of the
 // Multi-Cluster Services API, oldest export first, nodes in order where ages are
 // equal:
 //
@@ -66,7 +90,7 @@ type export struct {
 //
 // Exports by nodes of one site count as the site's one export and are compared
 // alike. records are sorted by origin.
-func importServices(s *Slice, records []Record) []ServiceView {
+func (im *Importer) services(s *Slice, records []Record) []ServiceView {
 	byName := make(map[string][]export)
 	for _, r := range records {
 		if r.Deleted || r.Key.Kind != KindService || r.Key.Slice != s.Name {
@@ -84,6 +108,7 @@ func importServices(s *Slice, records []Record) []ServiceView {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
+	known := make(map[string]imported, len(keys))
 	for _, key := range keys {
 		exports := byName[key]
 		slices.SortStableFunc(exports, func(a, b export) int {
@@ -96,9 +121,12 @@ func importServices(s *Slice, records []Record) []ServiceView {
 			return 0
 		})
 		namespace, name, _ := strings.Cut(key, "/")
-		out = append(out, merge(name, namespace, exports))
+		one := im.of(name, namespace, exports)
+		known[key] = one
+		out = append(out, one.view)
 		oldest = append(oldest, exports[0].body.ExportTerms)
 	}
+	im.known = known
 	resolveAliases(out, oldest, byName)
 	assignVirtual(s, out)
 	return out

@@ -2,7 +2,9 @@ package overlay
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -65,7 +67,7 @@ func TestTheOldestExportWins(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, v := range importServices(testSlice(t), c.records) {
+			for _, v := range new(Importer).services(testSlice(t), c.records) {
 				got = append(got, v.Type.String(), fmt.Sprint(v.Ports))
 				for _, e := range v.Endpoints {
 					x := e.Origin.Site + "/" + e.Name
@@ -88,7 +90,7 @@ func TestTheOldestExportWins(t *testing.T) {
 func TestAnAliasIsThatOfTheOlderService(t *testing.T) {
 	young, old := testExport("a/n", 2, ServiceBody{Aliases: []string{"www.example.com"}}), testExport("b/n", 1, ServiceBody{Aliases: []string{"WWW.Example.com."}})
 	old.Key.Name = "shop/zz"
-	v := importServices(testSlice(t), []Record{young, old})
+	v := new(Importer).services(testSlice(t), []Record{young, old})
 	if !slices.Contains(v[1].DNSNames, "www.example.com") || len(v[0].DNSNames) != 1 || len(v[0].Conditions) != 1 {
 		t.Errorf("got %+v", v)
 	}
@@ -206,5 +208,48 @@ func TestReaches(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+// What is remembered makes no difference: views after any changes are those of
+// who looks for the first time.
+func TestAnImporterForgetsAndMixesUpNothing(t *testing.T) {
+	const seed = 11
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	var im Importer
+	s := testSlice(t)
+	var records []Record
+	for step := range 300 {
+		origin := []string{"a/n", "a/m", "b/n"}[rnd.IntN(3)]
+		r := testExport(origin, rnd.IntN(3), ServiceBody{Ports: []ServicePort{{"http", uint16(80 + rnd.IntN(2)), TCP}}})
+		r.Key.Name = fmt.Sprintf("shop/web%d", rnd.IntN(4))
+		r.Service.Type = ServiceType(rnd.IntN(2))
+		if rnd.IntN(3) == 0 {
+			r.Service.Aliases = []string{fmt.Sprintf("www%d.example", rnd.IntN(3))}
+		}
+		for k := range rnd.IntN(4) {
+			r.Service.Endpoints = append(r.Service.Endpoints, Endpoint{Name: fmt.Sprintf("e%d", k), Addr: netip.AddrFrom4([4]byte{10, 1, byte(step), byte(k)})})
+		}
+		records = slices.DeleteFunc(slices.Clone(records), func(x Record) bool { return x.Origin == r.Origin && x.Key == r.Key })
+		if rnd.IntN(4) > 0 {
+			records = append(records, r)
+		}
+		if got, want := im.services(s, records), new(Importer).services(s, records); !reflect.DeepEqual(got, want) {
+			t.Fatalf("seed %d, step %d:\ngot  %+v\nwant %+v", seed, step, got, want)
+		}
+	}
+	if len(im.known) > 4 {
+		t.Errorf("%d services are remembered, 4 may be there", len(im.known))
+	}
+}
+
+func TestNodesCompareAsTheirNames(t *testing.T) {
+	ids := []NodeID{{}, {"a", "n"}, {"a", "m"}, {"a-b", "n"}, {"a0", "n"}, {"ab", "n"}, {"b", ""}, {"", "a"}, {"a/b", "c"}, {"a", "b/c"}}
+	for _, x := range ids {
+		for _, y := range ids {
+			if got, want := x.Compare(y), strings.Compare(x.String(), y.String()); got != want {
+				t.Errorf("%v and %v: %d, want %d", x, y, got, want)
+			}
+		}
 	}
 }

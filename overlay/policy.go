@@ -66,9 +66,11 @@ func Know(self NodeID, own *Attachment, v *View) []Known {
 	for _, n := range v.Nodes {
 		out = append(out, Known{Node: n.ID, Namespace: SystemNamespace, Addrs: own.AddrsOf(n)})
 	}
-	for _, s := range v.Services {
+	for i := range v.Services {
+		s := &v.Services[i]
+		name := s.Namespace + "/" + s.Name
 		for _, e := range s.Endpoints {
-			out = append(out, Known{Addrs: valid(e.Addr, e.Addr6), Node: e.Origin, Namespace: s.Namespace, Service: s.Namespace + "/" + s.Name})
+			out = append(out, Known{Addrs: valid(e.Addr, e.Addr6), Node: e.Origin, Namespace: s.Namespace, Service: name})
 		}
 	}
 	for _, w := range own.Workloads {

@@ -72,7 +72,13 @@ func Reaches(self NodeID, v *View, links []PeerLink) map[NodeID]Reach {
 		}
 	}
 	for i := range v.Services {
-		for _, e := range v.Services[i].Endpoints {
+		var last NodeID
+		for k := range v.Services[i].Endpoints {
+			e := &v.Services[i].Endpoints[k]
+			if e.Origin == last {
+				continue // sorted by it: a site's many are judged once
+			}
+			last = e.Origin
 			if _, known := out[e.Origin]; !known { // it has told of endpoints, not of a way to them
 				out[e.Origin] = Reach{Lost: e.Origin != self}
 			}

@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"cmp"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -12,6 +14,22 @@ type NodeID struct {
 
 // String returns "site/node".
 func (id NodeID) String() string { return id.Site + "/" + id.Node }
+
+// Compare orders as strings.Compare orders what String returns, without making
+// it.
+func (id NodeID) Compare(other NodeID) int {
+	n := min(len(id.Site), len(other.Site))
+	if c := strings.Compare(id.Site[:n], other.Site[:n]); c != 0 {
+		return c
+	}
+	switch {
+	case len(id.Site) < len(other.Site):
+		return cmp.Or(cmp.Compare('/', other.Site[n]), strings.Compare(id.String(), other.String()))
+	case len(id.Site) > len(other.Site):
+		return cmp.Or(cmp.Compare(id.Site[n], '/'), strings.Compare(id.String(), other.String()))
+	}
+	return strings.Compare(id.Node, other.Node)
+}
 
 // Kind says what a record is about.
 type Kind uint8

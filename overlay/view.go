@@ -52,15 +52,21 @@ type Peer struct {
 //     it, not that the private key is theirs.
 //  4. A service counts only where its namespace is bound to the slice at the
 //     site that announces it. What several sites say of it is merged by
-//     importServices.
+//     Importer.services.
 func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
+	return new(Importer).Look(self, s, own, records)
+}
+
+// Look is Look for who looks again and again: bodies of records that it has seen
+// before must not have changed.
+func (im *Importer) Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	records = slices.Clone(records)
-	slices.SortStableFunc(records, func(a, b Record) int { return strings.Compare(a.Origin.String(), b.Origin.String()) })
+	slices.SortStableFunc(records, func(a, b Record) int { return a.Origin.Compare(b.Origin) })
 	var v View
 	v.Nodes = lookNodes(self, s, own, records)
 	v.Fabric = NewFabric(self, s, v.Nodes)
 	v.Peers = v.Fabric.Peers()
-	v.Services = importServices(s, records)
+	v.Services = im.services(s, records)
 	v.Lost = lookLost(self, s, records)
 	v.Workloads = lookWorkloads(s, records)
 	return v

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -129,6 +130,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			return err
 		case <-d.gossip.Changed():
 			d.turn()
+			d.swelling.turns++
 			select {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
@@ -143,6 +145,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			if !d.sharing {
 				d.shape(now)
 			}
+			d.swelling.settle(len(d.gossip.Records()), debug.FreeOSMemory)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}
@@ -232,12 +235,12 @@ func (d *daemon) reconcile() error {
 		if n == nil || !known {
 			continue
 		}
-		v := overlay.Look(self.ID, s, a, records)
+		v := n.imports.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
 		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
-		view.slices = append(view.slices, sliceView{self: self.ID, node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, self: self.ID})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	for i := range view.slices {

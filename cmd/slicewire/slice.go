@@ -52,7 +52,8 @@ type sliceNode struct {
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys
-	policy   slicePolicy // the reconcile loop's
+	policy   slicePolicy      // the reconcile loop's
+	imports  overlay.Importer // the reconcile loop's
 	addrs    atomic.Pointer[[]netip.Addr]
 	lossy    atomic.Pointer[[]dropper] // the workloads' ports
 	gone     overlay.Drops             // of those that are no more
@@ -278,7 +279,11 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 		}
 	}
 	var err error
-	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, overlay.Know(self, a, &v))); err != nil {
+	var known []overlay.Known // of 50,000 endpoints: only where somebody asks
+	if s.Isolated || len(s.Policies) > 0 {
+		known = overlay.Know(self, a, &v)
+	}
+	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, known)); err != nil {
 		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
 	}
 	err = errors.Join(err, fault, n.setAddresses(a, virtual), n.publish.Set(backends), n.virtual.Set(virtuals), n.router.Set(state))

@@ -114,7 +114,7 @@ func (v *sliceView) peerOf(a netip.Addr) string {
 
 // whose says what is known of an address.
 func (v *sliceView) whose(a netip.Addr) string {
-	for _, k := range v.known {
+	for _, k := range overlay.Know(v.self, &v.attachment, &v.view) {
 		if !slices.Contains(k.Addrs, a) {
 			continue
 		}

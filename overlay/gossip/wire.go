@@ -367,6 +367,9 @@ func (r *reader) service() *overlay.ServiceBody {
 	}
 	n := r.u16()
 	r.bad = r.bad || n > overlay.MaxRecordBackends
+	if n > 0 && !r.bad { // as many as are said, or as could be there: a mesh may have 50,000
+		s.Endpoints = make([]overlay.Endpoint, 0, min(int(n), len(r.b)/leastEndpoint))
+	}
 	for ; n > 0 && !r.bad; n-- {
 		e := overlay.Endpoint{Name: r.str()}
 		families := r.u8()
@@ -391,3 +394,7 @@ func (r *reader) service() *overlay.ServiceBody {
 	r.bad = r.bad || s.ExportTerms == overlay.ExportTerms{}
 	return s
 }
+
+// leastEndpoint is the least that an endpoint takes: a name's length, which
+// families follow, and an IPv4 address.
+const leastEndpoint = 1 + 1 + 4

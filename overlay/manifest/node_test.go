@@ -48,7 +48,7 @@ func TestParseNodeReadsAWholeFile(t *testing.T) {
 	want := "home a/gw-1 0.0.0.0:51821 [203.0.113.7:51821] {0.0.0.0:7947 203.0.113.7:7947 true [gw.example.com:7946]}" +
 		" [/etc/slicewire/manifests] /etc/slicewire/state /run/x.sock map[red:{127.0.0.1:1080 127.0.0.1:5300 1380  []  [] []}]" +
 		" [{red 127.0.0.1:8000 web.shop.svc.slice.local:80}]" +
-		" [{red web shop web-0  [{http 127.0.0.1:8080} {dns localhost:53}] [] } {red api shop gw-1 [::1]:9000 [] [] }]"
+		" [{red web shop web-0  [{http 127.0.0.1:8080} {dns localhost:53}] [] [] } {red api shop gw-1 [::1]:9000 [] [] [] }]"
 	got, want = strings.Join(strings.Fields(got), " "), strings.Join(strings.Fields(want), " ")
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -161,7 +161,6 @@ type sliceView struct {
 	keys       KeyStatus
 	workloads  []WorkloadStatus // but for their counters
 	sites      []overlay.SliceSite
-	self       overlay.NodeID
 }
 
 // gcPercent is how much garbage there may be beside what is in use. Packets make

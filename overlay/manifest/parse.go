@@ -66,6 +66,15 @@ type Set struct {
 	NodeFiles []string  // files that hold a node file, which LoadNode reads
 }
 
+// Join returns a set with the objects of all; the sets are not changed.
+func Join(sets ...*Set) *Set {
+	out := &Set{}
+	for _, s := range sets {
+		out.add(s)
+	}
+	return out
+}
+
 func (s *Set) add(t *Set) {
 	s.Objects = append(s.Objects, t.Objects...)
 	s.NodeFiles = append(s.NodeFiles, t.NodeFiles...)

@@ -270,3 +270,5 @@ var (
 	eventsResource = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 	listAll        = metav1.ListOptions{}
 )
+
+var deleteNow = metav1.DeleteOptions{}

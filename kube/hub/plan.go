@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -121,13 +122,13 @@ func workedEvents(kind string, exists bool) (done, failed string) {
 }
 
 // planConditions says of each object that the hub asks by whether it is in force.
-// Of exports and what was worked out only refusals are told.
+// Of what programs write only refusals are told.
 func planConditions(hub lister, verdicts map[string]verdict, now time.Time) []write {
 	var out []write
-	for _, kind := range read {
+	for _, kind := range judged {
 		for _, o := range hub.list(kind) {
 			v, known := verdicts[idPrefix+kind+"/"+o.GetNamespace()+"/"+o.GetName()]
-			quiet := kind == "ServiceExportConfig" || kind == "WorkerSliceConfig" || kind == "Cluster" || kind == "SliceIpam"
+			quiet := kind == "ServiceExportConfig" || kind == "SliceIpam"
 			told := conditionOf(o, conditionAccepted) != nil
 			if !known || quiet && v.refused == "" && !told {
 				continue
@@ -181,7 +182,12 @@ func (c condition) object(o *unstructured.Unstructured, now time.Time) map[strin
 	if c.ok {
 		status = "True"
 	}
-	message := strings.ToValidUTF8(c.message, "?")
+	message := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(c.message, "?"))
 	for len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "")
 	}

@@ -23,6 +23,7 @@ import (
 type Server struct {
 	Config *rest.Config // of an administrator; not to be changed
 	Audit  string       // the file in which the server writes every request
+	Flags  []string     // more of them, for StartAPI
 
 	dir, bin       string
 	apiPort        string
@@ -137,12 +138,14 @@ func (s *Server) startEtcd() (err error) {
 // StartAPI starts the API server and waits until it is ready.
 func (s *Server) StartAPI() (err error) {
 	f := func(n string) string { return filepath.Join(s.dir, n) }
-	s.apiProc, err = start(f("apiserver.log"), filepath.Join(s.bin, "kube-apiserver"),
-		"--etcd-servers="+s.etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+s.apiPort,
-		"--cert-dir="+s.dir, "--client-ca-file="+f("ca.crt"), "--tls-cert-file="+f("apiserver.crt"), "--tls-private-key-file="+f("apiserver.key"),
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+f("apiserver.crt"), "--service-account-signing-key-file="+f("apiserver.key"),
+	args := []string{
+		"--etcd-servers=" + s.etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=" + s.apiPort,
+		"--cert-dir=" + s.dir, "--client-ca-file=" + f("ca.crt"), "--tls-cert-file=" + f("apiserver.crt"), "--tls-private-key-file=" + f("apiserver.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + f("apiserver.crt"), "--service-account-signing-key-file=" + f("apiserver.key"),
 		"--authorization-mode=RBAC", "--allow-privileged", "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
-		"--disable-admission-plugins=ServiceAccount", "--audit-policy-file="+f("audit.yaml"), "--audit-log-path="+s.Audit, "--audit-log-mode=blocking")
+		"--disable-admission-plugins=ServiceAccount", "--audit-policy-file=" + f("audit.yaml"), "--audit-log-path=" + s.Audit, "--audit-log-mode=blocking",
+	}
+	s.apiProc, err = start(f("apiserver.log"), filepath.Join(s.bin, "kube-apiserver"), append(args, s.Flags...)...)
 	if err != nil {
 		return err
 	}

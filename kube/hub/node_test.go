@@ -48,8 +48,8 @@ func newProject(t *testing.T) *project1 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "kubeslice-" + strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))
-	p := &project1{t, t.Context(), c, name[:min(len(name), 50)]}
+	name := "kubeslice-" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(t.Name(), "Test"), "/", "-"))
+	p := &project1{t, t.Context(), c, strings.Trim(name[max(0, len(name)-40):], "-")}
 	p.prepare()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -270,5 +270,3 @@ var (
 	eventsResource = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 	listAll        = metav1.ListOptions{}
 )
-
-var deleteNow = metav1.DeleteOptions{}

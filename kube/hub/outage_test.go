@@ -115,16 +115,8 @@ func TestDeletingMostIsHeldUntilConfirmed(t *testing.T) {
 	p.put(sliceText, "green", "10.3.0.0/16")
 	n := p.node("one", nil, func(c *Config, _ *rest.Config) { c.Controller = "reader" })
 	p.until("the slices", func() bool { return n.slices() == "blue green red" })
-	server.Freeze() // so that it happens at once
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, name := range []string{"red", "blue"} {
-			_ = p.client.Dynamic.Resource(resources["SliceConfig"]).Namespace(p.namespace).Delete(p.ctx, name, deleteNow)
-		}
-	}()
-	server.Thaw()
-	<-done
+	p.remove("SliceConfig", "red")
+	p.remove("SliceConfig", "blue")
 	p.until("held, at the latest with the second", func() bool { return len(n.hub.Status().Held) >= 1 })
 	p.put("apiVersion: controller.kubeslice.io/v1alpha1\nkind: Cluster\nmetadata: {name: one, annotations: {%s: '%s'}}\nspec: {nodeIPs: [192.0.2.1]}",
 		AnnotationConfirmed, time.Now().Add(time.Second).UTC().Format(time.RFC3339))

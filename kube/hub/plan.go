@@ -128,7 +128,7 @@ func planConditions(hub lister, verdicts map[string]verdict, now time.Time) []wr
 	for _, kind := range judged {
 		for _, o := range hub.list(kind) {
 			v, known := verdicts[idPrefix+kind+"/"+o.GetNamespace()+"/"+o.GetName()]
-			quiet := kind == "ServiceExportConfig" || kind == "SliceIpam"
+			quiet := kind == "ServiceExportConfig"
 			told := conditionOf(o, conditionAccepted) != nil
 			if !known || quiet && v.refused == "" && !told {
 				continue

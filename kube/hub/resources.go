@@ -39,8 +39,8 @@ var resources = map[string]schema.GroupVersionResource{
 // read are the kinds that say what should be. The others are what comes of them.
 var read = []string{"SliceConfig", "Cluster", "SliceQoSConfig", "ServiceExportConfig", "SliceIpam", "WorkerSliceConfig", "SlicePolicy", "SliceClasses"}
 
-// judged are those of them that get a condition.
-var judged = []string{"SliceConfig", "SliceQoSConfig", "ServiceExportConfig", "SliceIpam", "SlicePolicy", "SliceClasses"}
+// judged are those of them that get a condition: what people write, and exports.
+var judged = []string{"SliceConfig", "SliceQoSConfig", "ServiceExportConfig", "SlicePolicy", "SliceClasses"}
 
 // worked are the kinds that KubeSlice's controller works out.
 var worked = []string{"WorkerSliceConfig", "WorkerSliceGateway", "WorkerServiceImport", "VpnKeyRotation"}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -270,3 +272,21 @@ var (
 	eventsResource = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 	listAll        = metav1.ListOptions{}
 )
+
+var createNow = metav1.CreateOptions{}
+
+// residentKiB is how much memory the process has.
+func residentKiB(t *testing.T) int {
+	t.Helper()
+	runtime.GC()
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return resident * os.Getpagesize() >> 10
+}

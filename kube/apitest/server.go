@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -56,6 +57,36 @@ func Main(m *testing.M, use func(*Server)) int {
 	defer s.Stop()
 	use(s)
 	return m.Run()
+}
+
+// Serve starts a server for one test.
+func Serve(t *testing.T) *Server {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	s, err := Start(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Kubeconfig writes a file with which a program is the administrator.
+func (s *Server) Kubeconfig(path string) error {
+	encode := base64.StdEncoding.EncodeToString
+	return os.WriteFile(path, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: default
+clusters: [{name: default, cluster: {server: %q, certificate-authority-data: %s}}]
+users: [{name: admin, user: {client-certificate-data: %s, client-key-data: %s}}]
+contexts: [{name: default, context: {cluster: default, user: admin}}]
+`, s.Config.Host, encode(s.Config.CAData), encode(s.Config.CertData), encode(s.Config.KeyData)), 0o600)
 }
 
 // programs returns the folder with etcd and kube-apiserver.

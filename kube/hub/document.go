@@ -41,6 +41,7 @@ func (d *document) parse() {
 	d.problems = problems
 	if len(set.Objects) == 1 {
 		d.object = set.Objects[0]
+		d.object.Remote = true
 	}
 }
 

@@ -31,6 +31,7 @@ type Object struct {
 	File      string
 	Line      int  // where its document starts
 	Broken    bool // it has errors of its own; what it says is incomplete
+	Remote    bool // it is a server's, where others come and go, and no file's
 	Body      any  // *SliceConfig, *Cluster, ...: the kinds of this package
 
 	lines    map[string]int

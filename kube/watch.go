@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -94,7 +96,7 @@ func (w *Watch) newWatched(r Resource) *watched {
 			narrow(&o)
 			i, err := objects.Watch(ctx, o)
 			w.note(k, err)
-			return i, err
+			return i, opaque(err)
 		},
 	}
 	k.informer = cache.NewSharedIndexInformerWithOptions(
@@ -110,6 +112,16 @@ func (w *Watch) newWatched(r Resource) *watched {
 		AddFunc: func(any) { w.signal() }, UpdateFunc: func(any, any) { w.signal() }, DeleteFunc: func(x any) { k.noteDeleted(x); w.signal() },
 	})
 	return k
+}
+
+// opaque hides from the library what kind of error it is when it would sleep on it
+// without an eye on its context: half a minute, in which nothing could end. Of
+// other errors it waits in a way that can be ended.
+func opaque(err error) error {
+	if err == nil || !utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err) && !apierrors.IsInternalError(err) {
+		return err
+	}
+	return errors.New(err.Error())
 }
 
 // noteDeleted remembers that the server said of an object that it was deleted. One

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -121,4 +122,29 @@ func TestDeletingMostIsHeldUntilConfirmed(t *testing.T) {
 	p.put("apiVersion: controller.kubeslice.io/v1alpha1\nkind: Cluster\nmetadata: {name: one, annotations: {%s: '%s'}}\nspec: {nodeIPs: [192.0.2.1]}",
 		AnnotationConfirmed, time.Now().Add(time.Second).UTC().Format(time.RFC3339))
 	p.until("gone", func() bool { return n.slices() == "green" && len(n.hub.Status().Held) == 0 })
+}
+
+func TestANodeEndsAtOnceWhileItsHubIsDown(t *testing.T) {
+	p := newProject(t)
+	p.put(clusters+sliceText, "red", "10.1.0.0/16")
+	n := p.node("one", nil, nil)
+	p.until("the slice", func() bool { return n.slices() == "red" })
+	server.StopAPI()
+	defer func() {
+		if err := server.StartAPI(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p.until("HubStale", func() bool { return n.hub.Status().Stale })
+	begin := time.Now()
+	ended := make(chan struct{})
+	go func() { n.stop(); close(ended) }()
+	select {
+	case <-ended:
+		t.Logf("ended after %v", time.Since(begin))
+	case <-time.After(2 * time.Second):
+		buf := make([]byte, 1<<20)
+		t.Errorf("it goes on\n%s", buf[:runtime.Stack(buf, true)])
+		<-ended
+	}
 }

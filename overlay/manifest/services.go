@@ -87,13 +87,8 @@ func (b *builder) terms(o *Object, m *Metadata) (t overlay.ExportTerms) {
 		}
 		t.AffinitySeconds = uint32(n)
 	}
-	switch created := m.CreationTimestamp.(type) {
-	case string:
-		if at, err := time.Parse(time.RFC3339, created); err == nil && at.Unix() > 0 {
-			t.Created = at.UTC().Truncate(time.Second)
-		}
-	case time.Time:
-		t.Created = created.UTC().Truncate(time.Second)
+	if m.CreationTimestamp.Unix() > 0 {
+		t.Created = m.CreationTimestamp.UTC().Truncate(time.Second)
 	}
 	return t
 }

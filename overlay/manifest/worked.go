@@ -192,7 +192,7 @@ func (w *worker) gateway(o *Object, spec *SliceConfigSpec, p overlay.GatewayPair
 // the clock: the object tells, it does not decide.
 func (w *worker) rotation(o *Object, spec *SliceConfigSpec, gateways map[string][]string) VpnKeyRotationSpec {
 	begin := spec.RenewBefore
-	if t, err := time.Parse(time.RFC3339, text(o.Body.(*SliceConfig).Metadata.CreationTimestamp)); err == nil && begin.Before(t) {
+	if t := o.Body.(*SliceConfig).Metadata.CreationTimestamp; begin.Before(t) {
 		begin = t
 	}
 	days := cmp.Or(spec.RotationInterval, 30)
@@ -208,11 +208,6 @@ func (w *worker) rotation(o *Object, spec *SliceConfigSpec, gateways map[string]
 		out.CertificateExpiryTime = begin.Add(each - time.Hour).UTC() // KubeSlice begins an hour early
 	}
 	return out
-}
-
-func text(v any) string {
-	s, _ := v.(string)
-	return s
 }
 
 // imports aggregates the exports of each service for each cluster: all endpoints,

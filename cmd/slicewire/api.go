@@ -31,6 +31,8 @@ type Status struct {
 	Gossip     GossipStatus  `json:"gossip"`
 	Slices     []SliceStatus `json:"slices"`
 	Warnings   []string      `json:"warnings"`
+
+	Hub *HubStatus `json:"hub,omitempty"` // of a node that has its objects from a hub
 }
 
 // GossipStatus is the state of the control plane between nodes.

@@ -138,12 +138,16 @@ type daemon struct {
 	runs      int           // how many were named by number
 	work      chan func()   // called by the loop, one after another
 	looped    chan struct{} // closed when the loop has ended
+
+	hub *kubeHub // nil: all that should be is in files
 }
 
 // desired is what the configuration says should be.
 type desired struct {
 	file   *manifest.NodeFile
-	mesh   overlay.Mesh
+	set    *manifest.Set      // of the manifests
+	read   []manifest.Problem // on reading them
+	mesh   overlay.Mesh       // of the manifests and the hub
 	warned []string
 }
 
@@ -276,6 +280,9 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
+	if d.hub, err = openHub(d.want.file, d.state, log); err != nil {
+		return nil, nil, nil, err
+	}
 	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
@@ -312,7 +319,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, hubbed: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	shown, err := d.openMetrics()
 	if err != nil {
@@ -344,6 +351,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if shown != nil {
 		parts = append(parts, part{"metrics", shown.Run})
 	}
+	parts = append(parts, d.hub.parts()...)
 	return d, parts, undoAll, nil
 }
 

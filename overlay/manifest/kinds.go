@@ -1,5 +1,10 @@
 package manifest
 
+import (
+	"reflect"
+	"time"
+)
+
 // groupSuffix ends the API groups of KubeSlice.
 const groupSuffix = ".kubeslice.io"
 
@@ -43,6 +48,26 @@ var kinds = map[string]kindInfo{
 	"SliceClasses":          {ownV1alpha1, func() any { return new(SliceClasses) }, true},
 }
 
+// Conditions is the status of kinds that say no more of how they are.
+type Conditions struct {
+	Conditions any `json:"conditions"`
+}
+
+// A Kind is one of the kinds that are read, for those who describe it.
+type Kind struct {
+	Name, APIVersion string
+	Body             reflect.Type // a struct with the tags of the decoder
+}
+
+// Kinds returns the kinds that are read, by name.
+func Kinds() []Kind {
+	var out []Kind
+	for _, name := range kindNames() {
+		out = append(out, Kind{name, kinds[name].apiVersion, reflect.TypeOf(kinds[name].body()).Elem()})
+	}
+	return out
+}
+
 // Metadata is an object's metadata. Fields of type any are known and not used.
 type Metadata struct {
 	Name        string            `json:"name" req:"1"`
@@ -50,12 +75,13 @@ type Metadata struct {
 	Labels      map[string]string `json:"labels"`
 	Annotations map[string]string `json:"annotations"`
 
+	CreationTimestamp time.Time `json:"creationTimestamp"`
+
 	GenerateName      any `json:"generateName"`
 	UID               any `json:"uid"`
 	ResourceVersion   any `json:"resourceVersion"`
 	Generation        any `json:"generation"`
 	SelfLink          any `json:"selfLink"`
-	CreationTimestamp any `json:"creationTimestamp"`
 	DeletionTimestamp any `json:"deletionTimestamp"`
 	DeletionGrace     any `json:"deletionGracePeriodSeconds"`
 	OwnerReferences   any `json:"ownerReferences"`

@@ -43,6 +43,8 @@ type NodeFile struct {
 	Publish []Publish            `json:"publish"`
 	Routes  []NodeRoute          `json:"routes"`
 
+	Kubernetes NodeKubernetes `json:"kubernetes"`
+
 	file  string
 	lines map[string]int
 }
@@ -205,6 +207,9 @@ func ParseNode(file string, data []byte) (*NodeFile, []Problem) {
 
 // finish fills in what depends on other fields and makes paths absolute.
 func (n *NodeFile) finish() {
+	if _, given := n.lines["manifests"]; n.Kubernetes.Hub != nil && !given {
+		n.Manifests = nil // the hub says it all
+	}
 	dir := filepath.Dir(n.file)
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -224,6 +229,9 @@ func (n *NodeFile) finish() {
 	}
 	for i := range n.Forward {
 		listener(&n.Forward[i].Listen)
+	}
+	if h := n.Kubernetes.Hub; h != nil {
+		abs(&h.Kubeconfig)
 	}
 	for name, s := range n.Slices {
 		listener(&s.Proxy)
@@ -317,6 +325,7 @@ func (n *NodeFile) check() []Problem {
 			}
 		}
 	}
+	out = append(out, n.checkHub()...)
 	seen := map[string]int{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)

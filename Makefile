@@ -36,7 +36,7 @@ endif
 SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-micro bench-failover bench-mesh peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,6 +52,7 @@ demo: build ## three sites on this machine, no root; ONCE=1 checks itself and en
 test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
 	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
+	$(GO) test ./bench/lab # nor does it take meshes of this size
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKGS) # one after another: many start real processes, which have time limits
 
 prerequisites: ## install what the tests use (as root; otherwise only say what is missing)
@@ -75,16 +76,27 @@ bench-stress: prerequisites build ## slicewire overloaded, and over ways narrowe
 	@$(GO) build -o $(PEERS)/peers ./bench/peers
 	@$(PEERS)/peers -stress all -results "$(RESULTS)"
 
+bench-qos: prerequisites build ## shaping beside the kernel's htb and tbf (as root; five minutes)
+	@mkdir -p $(PEERS)
+	@$(GO) build -o $(PEERS)/peers ./bench/peers
+	@$(PEERS)/peers -qos -results "$(RESULTS)"
+
 bench-micro: ## ns, bytes and allocations of each step of a packet's way (a minute; BENCH=regexp, BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) $(MICRO)
 
-bench-failover: ## what the failure of a gateway costs, 30 trials of each (a quarter of an hour; TRIALS=n)
+bench-failover: ## what a gateway's failure costs, 30 trials each (12 minutes; TRIALS=n; WIRE=1 as root: over a bad link; FAILURE=kill)
 	@mkdir -p .cache
-	@$(GO) test -count=1 -timeout 60m -v -run 'IsReplaced|LosesNothing|DrainsByItself|IsBackSoon' ./cmd/slicewire \
+	@$(GO) test -count=1 -timeout 60m -v -run '$(if $(WIRE),FailuresOverAWire,FailuresOnLoopback)/$(FAILURE)' ./cmd/slicewire \
 		-failover-trials $(TRIALS) > .cache/failover.log; code=$$?; grep 'trials:\|^---\|^FAIL' .cache/failover.log; exit $$code
 
-bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (300: six minutes, 2 GB)
-	$(GO) test -count=1 -timeout 10h -v -run 'InFiveSeconds|NotTakenForDead|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)
+bench-dns: ## the name server beside CoreDNS and dnsmasq, with dnsperf (three minutes, after CoreDNS is built once; as root to install)
+	@mkdir -p $(PEERS)
+	@bench/dns/install $(PEERS)
+	@$(GO) build -o $(PEERS)/bench-dns ./bench/dns
+	@$(PEERS)/bench-dns -bin $(PEERS)
+
+bench-mesh: ## how news spreads and who is taken for dead in a mesh of MEMBERS, in virtual time (500: 3 GB)
+	$(GO) test -count=1 -timeout 10h -v -run 'LargeMesh|MuchToSay' ./bench/lab -members $(MEMBERS) -stalled $(STALLED)
 
 peers: build
 	@bench/peers/install $(PEERS)

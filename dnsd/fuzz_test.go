@@ -21,14 +21,20 @@ func FuzzRespond(f *testing.F) {
 			f.Add(b[:len(b)-3])
 		}
 	}
+	for name, qtype := range map[string]uint16{"_http._tcp.virt.shop.svc.clusterset.local": typeSRV, "e0.east.head.shop.svc.slice.local": typeA,
+		"2.1.1.10.in-addr.arpa": typePTR, "dns-version.slice.local": typeTXT, "dead.shop.svc.slice.local": typeA, "head.shop.svc.slice.local": typeSRV} {
+		q := query(name, qtype)
+		q.SetEdns0(1232, true)
+		f.Add(pack(f, q))
+	}
 	f.Add(append(make([]byte, 5), 1, 0, 0, 0, 0, 0, 0, 0)) // a root name and no more
 	f.Add([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"))
-	s, err := New(Config{})
+	s, err := New(Config{Zones: []string{"slice.local", "clusterset.local"}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		s.Set(testEntries())
+		s.Set(protocolView())
 		reply := s.respond(nil, msg, maxUDP)
 		if s.Stats().Panics != 0 {
 			t.Fatal("panic")
@@ -59,13 +65,46 @@ func FuzzRespond(f *testing.F) {
 				t.Fatal("another question")
 			}
 		}
-		s.Set(testEntries()) // turns start anew
+		s.Set(protocolView()) // turns start anew
 		view := s.view.Load()
 		if quick, ok := view.quick(nil, msg, maxUDP); ok {
-			s.Set(testEntries())
+			s.Set(protocolView())
 			next := s.view.Load()
 			next.soa = view.soa // but for the serial
 			compare(t, msg, quick, next.general(msg, maxUDP))
+		}
+	})
+}
+
+// FuzzUpstream has any bytes come back from upstream: whatever they are, they
+// belong to the question or not, and what is made of them is ours to answer.
+func FuzzUpstream(f *testing.F) {
+	u := upstream{}
+	q, err := u.question("www.example.com.", typeA)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := bytes.Clone(q)
+	good[2] |= 0x80
+	f.Add(good)
+	f.Add(good[:20])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		for _, stream := range []bool{false, true} {
+			if !belongs(q, reply, stream) {
+				continue
+			}
+			if !bytes.Equal(reply[:2], q[:2]) || !stream && !bytes.Contains(reply, q[headerBytes:headerBytes+17]) {
+				t.Fatalf("%x is believed", reply)
+			}
+			var m dns.Msg
+			if m.Unpack(reply) == nil && len(m.Question) == 1 {
+				chain := chainOf(m.Question[0].Name, m.Answer)
+				if len(chain) > maxChain*(1+len(m.Answer)) {
+					t.Fatalf("%d records of %d", len(chain), len(m.Answer))
+				}
+				_ = u.guard("www.example.com", &m)
+			}
 		}
 	})
 }

@@ -44,10 +44,37 @@ func (s *snapshot) general(msg []byte, limit int) []byte {
 	size := plainUDP
 	if opt != nil {
 		size = int(opt.UDPSize())
-		reply.SetEdns0(maxUDP, opt.Do())
+		addOPT(reply, opt.Do(), v.why())
 	}
-	reply.Truncate(replyLimit(limit, size))
-	out, err := reply.Pack()
+	return packWithin(reply, msg, replyLimit(limit, size))
+}
+
+// addOPT adds our OPT record, with an extended error if there is one.
+func addOPT(reply *dns.Msg, do bool, why uint16) {
+	reply.SetEdns0(maxUDP, do)
+	if why != edeNone {
+		opt := reply.IsEdns0()
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: why})
+	}
+}
+
+// packWithin makes a reply of at most limit bytes of m: additional records go
+// first, without a word; what is needed and does not fit is said by TC.
+func packWithin(m *dns.Msg, msg []byte, limit int) []byte {
+	out, err := m.Pack()
+	if err == nil && len(out) > limit {
+		opt := m.IsEdns0()
+		m.Extra = nil
+		if opt != nil {
+			m.Extra = []dns.RR{opt}
+		}
+		m.Truncate(limit)
+		out, err = m.Pack()
+		if err == nil && len(out) > limit { // Truncate does not go below 512
+			m.Answer, m.Ns, m.Truncated = nil, nil, true
+			out, err = m.Pack()
+		}
+	}
 	if err != nil {
 		return headerOnly(msg, rcodeServFail)
 	}
@@ -95,12 +122,32 @@ func (s *snapshot) compose(q *dns.Msg, v verdict) *dns.Msg {
 	}
 	switch {
 	case v.addrs != nil:
-		n, start := len(v.addrs.addrs), v.addrs.next()
-		for i := range n {
-			reply.Answer = append(reply.Answer, addressRR(header, name, v.addrs.addrs[(start+i)%n]))
+		for _, a := range v.addrs.rotated(v.addrs.next(), v.addrs.count()) {
+			reply.Answer = append(reply.Answer, addressRR(header, name, a))
 		}
 	case v.minAny:
 		reply.Answer = []dns.RR{&dns.HINFO{Hdr: header(name, dns.TypeHINFO), Cpu: "RFC8482"}}
+	case v.text != "":
+		reply.Answer = []dns.RR{&dns.TXT{Hdr: header(name, typeTXT), Txt: []string{v.text}}}
+	case len(v.ptr) > 0:
+		for _, n := range v.ptr {
+			reply.Answer = append(reply.Answer, &dns.PTR{Hdr: header(name, typePTR), Ptr: dns.Fqdn(n)})
+		}
+	case v.srv != nil:
+		zone := ownerOf(name, v.soa)
+		targets := v.srv.targets(v.ports, v.mcs)
+		for _, t := range targets {
+			at := t.name + "." + zone
+			reply.Answer = append(reply.Answer, &dns.SRV{Hdr: header(name, typeSRV), Weight: 1, Port: t.port, Target: at})
+			for _, a := range t.srvAddrs() {
+				reply.Extra = append(reply.Extra, addressRR(header, at, a))
+			}
+		}
+		reply.Extra = dns.Dedup(reply.Extra, nil)
+		if len(targets) > 0 {
+			break
+		}
+		fallthrough
 	case v.soa > 0:
 		soa := s.soaRR(header(ownerOf(name, v.soa), typeSOA))
 		if v.apex {

@@ -25,6 +25,9 @@ const (
 
 	optionCookie  = 10 // RFC 7873
 	optionPadding = 12 // RFC 7830
+	optionEDE     = 15 // RFC 8914
+
+	edeBytes = 6 // an extended error without a text
 )
 
 // quick answers the query that nearly all clients send: one question of class
@@ -63,11 +66,13 @@ func (s *snapshot) quick(out, msg []byte, limit int) ([]byte, bool) {
 		return nil, false
 	}
 	limit = replyLimit(limit, size)
+	v := s.decide(name, qtype, qclass)
 	if additional == 1 {
 		limit -= optBytes
+		if v.why() != edeNone {
+			limit -= edeBytes
+		}
 	}
-
-	v := s.decide(name, qtype, qclass)
 	out = append(out, msg[:end]...)
 	reply := flagQR | flags&(flagRD|flagCD) | uint16(v.rcode)
 	if v.authoritative() {
@@ -76,8 +81,8 @@ func (s *snapshot) quick(out, msg []byte, limit int) ([]byte, bool) {
 	answers, authority := 0, 0
 	switch {
 	case v.addrs != nil:
-		n := len(v.addrs.addrs)
-		answers = min(n, (limit-len(out))/(len(v.addrs.packed)/n))
+		n := v.addrs.count()
+		answers = max(0, min(n, (limit-len(out))/(len(v.addrs.packed)/len(v.addrs.addrs))))
 		out = v.addrs.appendRotated(out, v.addrs.next(), answers)
 		if answers < n {
 			reply |= flagTC
@@ -95,17 +100,9 @@ func (s *snapshot) quick(out, msg []byte, limit int) ([]byte, bool) {
 	binary.BigEndian.PutUint16(out[8:], uint16(authority))
 	binary.BigEndian.PutUint16(out[10:], additional)
 	if additional == 1 {
-		out = appendOPT(out, do)
+		out = appendOPT(out, do, v.why())
 	}
 	return out, true
-}
-
-// appendRotated appends the first n records, counted from start around the set.
-func (a *addrSet) appendRotated(out []byte, start, n int) []byte {
-	size := len(a.packed) / len(a.addrs)
-	tail := min(n, len(a.addrs)-start)
-	out = append(out, a.packed[start*size:(start+tail)*size]...)
-	return append(out, a.packed[:(n-tail)*size]...)
 }
 
 // replyLimit is how long a reply may be on a transport that carries limit bytes,
@@ -138,7 +135,7 @@ func readOPT(b []byte) (size int, do, ok bool) {
 	return int(binary.BigEndian.Uint16(b[3:])), binary.BigEndian.Uint16(b[7:])&doBit != 0, true
 }
 
-func appendOPT(out []byte, do bool) []byte {
+func appendOPT(out []byte, do bool, why uint16) []byte {
 	var ttl uint32
 	if do {
 		ttl = doBit
@@ -147,5 +144,11 @@ func appendOPT(out []byte, do bool) []byte {
 	out = binary.BigEndian.AppendUint16(out, typeOPT)
 	out = binary.BigEndian.AppendUint16(out, maxUDP)
 	out = binary.BigEndian.AppendUint32(out, ttl)
-	return binary.BigEndian.AppendUint16(out, 0)
+	if why == edeNone {
+		return binary.BigEndian.AppendUint16(out, 0)
+	}
+	out = binary.BigEndian.AppendUint16(out, edeBytes)
+	out = binary.BigEndian.AppendUint16(out, optionEDE)
+	out = binary.BigEndian.AppendUint16(out, 2)
+	return binary.BigEndian.AppendUint16(out, why)
 }

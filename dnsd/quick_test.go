@@ -33,8 +33,8 @@ func TestBothPathsSayTheSame(t *testing.T) {
 		}
 		msg := pack(t, q)
 		// Two views, so that their turns go alike.
-		a, _ := newSnapshot([]string{"\x05slice\x05local\x00"}, DefaultTTL, 1, testEntries())
-		b, _ := newSnapshot([]string{"\x05slice\x05local\x00"}, DefaultTTL, 1, testEntries())
+		a, _ := newSnapshot([]zone{{wire: "\x05slice\x05local\x00"}}, DefaultTTL, 1, View{Entries: testEntries()})
+		b, _ := newSnapshot([]zone{{wire: "\x05slice\x05local\x00"}}, DefaultTTL, 1, View{Entries: testEntries()})
 		limit := []int{maxUDP, maxTCP}[rnd.IntN(2)]
 		got, ok := a.quick(nil, msg, limit)
 		if !ok {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"slicewire/overlay"
 )
 
 const (
@@ -21,14 +23,19 @@ const (
 	DefaultTTL = 5 * time.Second
 	// maxTTL is far above any use and far below the 2^31 s of RFC 2181.
 	maxTTL = 24 * time.Hour
+	// readBuffer holds what arrives while no reader runs.
+	readBuffer = 4 << 20
+
+	maxRate = 1_000_000
 	// maxZone leaves room for the SOA's "hostmaster." below the zone.
 	maxZone = 240
 )
 
 // An Entry says which addresses a name has.
 type Entry struct {
-	Name  string       // fully qualified, any case, with or without the final dot
-	Addrs []netip.Addr // both families, in any order; none makes a name without data
+	Name    string       // fully qualified, any case, with or without the final dot
+	Addrs   []netip.Addr // both families, in any order; none makes a name without data
+	Reverse bool         // the addresses have this name
 }
 
 // Config is what a Server needs.
@@ -39,10 +46,21 @@ type Config struct {
 	Packet []net.PacketConn
 	Stream []net.Listener
 	// Zones are the domains we speak for, besides exact names; the first one
-	// names the primary in SOA records. Empty means DefaultZone.
+	// names the primary in SOA records. Services have their names in each by
+	// KubeSlice's rules, but for overlay.ClusterSetZone, where KEP-1645's hold. Empty means DefaultZone.
 	Zones []string
 	// TTL of every record, rounded up to seconds; zero means DefaultTTL.
 	TTL time.Duration
+	// Upstream are the servers that are asked for other names on behalf of
+	// clients on this machine and those that a View names; none: nobody is.
+	Upstream []netip.AddrPort
+	// Private are the zones whose names may have addresses that are not public.
+	Private []string
+	// Rate is how many times a second one network of clients (/24 or /56) gets
+	// the same answer by UDP; of those above it, every second one is sent empty
+	// and truncated, and the others not at all. Zero means DefaultRate; less: no
+	// bound.
+	Rate int
 	// Log gets state changes, never queries; nil discards them.
 	Log *slog.Logger
 }
@@ -50,13 +68,16 @@ type Config struct {
 // A Server answers for one slice's names.
 type Server struct {
 	cfg   Config
-	zones []string // wire form, the primary first
+	zones []zone // the primary first
 	view  atomic.Pointer[snapshot]
 
 	setMu  sync.Mutex // orders Set
 	serial uint32
+	bad    []string // names that the last Set left out, and said so
 
 	started atomic.Bool
+	limit   *limiter
+	forward *forwarder // nil: what is not ours is refused
 	stats   counters
 	streams streamLimits
 }
@@ -75,54 +96,70 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg}
+	if cfg.Rate == 0 {
+		cfg.Rate = DefaultRate
+	}
+	s := &Server{cfg: cfg, limit: newLimiter(min(cfg.Rate, maxRate))}
+	if len(cfg.Upstream) > 0 {
+		var err error
+		if s.forward, err = newForwarder(cfg.Upstream, cfg.Private); err != nil {
+			return nil, err
+		}
+	}
 	for _, z := range cfg.Zones {
 		wire, ok := appendName(nil, z)
 		if !ok || len(wire) > maxZone {
 			return nil, fmt.Errorf("dns: zone %q is not a domain name of at most %d bytes", z, maxZone)
 		}
-		s.zones = append(s.zones, string(wire))
+		s.zones = append(s.zones, zone{string(wire), z == overlay.ClusterSetZone})
 	}
-	s.Set(nil)
+	s.Set(View{})
 	return s, nil
 }
 
 // Set replaces all names. Queries that are under way are answered from the old
 // ones. Entries of the same name are merged. A name that is no host name is
 // left out and logged.
-func (s *Server) Set(entries []Entry) {
+func (s *Server) Set(v View) {
 	s.setMu.Lock()
 	defer s.setMu.Unlock()
 	s.serial++
-	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, entries)
+	next, bad := newSnapshot(s.zones, s.cfg.TTL, s.serial, v)
 	s.view.Store(next)
 	for _, name := range bad {
-		s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name")
+		if !slices.Contains(s.bad, name) {
+			s.cfg.Log.Warn("name left out", "service", name, "err", "not a host name, or in a zone of ours")
+		}
 	}
+	s.bad = bad
 }
 
 // Lookup returns the addresses of a name, IPv4 first, starting with another one
 // each time; false if the name has none. It is what DNS clients are told.
 func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
+	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.rotated(a.next(), a.count()) })
+}
+
+// LookupFor returns the addresses of a name like Lookup, but equals in an order
+// that is always the same for a client: while its first endpoint is there and
+// among the nearest, it comes first.
+func (s *Server) LookupFor(name string, client netip.Addr) ([]netip.Addr, bool) {
+	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.ordered(client) })
+}
+
+func (s *Server) lookup(name string, pick func(*addrSet) []netip.Addr) (out []netip.Addr, found bool) {
 	var space [maxName]byte
 	wire, ok := appendName(space[:0], name)
 	if !ok {
 		return nil, false
 	}
-	r := s.view.Load().names[string(wire)]
-	if r == nil || len(r.v4.addrs)+len(r.v6.addrs) == 0 {
-		return nil, false
+	view := s.view.Load()
+	for _, qtype := range []uint16{typeA, typeAAAA} {
+		if v := view.decide(wire, qtype, classIN); v.addrs != nil {
+			out = append(out, pick(v.addrs)...)
+		}
 	}
-	turn := int(r.turn.Add(1) - 1)
-	return slices.Concat(rotated(r.v4.addrs, turn), rotated(r.v6.addrs, turn)), true
-}
-
-func rotated(addrs []netip.Addr, turn int) []netip.Addr {
-	if len(addrs) == 0 {
-		return nil
-	}
-	start := turn % len(addrs)
-	return slices.Concat(addrs[start:], addrs[:start])
+	return out, len(out) > 0
 }
 
 // Run serves the sockets until ctx ends or one of them fails, closes them all,
@@ -135,6 +172,9 @@ func (s *Server) Run(ctx context.Context) error {
 	defer fail(nil)
 	var wg sync.WaitGroup
 	for _, pc := range s.cfg.Packet {
+		if b, ok := pc.(interface{ SetReadBuffer(int) error }); ok {
+			_ = b.SetReadBuffer(readBuffer) // as much as may be had
+		}
 		for range packetReaders() {
 			wg.Go(func() { fail(s.servePackets(serving, pc)) })
 		}
@@ -159,22 +199,28 @@ func (s *Server) Run(ctx context.Context) error {
 // respond answers one message, or returns nil if it deserves no reply. The
 // reply is in out's array where that has room. limit is the most bytes that the
 // transport carries.
-func (s *Server) respond(out, msg []byte, limit int) (reply []byte) {
+func (s *Server) respond(out, msg []byte, limit int) []byte {
+	return s.safely(msg, func() []byte {
+		view := s.view.Load()
+		reply, ok := view.quick(out, msg, limit)
+		if !ok {
+			reply = view.general(msg, limit)
+		}
+		return reply
+	})
+}
+
+// safely counts the reply that answer makes of msg. A message of death costs
+// its sender the answer, nobody else.
+func (s *Server) safely(msg []byte, answer func() []byte) (reply []byte) {
 	defer func() {
 		if p := recover(); p != nil {
-			// A message of death costs its sender the answer, nobody else.
 			if s.stats.panics.Add(1) == 1 {
 				s.cfg.Log.Error("query handler panicked", "err", p)
 			}
 			reply = headerOnly(msg, rcodeServFail)
-			s.stats.count(reply)
 		}
+		s.stats.count(reply)
 	}()
-	view := s.view.Load()
-	reply, ok := view.quick(out, msg, limit)
-	if !ok {
-		reply = view.general(msg, limit)
-	}
-	s.stats.count(reply)
-	return reply
+	return answer()
 }

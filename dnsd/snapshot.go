@@ -1,35 +1,56 @@
 package dnsd
 
 import (
+	"cmp"
 	"encoding/binary"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"slicewire/overlay"
 )
 
 // A snapshot is one state of the view. It is immutable but for the turns,
 // which only spread load.
 type snapshot struct {
-	zones []string           // wire form; the longest first
-	names map[string]*record // every name that exists, zones and empty non-terminals too
-	ttl   uint32             // seconds
-	soa   []byte             // the data of every SOA record
+	zones    []zone             // the longest first
+	names    map[string]*record // by wire form; zones and what lies above a name too, but not what lies below a service
+	networks []netip.Prefix     // whose addresses have names here
+	reverses []reverse          // sorted by address
+	forward  map[netip.Addr]bool
+	lenient  bool
+	ttl      uint32 // seconds
+	soa      []byte // the data of every SOA record
+}
+
+// A zone is a domain that we speak for.
+type zone struct {
+	wire string
+	mcs  bool // services have names there by the rules of KEP-1645
 }
 
 // A record is what a name has.
 type record struct {
 	exact  bool // outside the zones: we answer for this name alone
 	v4, v6 addrSet
-	turn   atomic.Uint32 // for Lookup
+	svc    *service // whose name it is
+	text   string   // TXT
 }
 
-// An addrSet is one family's addresses of a name. Each family takes turns of
-// its own: a client that asks for both would else see only every second turn.
+// An addrSet is one family's addresses of a name, in groups of equals. Each
+// family takes turns of its own: a client that asks for both would else see
+// only every second turn.
 type addrSet struct {
 	addrs  []netip.Addr
 	packed []byte // one record per address, the owner pointing at the question
+	groups []int  // where each group but the first begins
+	most   int    // of the addresses in an answer; 0: all
 	turn   atomic.Uint32
+
+	last uint8               // while it is filled: the rank of the newest address
+	seen map[netip.Addr]bool // and what is in it, when that is much
 }
 
 const (
@@ -42,81 +63,252 @@ const (
 	soaRefresh = 86400
 	soaRetry   = 7200
 	soaExpire  = 3600000
+
+	manyAddrs = 32 // from so many on, repeated ones are found by a map
 )
 
-// newSnapshot indexes entries below zones, of which the first is the primary.
+// newSnapshot indexes a view below zones, of which the first is the primary.
 // It returns the entries' names that are no names.
-func newSnapshot(zones []string, ttl time.Duration, serial uint32, entries []Entry) (*snapshot, []string) {
+func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View) (*snapshot, []string) {
 	s := &snapshot{
-		zones: slices.SortedFunc(slices.Values(zones), func(a, b string) int { return len(b) - len(a) }),
-		names: make(map[string]*record, len(entries)),
-		ttl:   uint32((ttl + time.Second - 1) / time.Second),
+		zones:    slices.SortedFunc(slices.Values(zones), func(a, b zone) int { return len(b.wire) - len(a.wire) }),
+		names:    make(map[string]*record, len(v.Entries)+(1+len(zones))*len(v.Services)),
+		networks: slices.Clone(v.Reverse),
+		lenient:  v.Lenient,
+		forward:  make(map[netip.Addr]bool, len(v.Forward)),
+		ttl:      uint32((ttl + time.Second - 1) / time.Second),
 	}
-	s.soa = packSOA(zones[0], serial, s.ttl)
+	s.soa = packSOA(zones[0].wire, serial, s.ttl)
+	for _, a := range v.Forward {
+		s.forward[a] = true
+	}
 	var bad []string
-	for _, zone := range zones {
-		s.names[zone] = &record{}
+	for _, z := range zones {
+		s.names[z.wire] = &record{}
+		version := overlay.Zone
+		if z.mcs {
+			version = overlay.ClusterSetZone
+		}
+		s.record("\x0bdns-version" + z.wire).text = dnsVersions[version]
 	}
-	for _, e := range entries {
+	for _, e := range v.Entries {
 		wire, ok := appendName(nil, e.Name)
 		if !ok {
 			bad = append(bad, e.Name)
 			continue
 		}
-		s.add(string(wire), e.Addrs)
+		r := s.record(string(wire))
+		for _, a := range e.Addrs {
+			r.add(a, 0)
+			if e.Reverse {
+				s.reverses = append(s.reverses, reverse{addr: a, name: e.Name})
+			}
+		}
 	}
 	for _, r := range s.names {
 		r.v4.pack(typeA, s.ttl)
 		r.v6.pack(typeAAAA, s.ttl)
 	}
+	for i := range v.Services {
+		bad = append(bad, s.addService(newService(&v.Services[i], v.Reach), v.Mode)...)
+	}
+	sortReverses(s.reverses)
 	return s, bad
 }
 
-func (s *snapshot) add(name string, addrs []netip.Addr) {
-	r := s.names[name]
-	if r == nil {
-		r = &record{}
-		s.names[name] = r
+// addService gives a service its names, and its addresses theirs.
+func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
+	var all, virtual record
+	svc.addresses(&all, mode)
+	all.v4.pack(typeA, s.ttl)
+	all.v6.pack(typeAAAA, s.ttl)
+	if svc.Type == overlay.Virtual && len(svc.live) > 0 {
+		virtual.add(svc.Virtual, 0)
+		virtual.add(svc.Virtual6, 0)
+		virtual.v4.pack(typeA, s.ttl)
+		virtual.v6.pack(typeAAAA, s.ttl)
+		for _, a := range []netip.Addr{svc.Virtual, svc.Virtual6} {
+			if a.IsValid() {
+				s.reverses = append(s.reverses, reverse{addr: a, service: svc, endpoint: -1})
+			}
+		}
 	}
-	zone := s.zoneOf([]byte(name))
-	r.exact = zone == ""
-	for up := name; zone != "" && up != zone; up = parent(up) {
+	for _, i := range svc.live {
+		for _, a := range []netip.Addr{svc.Endpoints[i].Addr, svc.Endpoints[i].Addr6} {
+			if a.IsValid() {
+				s.reverses = append(s.reverses, reverse{addr: a, service: svc, endpoint: i})
+			}
+		}
+	}
+	for _, z := range s.zones {
+		wire, ok := appendName(nil, svc.Name+"."+svc.Namespace+".svc")
+		if !ok || len(wire)-1+len(z.wire) > maxName {
+			bad = append(bad, svc.Namespace+"/"+svc.Name)
+			continue
+		}
+		r := s.record(string(wire[:len(wire)-1]) + z.wire)
+		r.svc = svc
+		if z.mcs && svc.Type == overlay.Virtual {
+			r.share(&virtual)
+		} else {
+			r.share(&all)
+		}
+	}
+	for _, alias := range svc.DNSNames[min(1, len(svc.DNSNames)):] {
+		wire, ok := appendName(nil, alias)
+		if !ok || s.zoneOf(wire) != nil {
+			bad = append(bad, alias)
+			continue
+		}
+		r := s.record(string(wire))
+		r.svc = svc
+		r.share(&all)
+	}
+	return bad
+}
+
+// record returns the record of a name, which is new if need be.
+func (s *snapshot) record(name string) *record {
+	if r := s.names[name]; r != nil {
+		return r
+	}
+	r := &record{}
+	s.names[name] = r
+	z := s.zoneOf([]byte(name))
+	r.exact = z == nil
+	for up := name; z != nil && up != z.wire; up = parent(up) {
 		if s.names[up] == nil {
 			s.names[up] = &record{} // RFC 8020: names above a name exist
 		}
 	}
-	for _, a := range addrs {
-		if !a.IsValid() {
-			continue
-		}
-		set := &r.v6
-		if a = a.Unmap().WithZone(""); a.Is4() {
-			set = &r.v4
-		}
-		if !slices.Contains(set.addrs, a) {
-			set.addrs = append(set.addrs, a)
-		}
+	return r
+}
+
+// share gives r the addresses of from, with turns of its own.
+func (r *record) share(from *record) {
+	for _, x := range []struct{ to, from *addrSet }{{&r.v4, &from.v4}, {&r.v6, &from.v6}} {
+		x.to.addrs, x.to.packed, x.to.groups, x.to.most = x.from.addrs, x.from.packed, x.from.groups, x.from.most
 	}
 }
 
-// zoneOf returns the closest zone that holds name, or "".
-func (s *snapshot) zoneOf(name []byte) string {
-	for _, z := range s.zones {
-		if below(name, z) {
-			return z
+// add adds an address once. Ranks never fall from one call to the next.
+func (r *record) add(a netip.Addr, rank uint8) {
+	if !a.IsValid() {
+		return
+	}
+	set := &r.v6
+	if a = a.Unmap().WithZone(""); a.Is4() {
+		set = &r.v4
+	}
+	n := len(set.addrs)
+	if n == manyAddrs {
+		set.seen = make(map[netip.Addr]bool)
+		for _, b := range set.addrs {
+			set.seen[b] = true
 		}
 	}
-	return ""
+	if set.seen != nil && set.seen[a] || set.seen == nil && slices.Contains(set.addrs, a) {
+		return
+	}
+	if set.seen != nil {
+		set.seen[a] = true
+	}
+	if n > 0 && rank != set.last {
+		set.groups = append(set.groups, n)
+	}
+	set.last = rank
+	set.addrs = append(set.addrs, a)
+}
+
+// zoneOf returns the closest zone that holds name, or nil.
+func (s *snapshot) zoneOf(name []byte) *zone {
+	for i := range s.zones {
+		if below(name, s.zones[i].wire) {
+			return &s.zones[i]
+		}
+	}
+	return nil
 }
 
 func (a *addrSet) pack(qtype uint16, ttl uint32) {
+	a.seen = nil
+	if len(a.packed) > 0 {
+		return
+	}
 	for _, addr := range a.addrs {
 		a.packed = appendRR(a.packed, ownerIsQuestion, qtype, ttl, addr.AsSlice())
 	}
 }
 
-// next returns where this answer's rotation starts.
-func (a *addrSet) next() int { return int((a.turn.Add(1) - 1) % uint32(len(a.addrs))) }
+// count is how many addresses an answer has at most.
+func (a *addrSet) count() int {
+	if a.most > 0 {
+		return min(a.most, len(a.addrs))
+	}
+	return len(a.addrs)
+}
+
+// next returns which turn it is.
+func (a *addrSet) next() int { return int(a.turn.Add(1) - 1) }
+
+// group returns where the group of equals of that number ends.
+func (a *addrSet) group(i int) (to int) {
+	if i < len(a.groups) {
+		return a.groups[i]
+	}
+	return len(a.addrs)
+}
+
+// appendRotated appends the first n records of a turn: group by group, each
+// from where the turn starts in it.
+func (a *addrSet) appendRotated(out []byte, turn, n int) []byte {
+	size := len(a.packed) / len(a.addrs)
+	for from, i := 0, 0; n > 0 && from < len(a.addrs); i++ {
+		to := a.group(i)
+		start := from + turn%(to-from)
+		tail := min(n, to-start)
+		out = append(out, a.packed[start*size:(start+tail)*size]...)
+		rest := min(n-tail, start-from)
+		out = append(out, a.packed[from*size:(from+rest)*size]...)
+		n -= tail + rest
+		from = to
+	}
+	return out
+}
+
+// rotated returns the first n addresses of a turn.
+func (a *addrSet) rotated(turn, n int) (out []netip.Addr) {
+	for from, i := 0, 0; n > 0 && from < len(a.addrs); i++ {
+		to := a.group(i)
+		for k := range min(n, to-from) {
+			out = append(out, a.addrs[from+(turn+k)%(to-from)])
+		}
+		n -= min(n, to-from)
+		from = to
+	}
+	return out
+}
+
+// ordered returns all addresses, each group of equals by rendezvous hash with a
+// client.
+func (a *addrSet) ordered(client netip.Addr) []netip.Addr {
+	weight := func(x netip.Addr) uint64 {
+		h := fnv.New64a()
+		b, c := client.As16(), x.As16()
+		h.Write(b[:])
+		h.Write(c[:])
+		v := h.Sum64()
+		v = (v ^ v>>30) * 0xbf58476d1ce4e5b9
+		return v ^ v>>31
+	}
+	out := slices.Clone(a.addrs)
+	for from, i := 0, 0; from < len(out); i++ {
+		to := a.group(i)
+		slices.SortFunc(out[from:to], func(x, y netip.Addr) int { return cmp.Compare(weight(y), weight(x)) })
+		from = to
+	}
+	return out
+}
 
 // appendRR appends a record of class IN whose owner is a compression pointer.
 func appendRR(b []byte, owner, rrtype uint16, ttl uint32, data []byte) []byte {

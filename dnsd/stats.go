@@ -15,6 +15,8 @@ type Stats struct {
 	Dropped   map[string]uint64 // messages and connections without an answer, by overlay.Drop
 	Streams   int               // open TCP connections
 	Names     int               // names that exist in the view, zones included
+	Forwarded uint64            // questions that were asked upstream
+	Forged    uint64            // replies from there that did not belong to a question
 	Serial    uint32            // of the view; every Set raises it
 }
 
@@ -49,6 +51,9 @@ func (s *Server) Stats() Stats {
 		Dropped:   s.stats.drops.Snapshot(),
 		Streams:   s.streams.open(),
 		Names:     len(view.names),
+	}
+	if f := s.forward; f != nil {
+		st.Forwarded, st.Forged = f.up.asked.Load(), f.up.forged.Load()
 	}
 	for i := range s.stats.rcodes {
 		if n := s.stats.rcodes[i].Load(); n != 0 && rcodeNames[i] != "" {

@@ -103,7 +103,7 @@ func (s *Server) serveStreams(ctx context.Context, l net.Listener) error {
 			defer s.streams.release(client)
 			defer c.Close()
 			defer closeWith(ctx, c)()
-			s.serveStream(c)
+			s.serveStream(ctx, c, client)
 		})
 	}
 }
@@ -125,7 +125,7 @@ func closeWith(ctx context.Context, c net.Conn) (done func()) {
 
 // serveStream answers queries in order, pipelined or not, until the client is
 // done, idle, broken or has had enough.
-func (s *Server) serveStream(c net.Conn) {
+func (s *Server) serveStream(ctx context.Context, c net.Conn, client netip.Addr) {
 	r := bufio.NewReaderSize(c, 2+maxPlainQuery)
 	var in, out []byte
 	for range streamQueries {
@@ -150,7 +150,12 @@ func (s *Server) serveStream(c net.Conn) {
 		if out == nil {
 			out = make([]byte, 2, 2+plainUDP)
 		}
-		reply := s.respond(out[2:2], in[:n], maxTCP)
+		var reply []byte
+		if s.wants(s.view.Load(), client, in[:n]) {
+			reply = s.safely(in[:n], func() []byte { return s.forwarded(ctx, in[:n], maxTCP) })
+		} else {
+			reply = s.respond(out[2:2], in[:n], maxTCP)
+		}
 		if reply == nil {
 			return
 		}

@@ -2,11 +2,13 @@ package dnsd
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
+	"sync"
 	"time"
 
 	"slicewire/overlay"
@@ -19,6 +21,11 @@ const (
 	// maxReaders bounds how many goroutines share a packet socket; more only
 	// contend for it.
 	maxReaders = 4
+
+	// amplification bounds a reply by UDP in lengths of its query, on a socket of
+	// the kernel that others than this machine can reach: there a sender may not
+	// be who it says. Inside a slice the router has checked that.
+	amplification = 4
 
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
@@ -42,11 +49,15 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 		out     = make([]byte, 0, maxUDP)
 		pause   backoff
 		udp, ok = pc.(addrPortConn)
+		open    = ok && !isLoopback(pc.LocalAddr())
 		from    netip.AddrPort
 		addr    net.Addr
 		n       int
 		err     error
+
+		forwards sync.WaitGroup
 	)
+	defer forwards.Wait()
 	for {
 		if ok {
 			n, from, err = udp.ReadFromUDPAddrPort(in)
@@ -71,9 +82,40 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 			s.stats.drops.Add(overlay.DropTooBig, 1)
 			continue
 		}
-		reply := s.respond(out, in[:n], maxUDP)
+		limit := maxUDP
+		if open {
+			limit = min(limit, amplification*n)
+		}
+		client := from.Addr().Unmap()
+		if !ok {
+			client = clientOf(addr)
+		}
+		if s.wants(s.view.Load(), client, in[:n]) {
+			to, toAddr := from, addr
+			s.forwardPacket(ctx, &forwards, in[:n], limit, func(reply []byte) {
+				var err error
+				if ok {
+					_, err = udp.WriteToUDPAddrPort(reply, to)
+				} else {
+					_, err = pc.WriteTo(reply, toAddr)
+				}
+				if err != nil {
+					s.stats.drops.Add(overlay.DropSendError, 1)
+				}
+			})
+			continue
+		}
+		reply := s.respond(out, in[:n], limit)
 		if reply == nil {
 			continue
+		}
+		switch s.limit.judge(client, reply) {
+		case fateDrop:
+			s.stats.drops.Add(overlay.DropRateLimited, 1)
+			continue
+		case fateCut:
+			s.stats.drops.Add(overlay.DropRateLimited, 1)
+			reply = cut(reply)
 		}
 		if ok {
 			_, err = udp.WriteToUDPAddrPort(reply, from)
@@ -84,6 +126,27 @@ func (s *Server) servePackets(ctx context.Context, pc net.PacketConn) error {
 			s.stats.drops.Add(overlay.DropSendError, 1)
 		}
 	}
+}
+
+// isLoopback reports whether only this machine reaches a socket.
+func isLoopback(a net.Addr) bool {
+	u, is := a.(*net.UDPAddr)
+	return is && u.IP.IsLoopback()
+}
+
+// cut makes a truncated reply of any other: its header and question.
+func cut(reply []byte) []byte {
+	end := headerBytes
+	for binary.BigEndian.Uint16(reply[4:]) > 0 && end < len(reply) && reply[end] != 0 {
+		end += 1 + int(reply[end])
+	}
+	if binary.BigEndian.Uint16(reply[4:]) > 0 {
+		end += 5
+	}
+	reply = reply[:min(end, len(reply))]
+	reply[2] |= flagTC >> 8
+	clear(reply[6:headerBytes])
+	return reply
 }
 
 // backoff spaces retries of a socket that fails. The zero value is ready.

@@ -197,13 +197,19 @@ func (s *source) Read(bufs [][]byte, sizes []int) (int, error) {
 // BenchmarkPair is two gateways over loopback in one process, one way as fast
 // as it goes: ns/packet is both sides together, of the wall clock.
 func BenchmarkPair(b *testing.B) {
-	for _, size := range []int{1420, 100} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
+	for _, c := range []struct {
+		size  int
+		show  OuterTOS
+		class byte
+	}{{1420, TOSOff, 0}, {100, TOSOff, 0}, {1420, TOSECN, 0}, {1420, TOSECN, 2}, {100, TOSECN, 2}} {
+		size := c.size
+		b.Run(fmt.Sprintf("%d/show=%d/class=%d", size, c.show, c.class), func(b *testing.B) {
 			src := &source{newMemLink(1), packet("10.1.1.1", "10.1.2.9", 0, size)}
+			src.p[1] = c.class
 			sink := newMemLink(1)
 			sink.sink = true
 			ka, kb := newKey(b), newKey(b)
-			x, y := newNode(b, "127.0.0.1:0"), newNode(b, "127.0.0.1:0")
+			x, y := newNodeOf(b, "127.0.0.1:0", Config{OuterTOS: c.show}), newNodeOf(b, "127.0.0.1:0", Config{OuterTOS: c.show})
 			x.set(Tunnel{Slice: "red", PrivateKey: ka, Inside: src, Peers: []Peer{peer(kb, y.addr, "10.1.2.0/24")}}).run()
 			y.set(Tunnel{Slice: "red", PrivateKey: kb, Inside: sink, Peers: []Peer{peer(ka, x.addr, "10.1.1.0/24")}}).run()
 			eventually(b, "traffic", func() bool { return sink.wrote.Load() > 1000 })

@@ -22,6 +22,9 @@ type bind struct {
 	mac1     atomic.Pointer[mac1]
 	fresh    func() // a handshake message passed that may open a session
 	crossing crossing
+	taps     *overlay.Taps
+	slice    string
+	classes  bool // outer datagrams have traffic classes
 
 	pending []run // the mux reader's own
 
@@ -103,6 +106,9 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 			b.learn(p)
 		}
 	}
+	if taps := b.taps.Load(); taps != nil {
+		b.see(taps, bufs, e.addr)
+	}
 	if lost := b.mux.out.send(bufs, e); lost > 0 {
 		b.drops.Add(overlay.DropSendError, lost)
 	}
@@ -128,6 +134,9 @@ func (b *bind) learn(p []byte) {
 // deliver queues runs; what does not fit is dropped and counted.
 func (b *bind) deliver(runs []run) {
 	b.mu.Lock()
+	if taps := b.taps.Load(); taps != nil {
+		b.seeRuns(taps, runs)
+	}
 	reason := overlay.DropQueueFull
 	if !b.isOpen {
 		reason = overlay.DropClosed
@@ -205,6 +214,9 @@ func (r *receiver) copyOut(packets [][]byte, sizes []int, eps []conn.Endpoint) i
 		for off := run.off; off < run.end; off += run.size {
 			sizes[n] = copy(packets[n], run.buf.b[off:min(off+run.size, run.end)])
 			eps[n] = run.from
+			if r.bind.classes {
+				putInner(packets[n], sizes[n], run.tos)
+			}
 			if run.data && sizes[n] > keepaliveBytes {
 				data++
 			}

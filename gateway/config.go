@@ -22,6 +22,10 @@ type Config struct {
 	// slice's Link and the socket, each way. 0 means a batch for
 	// every processor.
 	OutsideLimit, InsideLimit int
+	// OuterTOS is what outer datagrams show of the packets' traffic class.
+	OuterTOS OuterTOS
+	// Taps see outer datagrams, and inner packets that are dropped here; nil: nobody.
+	Taps *overlay.Taps
 }
 
 func (c *Config) validate() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -61,10 +62,17 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	if cfg.OuterTOS != TOSOff {
+		s.showClasses()
+	}
+	m := newMux(s, s.inet6, cfg.Log)
+	if a, ok := cfg.Conn.LocalAddr().(*net.UDPAddr); ok {
+		m.local = a.AddrPort()
+	}
 	return &Gateway{
 		cfg:     cfg,
 		sock:    s,
-		mux:     newMux(s, s.inet6, cfg.Log),
+		mux:     m,
 		wake:    make(chan struct{}, 1),
 		probed:  make(chan struct{}, 1),
 		running: make(map[tunnelID]*tunnel),

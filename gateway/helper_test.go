@@ -181,11 +181,18 @@ func testLog() *slog.Logger {
 // newNode returns a gateway on addr ("ip:port"), not yet running.
 func newNode(t testing.TB, addr string, limits ...int) *node {
 	t.Helper()
-	c := listen(t, addr)
-	cfg := Config{Conn: c, Log: testLog()}
+	cfg := Config{}
 	if len(limits) == 2 {
 		cfg.OutsideLimit, cfg.InsideLimit = limits[0], limits[1]
 	}
+	return newNodeOf(t, addr, cfg)
+}
+
+// newNodeOf is a node with a socket and a log, and else as cfg says.
+func newNodeOf(t testing.TB, addr string, cfg Config) *node {
+	t.Helper()
+	c := listen(t, addr)
+	cfg.Conn, cfg.Log = c, testLog()
 	g, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

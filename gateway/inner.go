@@ -46,6 +46,7 @@ type inner struct {
 	inside  *governor // given back when packets are written
 	gate    atomic.Pointer[gate]
 	lane    *lane
+	tos     byte // what outer datagrams show of the traffic class
 	mtu     atomic.Int32
 
 	ready  chan struct{} // closed when the peers are set: before, there is nobody to send to
@@ -82,6 +83,11 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 	if n, leave := t.lane.fill(bufs, sizes); n > 0 {
 		t.outside.take(leave)
+		if t.tos != 0 {
+			for i, size := range sizes[:n] {
+				putOuter(bufs[i], size, 0)
+			}
+		}
 		return n, nil
 	}
 	n, err := t.link.Read(bufs, sizes)
@@ -101,9 +107,12 @@ func (t *inner) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		g.admit(bufs[:n], sizes[:n], t.drops)
 	}
 	taken := 0
-	for _, size := range sizes[:n] {
+	for i, size := range sizes[:n] {
 		if size > 0 {
 			taken++
+			if t.tos != 0 {
+				putOuter(bufs[i], size, classOf(bufs[i][offset:offset+size])&t.tos)
+			}
 		}
 	}
 	t.outside.take(taken)
@@ -117,7 +126,11 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 		return 0, errors.New("gateway: wireguard's headroom is not the links'")
 	}
 	n := len(bufs)
-	if bufs = t.lane.take(bufs); len(bufs) > 0 {
+	bufs = t.lane.take(bufs)
+	if t.tos != 0 {
+		bufs = markCongested(bufs, t.drops)
+	}
+	if len(bufs) > 0 {
 		t.lane.probes.moved.Add(uint64(len(bufs)))
 		if err := t.link.Write(bufs); err != nil {
 			t.drops.Add(overlay.DropClosed, len(bufs)) // WireGuard would log an error, for each batch

@@ -22,6 +22,7 @@ type mux struct {
 	out   transport
 	log   *slog.Logger
 	start time.Time
+	local netip.AddrPort // of the socket, as captures show it
 
 	drops   overlay.Drops // of no slice, or before one is known
 	trains  bufferPool
@@ -142,7 +143,7 @@ func (m *mux) deliver(d *datagram, now time.Duration) {
 			continue
 		}
 		closeRun(off)
-		to, cur = b, run{off: int32(off), size: int32(d.size), data: data}
+		to, cur = b, run{off: int32(off), size: int32(d.size), data: data, tos: d.tos}
 	}
 	closeRun(d.n)
 	if hold != nil {

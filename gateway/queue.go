@@ -22,6 +22,7 @@ type run struct {
 	end  int32
 	size int32
 	data bool // all are data messages
+	tos  uint8
 }
 
 func (r *run) packets() int { return int((r.end - r.off + r.size - 1) / r.size) }

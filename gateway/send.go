@@ -21,7 +21,7 @@ const (
 type txCall struct {
 	hdrs  [sendBatch]mmsghdr
 	iovs  [sendBatch]unix.Iovec
-	ctrl  [sendBatch][]byte // each one UDP_SEGMENT control message
+	ctrl  [sendBatch][]byte // each one UDP_SEGMENT control message, and then one for the traffic class
 	count [sendBatch]int    // packets in each message
 
 	from, to int // headers to send
@@ -32,7 +32,7 @@ type txCall struct {
 
 func newTxCall() *txCall {
 	c := new(txCall)
-	space := unix.CmsgSpace(2)
+	space := unix.CmsgSpace(2) + unix.CmsgSpace(4)
 	all := make([]byte, sendBatch*space)
 	for i := range c.ctrl {
 		c.ctrl[i] = all[i*space : (i+1)*space]
@@ -40,6 +40,8 @@ func newTxCall() *txCall {
 		h.Level = unix.SOL_UDP
 		h.Type = unix.UDP_SEGMENT
 		h.SetLen(unix.CmsgLen(2))
+		h = (*unix.Cmsghdr)(unsafe.Pointer(&c.ctrl[i][unix.CmsgSpace(2)]))
+		h.SetLen(unix.CmsgLen(4))
 	}
 	c.call = c.sendmmsg
 	return c
@@ -58,12 +60,16 @@ func (c *txCall) sendmmsg(fd uintptr) {
 }
 
 // pack describes bufs as messages to one address and returns how many.
-func (c *txCall) pack(bufs [][]byte, to *endpoint, gso bool) int {
+func (c *txCall) pack(bufs [][]byte, to *endpoint, gso, classes bool) int {
 	msgs, iov := 0, 0
 	for len(bufs) > 0 {
 		k := 1
 		if gso {
 			k = leading(bufs)
+		}
+		var class byte
+		if classes {
+			class, k = sameClass(bufs[:k])
 		}
 		for i, b := range bufs[:k] {
 			c.iovs[iov+i].Base = unsafe.SliceData(b)
@@ -74,21 +80,49 @@ func (c *txCall) pack(bufs [][]byte, to *endpoint, gso bool) int {
 		h.Namelen = to.nname
 		h.Iov = &c.iovs[iov]
 		h.SetIovlen(k)
-		if k > 1 {
-			ctrl := c.ctrl[msgs]
-			*(*uint16)(unsafe.Pointer(&ctrl[unix.CmsgLen(0)])) = uint16(len(bufs[0]))
-			h.Control = &ctrl[0]
-			h.SetControllen(len(ctrl))
-		} else {
-			h.Control = nil
-			h.SetControllen(0)
-		}
+		c.control(h, c.ctrl[msgs], k, len(bufs[0]), class, to)
 		c.count[msgs] = k
 		msgs++
 		iov += k
 		bufs = bufs[k:]
 	}
 	return msgs
+}
+
+// control describes k packets of one size and class in a message's control data.
+func (c *txCall) control(h *unix.Msghdr, ctrl []byte, k, size int, class byte, to *endpoint) {
+	from, end := 0, unix.CmsgSpace(2)
+	if k > 1 {
+		*(*uint16)(unsafe.Pointer(&ctrl[unix.CmsgLen(0)])) = uint16(size)
+	} else {
+		from = end
+	}
+	if class != 0 {
+		m := (*unix.Cmsghdr)(unsafe.Pointer(&ctrl[end]))
+		if m.Level, m.Type = unix.IPPROTO_IPV6, unix.IPV6_TCLASS; to.addr.Addr().Is4() {
+			m.Level, m.Type = unix.IPPROTO_IP, unix.IP_TOS
+		}
+		*(*int32)(unsafe.Pointer(&ctrl[end+unix.CmsgLen(0)])) = int32(class)
+		end = len(ctrl)
+	}
+	if from == end {
+		h.Control = nil
+		h.SetControllen(0)
+		return
+	}
+	h.Control = &ctrl[from]
+	h.SetControllen(end - from)
+}
+
+// sameClass returns the class of the first packet and how many have it from there.
+func sameClass(bufs [][]byte) (class byte, k int) {
+	class = outerOf(bufs[0])
+	for k = 1; k < len(bufs); k++ {
+		if outerOf(bufs[k]) != class {
+			break
+		}
+	}
+	return class, k
 }
 
 // leading returns how many of the first packets one UDP_SEGMENT message may
@@ -134,7 +168,8 @@ func (s *socket) send(bufs [][]byte, to *endpoint) (lost int) {
 // older kernels EINVAL. What a train is refused for goes alone, in fragments.
 func (s *socket) sendSome(c *txCall, bufs [][]byte, to *endpoint) (lost int) {
 	gso := len(bufs) > 1 && s.gso.Load() && !to.noGSO.Load()
-	c.from, c.to = 0, c.pack(bufs, to, gso)
+	classes := s.classes.Load()
+	c.from, c.to = 0, c.pack(bufs, to, gso, classes)
 	defer c.clear(len(bufs))
 	next := 0 // first packet not yet dealt with
 	for c.from < c.to {
@@ -153,7 +188,13 @@ func (s *socket) sendSome(c *txCall, bufs [][]byte, to *endpoint) (lost int) {
 		case unix.EIO, unix.EINVAL, unix.EMSGSIZE:
 			if train {
 				s.withoutGSO(c.errno, to)
-				c.from, c.to = 0, c.pack(bufs[next:], to, false)
+				c.from, c.to = 0, c.pack(bufs[next:], to, false, classes)
+				continue
+			}
+			if classes && c.errno == unix.EINVAL && c.hdrs[c.from].hdr.Control != nil {
+				classes = false
+				s.withoutClasses(c.errno)
+				c.from, c.to = 0, c.pack(bufs[next:], to, gso, false)
 				continue
 			}
 			fallthrough

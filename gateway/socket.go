@@ -41,6 +41,8 @@ type socket struct {
 	only6 bool // and it cannot reach IPv4
 	gso   atomic.Bool
 
+	classes atomic.Bool // datagrams are sent and received with their traffic class
+
 	rx rxCall
 	tx sync.Pool // of *txCall
 }
@@ -199,25 +201,31 @@ func (s *socket) receive(into []datagram) (int, error) {
 		if h.hdr.Flags&unix.MSG_TRUNC != 0 {
 			d.n = 0
 		}
-		d.size = segmentSize(c.ctrl[i][:min(int(h.hdr.Controllen), controlBytes)], d.n)
+		d.size, d.tos = segmentSize(c.ctrl[i][:min(int(h.hdr.Controllen), controlBytes)], d.n)
 	}
 	return c.n, nil
 }
 
 // segmentSize returns the size of the messages in a train of n bytes, n if it
-// is no train.
-func segmentSize(ctrl []byte, n int) int {
+// is no train, and their traffic class, 0 if that is not known.
+func segmentSize(ctrl []byte, n int) (each int, tos uint8) {
+	each = n
 	for len(ctrl) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(ctrl)
 		if err != nil {
 			break
 		}
-		if h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 2 {
+		switch {
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 2:
 			if size := int(*(*uint16)(unsafe.Pointer(&data[0]))); size > 0 && size < n {
-				return size
+				each = size
 			}
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS && len(data) >= 1:
+			tos = data[0]
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
+			tos = uint8(*(*int32)(unsafe.Pointer(&data[0])))
 		}
 		ctrl = rest
 	}
-	return n
+	return each, tos
 }

@@ -190,7 +190,7 @@ func FuzzControlMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ctrl []byte, n int) {
 		aligned := make([]byte, controlBytes)
 		ctrl = aligned[:copy(aligned, ctrl)]
-		if got := segmentSize(ctrl, n); got != n && (got <= 0 || got > n) {
+		if got, _ := segmentSize(ctrl, n); got != n && (got <= 0 || got > n) {
 			t.Fatalf("segments of %d in %d", got, n)
 		}
 	})

@@ -33,4 +33,5 @@ type datagram struct {
 	n    int // bytes in buf
 	size int // of one message; 0 < size <= n when n > 0
 	from netip.AddrPort
+	tos  uint8 // traffic class, of all of them
 }

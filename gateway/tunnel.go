@@ -73,9 +73,10 @@ func newTunnel(conf Tunnel, trunk *trunk, m *mux, c *Config) (*tunnel, error) {
 	t.conf.Peers = nil // setPeers adds them
 	t.lane = trunk.probes.lane(t.branch.Wake)
 	t.inner = newInner(t.branch, conf.mtu(), log, trunk.drops, t.outside, t.inside, t.lane)
+	t.inner.tos = c.OuterTOS.mask()
 	t.bind = &bind{
 		mux: m, drops: trunk.drops, outside: t.outside, inside: t.inside,
-		ready: make(chan struct{}, 1),
+		ready: make(chan struct{}, 1), taps: c.Taps, slice: conf.Slice, classes: c.OuterTOS != TOSOff,
 		fresh: func() { t.opened.Store(true); t.inner.gate.Store(nil) },
 	}
 	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"slicewire/netstack/segment"
 	"slicewire/overlay"
@@ -52,6 +53,9 @@ type inlet struct {
 	trusted, checking *endpoint
 	pool              sync.Pool // *intake
 	logOnce           sync.Once
+
+	mu    sync.Mutex
+	parts *assembler // guarded by mu
 }
 
 // intake is the scratch space of one batch.
@@ -62,7 +66,7 @@ type intake struct {
 }
 
 func newInlet(st *Stack, trusted, checking *endpoint) *inlet {
-	in := &inlet{st: st, trusted: trusted, checking: checking}
+	in := &inlet{st: st, trusted: trusted, checking: checking, parts: newAssembler(&st.out.drops)}
 	in.pool.New = func() any { return new(intake) }
 	return in
 }
@@ -90,6 +94,10 @@ func (in *inlet) put(bufs [][]byte) {
 		case segment.Reject:
 			rejected++
 		case segment.Unknown:
+			if f, is := parseFragment(w.pkts[i]); is {
+				rejected += in.join(f)
+				continue
+			}
 			in.deliver(in.checking, w.pkts[i], nil, w.pkts[:])
 		case segment.Trusted:
 			w.runs.Add(i, w.pkts[:], s)
@@ -102,6 +110,26 @@ func (in *inlet) put(bufs [][]byte) {
 	w.check.Stop()
 	clear(w.pkts[:len(bufs)])
 	in.pool.Put(w)
+}
+
+// join keeps a fragment until its datagram is whole, and then hands that over.
+// It returns how many packets were rejected.
+func (in *inlet) join(f fragment) int {
+	in.mu.Lock()
+	whole := in.parts.add(f, time.Now())
+	in.mu.Unlock()
+	if whole == nil {
+		return 0
+	}
+	switch _, v := segment.Verify(whole); v {
+	case segment.Trusted:
+		in.deliver(in.trusted, whole, nil, nil)
+	case segment.Unknown:
+		in.deliver(in.checking, whole, nil, nil)
+	default:
+		return 1
+	}
+	return 0
 }
 
 // deliverRuns hands over what was gathered so far.

@@ -30,9 +30,10 @@ type Attachment struct {
 	Addr     netip.Addr // the node itself
 	Addr6    netip.Addr
 	Announce []netip.Prefix
+	Routes   []SubnetRoute     // what is behind this node now; see AttachRoutes
 	Backends []AttachedBackend // sorted by namespace, service, name
-	// Workloads are sorted by name. They are not told to anybody: others reach
-	// them because the node announces the block they are in.
+	// Workloads are sorted by name. Others reach them because the node announces
+	// the block they are in; what is told of them is their namespace.
 	Workloads []AttachedWorkload
 }
 
@@ -165,7 +166,7 @@ func Grants(mesh *Mesh, site string, index int, gateway bool) ([]Grant, error) {
 		if s.Mode != SingleNetwork || !member {
 			continue
 		}
-		g := Grant{Slice: s.Name, Prefixes: []netip.Prefix{part.Prefix, part.Prefix6}}
+		g := Grant{Slice: s.Name, Prefixes: append([]netip.Prefix{part.Prefix, part.Prefix6}, part.Routes...)}
 		if !gateway {
 			block, err := NodeBlock(part.Prefix, index)
 			if err != nil {
@@ -175,7 +176,7 @@ func Grants(mesh *Mesh, site string, index int, gateway bool) ([]Grant, error) {
 			if err != nil {
 				return nil, fmt.Errorf("slice %s: %w", s.Name, err)
 			}
-			g.Prefixes = []netip.Prefix{block, block6}
+			g.Prefixes = append([]netip.Prefix{block, block6}, part.Routes...)
 		}
 		out = append(out, g)
 	}

@@ -32,8 +32,10 @@ const (
 	RefusedKey      Refusal = "key"       // a public key of low order
 	RefusedTooMany  Refusal = "too-many"  // a list longer than records may have
 	RefusedRepeated Refusal = "repeated"  // the same entry twice in one list
-	RefusedIssuer   Refusal = "issuer"    // a revocation by somebody who may not say it
+	RefusedIssuer   Refusal = "issuer"    // a revocation, or the mesh's next authority, by somebody who may not say it
 	RefusedRevoked  Refusal = "revoked"   // the certificate, or that of its issuer, is void
+	RefusedRetired  Refusal = "retired"   // the certificate hangs on an authority that is trusted no longer
+	RefusedFork     Refusal = "fork"      // the certificate is of a second successor of an authority
 )
 
 // Limits of the lists in a record.
@@ -41,8 +43,10 @@ const (
 	MaxRecordPrefixes  = 64
 	MaxRecordEndpoints = 16  // of a node
 	MaxRecordBackends  = 256 // of a service
+	MaxRecordLost      = 128 // nodes that one gateway says are lost
 	MaxRecordPorts     = 64
 	MaxRecordAliases   = 16
+	MaxRootStatement   = 4 << 10 // bytes
 )
 
 // Permits reports whether a may say r at the time now. A refusal wraps one of
@@ -62,6 +66,9 @@ func (a Authority) Permits(r Record, now time.Time) error {
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedExpired)
 	case r.NotAfter.After(a.NotAfter):
 		return fmt.Errorf("record of %v until %v: %w", r.Origin, r.NotAfter.UTC(), RefusedLifetime)
+	}
+	if r.Key.Kind == KindRoot {
+		return a.permitsRoot(r)
 	}
 	if a.Issuer != nil || r.Key.Kind == KindRevocation {
 		return a.permitsRevocation(r)
@@ -83,9 +90,14 @@ func (a Authority) Permits(r Record, now time.Time) error {
 		return nil
 	case KindIssuer:
 		return permitsEndpoints(r.Issuer.Endpoints)
+	case KindLost:
+		return a.permitsLost(r.Lost)
 	case KindPrefix:
 		return a.permitsPrefixes(r.Key.Slice, r.Prefix.Prefixes)
 	default:
+		if s := r.Service; r.Key.Kind == KindWorkloads && len(s.Ports)+len(s.Aliases) > 0 {
+			return fmt.Errorf("workloads of %v with ports or aliases: %w", r.Origin, RefusedBody)
+		}
 		return a.permitsService(r.Key.Slice, r.Service)
 	}
 }
@@ -100,7 +112,7 @@ func (a Authority) permitsKey(k Key, deleted bool) error {
 			return fmt.Errorf("record of kind %d with slice %q, name %q: %w", k.Kind, k.Slice, k.Name, RefusedKind)
 		}
 		return nil
-	case KindKey, KindPrefix:
+	case KindKey, KindPrefix, KindLost:
 		if k.Name != "" {
 			return fmt.Errorf("record of kind %d with name %q: %w", k.Kind, k.Name, RefusedKind)
 		}
@@ -108,6 +120,10 @@ func (a Authority) permitsKey(k Key, deleted bool) error {
 		namespace, service, ok := strings.Cut(k.Name, "/")
 		if !ok || !ValidLabel(namespace) || !ValidLabel(service) {
 			return fmt.Errorf("service %q: %w", k.Name, RefusedName)
+		}
+	case KindWorkloads:
+		if !ValidLabel(k.Name) {
+			return fmt.Errorf("namespace %q: %w", k.Name, RefusedName)
 		}
 	default:
 		return fmt.Errorf("record of kind %d: %w", k.Kind, RefusedKind)
@@ -131,11 +147,31 @@ func (a Authority) grants(slice string) bool {
 func onlyBody(r Record) error {
 	has := [LastKind + 1]bool{
 		KindNode: r.Node != nil, KindKey: r.WGKey != nil, KindPrefix: r.Prefix != nil, KindService: r.Service != nil,
-		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil,
+		KindRevocation: r.Revocation != nil, KindIssuer: r.Issuer != nil, KindRoot: r.Root != nil, KindLost: r.Lost != nil,
+	}
+	body := r.Key.Kind
+	if body == KindWorkloads {
+		body = KindService
 	}
 	for kind, present := range has {
-		if want := Kind(kind) == r.Key.Kind && !r.Deleted; present != want {
+		if want := Kind(kind) == body && !r.Deleted; present != want {
 			return fmt.Errorf("record of kind %d (deleted %v): body of kind %d: %w", r.Key.Kind, r.Deleted, kind, RefusedBody)
+		}
+	}
+	return nil
+}
+
+// permitsLost checks what a gateway says of other nodes.
+func (a Authority) permitsLost(l *LostBody) error {
+	if err := within(len(l.Nodes), MaxRecordLost, "nodes"); err != nil {
+		return err
+	}
+	for i, n := range l.Nodes {
+		if !a.Gateway || n == a.ID || !ValidLabel(n.Site) || !ValidLabel(n.Node) {
+			return fmt.Errorf("node %v as one that is lost: %w", n, RefusedName)
+		}
+		if i > 0 && l.Nodes[i-1].String() >= n.String() {
+			return fmt.Errorf("node %v as one that is lost: %w", n, RefusedRepeated)
 		}
 	}
 	return nil

@@ -32,6 +32,8 @@ func testRecord(kind Kind) Record {
 		r.Node = &NodeBody{Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:51820"), netip.MustParseAddrPort("[2001:db8::1]:51820")}}
 	case KindKey:
 		r.WGKey = &KeyBody{PublicKey: [32]byte{9}}
+	case KindLost:
+		r.Lost = &LostBody{Nodes: []NodeID{{"site-a", "n2"}, {"site-b", "gw"}}}
 	case KindPrefix:
 		r.Prefix = &PrefixBody{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.1.0/24"), netip.MustParsePrefix("fd00:1::/64")}}
 	case KindService:
@@ -70,6 +72,12 @@ func TestPermits(t *testing.T) {
 		{"a key", KindKey, nil, ""},
 		{"prefixes", KindPrefix, nil, ""},
 		{"a service", KindService, nil, ""},
+		{"lost nodes", KindLost, nil, ""},
+		{"lost nodes in no order", KindLost, func(r *Record) { r.Lost.Nodes[0].Site = "site-c" }, RefusedRepeated},
+		{"a lost node twice", KindLost, func(r *Record) { r.Lost.Nodes[0] = r.Lost.Nodes[1] }, RefusedRepeated},
+		{"itself as lost", KindLost, func(r *Record) { r.Lost.Nodes[0] = r.Origin }, RefusedName},
+		{"a lost node without a name", KindLost, func(r *Record) { r.Lost.Nodes[0].Node = "" }, RefusedName},
+		{"too many lost nodes", KindLost, func(r *Record) { r.Lost.Nodes = make([]NodeID, MaxRecordLost+1) }, RefusedTooMany},
 		{"nothing to announce", KindPrefix, prefixes(), ""},
 		{"a tombstone", KindPrefix, func(r *Record) { r.Prefix, r.Deleted = nil, true }, ""},
 		{"a tombstone on a slice that was granted once", KindPrefix, func(r *Record) { r.Prefix, r.Deleted, r.Key.Slice = nil, true, "fire" }, ""},

@@ -24,12 +24,17 @@ const (
 	DropSendError                // the kernel refused the outer packet
 	DropProtocol                 // protocol that the way out does not take, or control that stays on a link
 	DropDelay                    // waited too long in a queue that does not get shorter (CoDel)
+	DropPolicy                   // no policy allows it
+	DropReassembly               // fragment of a datagram that did not become whole: late, or no room
+	DropCongestion               // met congestion on the underlay, and its ends do not know of ECN (RFC 6040)
+	DropPoliced                  // came from outside at a higher rate than the slice's sites may send
 	NumDrops
 )
 
 var dropNames = [NumDrops]string{
 	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
-	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay",
+	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay", "policy",
+	"reassembly", "congestion", "policed",
 }
 
 // String returns the reason's name as it appears in status and metrics.

@@ -131,6 +131,10 @@ func (h *Health) interval(now time.Duration, busy bool) time.Duration {
 		return probeLost
 	case h.up && !busy && h.missed == 0:
 		return probeLazy
+	case h.up && h.missed > 0:
+		// Where more misses are needed they follow faster: what a failure costs does
+		// not grow with the loss.
+		return ProbeInterval * missesMin / time.Duration(h.need())
 	}
 	return ProbeInterval
 }

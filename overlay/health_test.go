@@ -121,6 +121,30 @@ func TestALossyLinkStaysUp(t *testing.T) {
 	}
 }
 
+func TestALossyLinkThatBreaksIsDownAboutAsSoon(t *testing.T) {
+	for _, loss := range []float64{0.01, 0.05, 0.1} {
+		var most time.Duration
+		for range 20 {
+			l := newTestLink(t, 40*time.Millisecond)
+			l.loss = loss
+			broken := 30*time.Second + time.Duration(l.rnd.Int64N(int64(ProbeInterval)))
+			l.whole = func(now time.Duration) bool { return now < broken }
+			if l.run(broken); !l.h.Up() {
+				continue // it is while its loss is not known yet that it may be taken for broken
+			}
+			changed := l.run(broken + 5*time.Second)
+			if len(changed) != 1 {
+				t.Fatalf("with %v lost each way, broken at %v, it changed at %v", loss, broken, changed)
+			}
+			most = max(most, changed[0]-broken)
+		}
+		t.Logf("with %v lost each way it is down after %v at most", loss, most)
+		if most > 550*time.Millisecond {
+			t.Error("that is too late")
+		}
+	}
+}
+
 func TestAFlappingLinkIsDamped(t *testing.T) {
 	l := newTestLink(t, time.Millisecond)
 	l.run(5 * time.Second)

@@ -36,24 +36,28 @@ const (
 // slices it is given and returns them: nobody changes them afterwards.
 type Ledger struct {
 	origins map[NodeID]*origin
+	soonest time.Time // nothing held is void before; zero: nothing is held
+	parts   [Parts]Digest
 }
 
 // origin is what a ledger holds of one node.
 //
 // Invariants: bytes is the length of all raw; digest is the exclusive or of all
-// sums; every key of entries is also in floors, with the entry's version.
+// sums; no key is in both entries and floors.
 type origin struct {
-	entries map[Key]entry
-	floors  map[Key]Version
-	floor   Version // every key without a floor of its own is this old at least
+	id      NodeID
+	entries map[Key]*entry
+	floors  map[Key]Version // of keys that hold nothing any more; nil: of none
+	floor   Version         // every key without a floor of its own is this old at least
 	bytes   int
-	digest  [16]byte
+	digest  Digest
+	counted Digest // what counts of it in its part, see changed
 }
 
 type entry struct {
 	record Record
 	raw    []byte
-	sum    [16]byte
+	sum    Digest
 }
 
 // Offer decides about r, which came as raw, and keeps it if it is New.
@@ -64,11 +68,15 @@ func (l *Ledger) Offer(r Record, raw []byte) Verdict {
 	}
 	o := l.open(r.Origin)
 	o.remove(r.Key)
-	e := entry{record: r, raw: raw, sum: rawSum(raw)}
+	delete(o.floors, r.Key)
+	e := &entry{record: r, raw: raw, sum: rawSum(raw)}
 	o.entries[r.Key] = e
-	o.floors[r.Key] = r.Version
 	o.bytes += len(raw)
-	o.toggle(e.sum)
+	o.digest.toggle(e.sum)
+	l.changed(o)
+	if l.soonest.IsZero() || r.NotAfter.Before(l.soonest) {
+		l.soonest = r.NotAfter
+	}
 	return New
 }
 
@@ -81,21 +89,24 @@ func (l *Ledger) Judge(r Record, raw []byte) Verdict {
 		}
 		return New
 	}
-	held, ok := o.entries[r.Key]
-	if ok && held.record.Version == r.Version {
-		if string(held.raw) == string(raw) {
-			return Same
+	held, replaced := o.entries[r.Key], 0
+	if held != nil {
+		if held.record.Version == r.Version {
+			if string(held.raw) == string(raw) {
+				return Same
+			}
+			return Conflict
 		}
-		return Conflict
+		replaced = len(held.raw)
 	}
-	floor, known := o.floors[r.Key]
+	floor, known := o.floorOf(r.Key)
 	if !known {
 		floor = o.floor
 	}
 	if r.Version.Less(floor) {
 		return Old
 	}
-	if !ok && len(o.entries) >= MaxRecordsPerOrigin || o.bytes-len(held.raw)+len(raw) > MaxBytesPerOrigin {
+	if held == nil && len(o.entries) >= MaxRecordsPerOrigin || o.bytes-replaced+len(raw) > MaxBytesPerOrigin {
 		return Full
 	}
 	return New
@@ -128,40 +139,52 @@ func (l *Ledger) open(id NodeID) *origin {
 	if len(l.origins) >= MaxOrigins {
 		delete(l.origins, *l.idle())
 	}
-	o := &origin{entries: make(map[Key]entry), floors: make(map[Key]Version)}
+	o := &origin{id: id, entries: make(map[Key]*entry)}
 	l.origins[id] = o
 	return o
 }
 
-// remove takes the entry of a key out and leaves its floor.
+// remove takes the entry of a key out, its floor too.
 func (o *origin) remove(k Key) {
-	e, ok := o.entries[k]
-	if !ok {
+	e := o.entries[k]
+	if e == nil {
 		return
 	}
 	delete(o.entries, k)
 	o.bytes -= len(e.raw)
-	o.toggle(e.sum)
+	o.digest.toggle(e.sum)
 }
 
-func (o *origin) toggle(sum [16]byte) {
-	for i := range sum {
-		o.digest[i] ^= sum[i]
+// retire takes the entry of a key out and leaves its floor.
+func (o *origin) retire(k Key) {
+	if e := o.entries[k]; e != nil {
+		o.remove(k)
+		o.setFloor(k, e.record.Version)
 	}
 }
 
 // Expire takes out the records that are void at now and returns how many they
 // were. Their versions stay as floors.
 func (l *Ledger) Expire(now time.Time) int {
+	if now.Before(l.soonest) || l.soonest.IsZero() {
+		return 0 // this is asked every few seconds, and lives are days
+	}
 	n := 0
+	l.soonest = time.Time{}
 	for _, o := range l.origins {
+		before := n
 		for k, e := range o.entries {
 			if !now.Before(e.record.NotAfter) {
-				o.remove(k)
+				o.retire(k)
 				n++
+			} else if l.soonest.IsZero() || e.record.NotAfter.Before(l.soonest) {
+				l.soonest = e.record.NotAfter
 			}
 		}
-		o.boundFloors()
+		if n > before {
+			o.boundFloors()
+			l.changed(o)
+		}
 	}
 	return n
 }
@@ -176,41 +199,19 @@ func (l *Ledger) Drop(void func(Held) bool) int {
 		before := n
 		for k, e := range o.entries {
 			if void(Held{e.record, e.raw}) {
-				o.remove(k)
+				o.retire(k)
 				n++
 			}
+		}
+		if n > before {
+			o.boundFloors()
+			l.changed(o)
 		}
 		if n > before && len(o.entries) == 0 {
 			delete(l.origins, id)
 		}
 	}
 	return n
-}
-
-// boundFloors forgets the oldest floors of keys that hold nothing once there
-// are too many. The origin's common floor rises to the newest of them instead:
-// a record of a forgotten key is then at worst refused until its origin signs
-// it again, and never taken twice.
-func (o *origin) boundFloors() {
-	excess := len(o.floors) - maxFloorsPerOrigin
-	if excess <= 0 {
-		return
-	}
-	var idle []Key
-	for k := range o.floors {
-		if _, held := o.entries[k]; !held {
-			idle = append(idle, k)
-		}
-	}
-	slices.SortFunc(idle, func(a, b Key) int {
-		return cmp.Or(compareVersion(o.floors[a], o.floors[b]), a.Compare(b))
-	})
-	for _, k := range idle[:min(excess, len(idle))] {
-		if o.floor.Less(o.floors[k]) {
-			o.floor = o.floors[k]
-		}
-		delete(o.floors, k)
-	}
 }
 
 // Records returns what holds at now: no tombstones, nothing void. It is sorted
@@ -256,6 +257,28 @@ func (l *Ledger) Origins() []NodeID {
 	return out
 }
 
+// Each calls f with everything held, tombstones too, in no order. f must not
+// change the ledger.
+func (l *Ledger) Each(f func(Held)) {
+	for _, o := range l.origins {
+		for _, e := range o.entries {
+			f(Held{e.record, e.raw})
+		}
+	}
+}
+
+// Issuers returns the origins that are issuers, which have no site, sorted.
+func (l *Ledger) Issuers() []NodeID {
+	var out []NodeID
+	for id := range l.origins {
+		if id.Site == "" {
+			out = append(out, id)
+		}
+	}
+	slices.SortFunc(out, compareID)
+	return out
+}
+
 func (o *origin) keys() []Key {
 	out := make([]Key, 0, len(o.entries))
 	for k := range o.entries {
@@ -263,71 +286,6 @@ func (o *origin) keys() []Key {
 	}
 	slices.SortFunc(out, Key.Compare)
 	return out
-}
-
-// Newest returns the newest version seen of an origin, floors included.
-func (l *Ledger) Newest(id NodeID) Version {
-	o := l.origins[id]
-	if o == nil {
-		return Version{}
-	}
-	v := o.floor
-	for _, f := range o.floors {
-		if v.Less(f) {
-			v = f
-		}
-	}
-	return v
-}
-
-// A Floor is the last version seen of a key. The zero Key stands for all keys
-// of the origin that have no floor of their own.
-type Floor struct {
-	Origin  NodeID
-	Key     Key
-	Version Version
-}
-
-// Floors returns the versions that have to outlive a restart, sorted by origin
-// and key.
-func (l *Ledger) Floors() []Floor {
-	var out []Floor
-	for _, id := range l.Origins() {
-		o := l.origins[id]
-		if o.floor != (Version{}) {
-			out = append(out, Floor{Origin: id, Version: o.floor})
-		}
-		keys := make([]Key, 0, len(o.floors))
-		for k := range o.floors {
-			keys = append(keys, k)
-		}
-		slices.SortFunc(keys, Key.Compare)
-		for _, k := range keys {
-			out = append(out, Floor{id, k, o.floors[k]})
-		}
-	}
-	return out
-}
-
-// RaiseFloor makes the ledger refuse everything older than f.Version under
-// f.Key. The version itself is welcome where no record is held: it may have been
-// lost without its floor.
-func (l *Ledger) RaiseFloor(f Floor) {
-	if l.origins[f.Origin] == nil && !l.room() {
-		return
-	}
-	o := l.open(f.Origin)
-	if f.Key == (Key{}) {
-		if o.floor.Less(f.Version) {
-			o.floor = f.Version
-		}
-		return
-	}
-	if o.floors[f.Key].Less(f.Version) {
-		o.remove(f.Key)
-		o.floors[f.Key] = f.Version
-		o.boundFloors()
-	}
 }
 
 func compareID(a, b NodeID) int {

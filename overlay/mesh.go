@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -45,6 +47,7 @@ type Slice struct {
 	Namespaces []NamespaceBinding // application namespaces
 	Allowed    []NamespaceBinding // allowed namespaces
 	Services   []Service          // exported on this slice; sorted by namespace, name
+	Policies   []Policy           // sorted by name
 	Hubs       []string           // sites that join the others; none: every site is adjacent to every other
 
 	RotationInterval time.Duration // how often keys change; 0: never by themselves
@@ -67,6 +70,9 @@ type SliceSite struct {
 	Index   int          // 0-based and sticky: a site keeps it while it is a member
 	Prefix  netip.Prefix // IPv4
 	Prefix6 netip.Prefix // /56 of the slice's /48
+	// Routes are prefixes outside the slice's subnets that nodes of the site may
+	// announce: networks behind it. No two sites' overlap.
+	Routes []netip.Prefix
 }
 
 // NamespaceBinding ties a namespace of some sites to a slice. Sites holds
@@ -74,15 +80,6 @@ type SliceSite struct {
 type NamespaceBinding struct {
 	Namespace string
 	Sites     []string
-}
-
-// QoS is a slice's share of a site's uplink. Rates are kbit/s of 1000 bits, as
-// KubeSlice and tc write them.
-type QoS struct {
-	CeilingKbps    int
-	GuaranteedKbps int
-	Priority       int
-	DSCP           string // Default, AF11 .. AF43, EF
 }
 
 // Cluster is what a Cluster object says of a site.
@@ -97,6 +94,7 @@ type Service struct {
 	Namespace string
 	DNSNames  []string // fully qualified, without the final dot; the canonical name first
 	Ports     []ServicePort
+	ExportTerms
 }
 
 // ServicePort is one port that a service answers on.
@@ -104,6 +102,11 @@ type ServicePort struct {
 	Name     string
 	Port     uint16
 	Protocol Protocol
+}
+
+// String returns the port as "name 80/TCP".
+func (p ServicePort) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %d/%s", p.Name, p.Port, p.Protocol))
 }
 
 // Protocol is a transport protocol by its Kubernetes name.

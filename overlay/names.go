@@ -1,7 +1,25 @@
 package overlay
 
-// Zone is the DNS zone of slices, without a final dot.
-const Zone = "slice.local"
+import "strings"
+
+// The DNS zones of every slice, without a final dot.
+const (
+	Zone           = "slice.local"      // KubeSlice's
+	ClusterSetZone = "clusterset.local" // the Multi-Cluster Services API's
+)
+
+// InZones reports whether a name in lower case lies in a zone of every slice.
+func InZones(name string) bool {
+	for _, zone := range []string{Zone, ClusterSetZone} {
+		if name == zone || strings.HasSuffix(name, "."+zone) {
+			return true
+		}
+	}
+	return false
+}
+
+// NodeDNSName returns the name of a node, which stands for its own addresses.
+func NodeDNSName(id NodeID) string { return id.Node + "." + id.Site + ".node." + Zone }
 
 // ServiceDNSName returns the name under which a slice answers for an exported
 // service. As in KubeSlice it does not hold the slice's name: the answer

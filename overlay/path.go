@@ -95,7 +95,7 @@ func (s *memberSite) deal() {
 	}
 	order := slices.Clone(s.members)
 	slices.SortFunc(order, func(a, b *member) int { // by address: who comes later gets a later block
-		if c := comparePrefix(firstPrefix(a), firstPrefix(b)); c != 0 {
+		if c := comparePrefix(s.block(a), s.block(b)); c != 0 {
 			return c
 		}
 		return cmp.Compare(a.ID.String(), b.ID.String())
@@ -121,7 +121,13 @@ func (s *memberSite) deal() {
 	}
 }
 
-func firstPrefix(m *member) netip.Prefix {
+// block is a member's first prefix of the site's own, whatever else it leads to.
+func (s *memberSite) block(m *member) netip.Prefix {
+	for _, p := range m.Prefixes {
+		if p.Overlaps(s.Prefix) {
+			return p
+		}
+	}
 	if len(m.Prefixes) == 0 {
 		return netip.Prefix{}
 	}

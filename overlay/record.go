@@ -16,7 +16,7 @@ func (id NodeID) String() string { return id.Site + "/" + id.Node }
 // Kind says what a record is about.
 type Kind uint8
 
-// The kinds of records. Their values are part of the wire format.
+// The kinds of records. Their values are part of the wire format; 8 is not used.
 const (
 	KindNode    Kind = 1 // where a node is reached; Slice and Name are empty
 	KindKey     Kind = 2 // a node's WireGuard public key on a slice; Name is empty
@@ -25,8 +25,12 @@ const (
 
 	KindRevocation Kind = 5 // certificates that are void, told by an issuer; Slice is empty, Name says whose: see Revocation
 	KindIssuer     Kind = 6 // where a node that signs certificates is asked for them; Slice and Name are empty
+	KindRoot       Kind = 7 // an authority that comes after another, told by itself; Slice is empty, Name is the sum of its key
 
-	LastKind = KindIssuer
+	KindWorkloads Kind = 8 // a node's workloads in a namespace; Name is the namespace, Service lists them as endpoints and nothing else
+	KindLost      Kind = 9 // the nodes that a gateway does not reach on a slice; Name is empty
+
+	LastKind = KindLost
 )
 
 // Key identifies a record among all records of its origin. A newer record
@@ -60,10 +64,12 @@ type Record struct {
 	Node     *NodeBody    // with KindNode
 	WGKey    *KeyBody     // with KindKey
 	Prefix   *PrefixBody  // with KindPrefix
-	Service  *ServiceBody // with KindService
+	Service  *ServiceBody // with KindService and KindWorkloads
 
 	Revocation *RevocationBody // with KindRevocation
 	Issuer     *IssuerBody     // with KindIssuer
+	Lost       *LostBody       // with KindLost
+	Root       *RootBody       // with KindRoot
 }
 
 // NodeBody says where a node's tunnels are reached.
@@ -89,6 +95,7 @@ type ServiceBody struct {
 	Ports     []ServicePort
 	Aliases   []string // further names, unique within the slice
 	Endpoints []Endpoint
+	ExportTerms
 }
 
 // Endpoint is one backend of a service, with addresses of its own on the slice.
@@ -103,10 +110,22 @@ type RevocationBody struct {
 	Until time.Time // those enrolled up to then, in whole seconds; zero for the key of an issuer
 }
 
+// LostBody lists the nodes of a slice that a gateway has known and does not
+// reach. Others that would reach them only by it need not find out by
+// themselves.
+type LostBody struct {
+	Nodes []NodeID // sorted by String, each once
+}
+
 // IssuerBody says where certificates and the key of the gossip are asked for.
 type IssuerBody struct {
 	Endpoints []netip.AddrPort // TCP, best first
 	Keys      uint64           // version of the gossip's key that is handed out there; 0: the mesh's first
+}
+
+// RootBody is what the mesh's next authority says of itself.
+type RootBody struct {
+	Statement []byte // 1 to MaxRootStatement bytes: certificates and a signature, which whoever trusts authorities reads
 }
 
 // Authority is what a verified certificate allows its holder to say.

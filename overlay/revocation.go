@@ -79,6 +79,32 @@ func (a Authority) permitsRevocation(rec Record) error {
 	return nil
 }
 
+// permitsRoot checks the record of an authority that comes after another. It
+// speaks of itself, and neither node nor limited issuer can be one. What the
+// statement says is checked by who trusts authorities. It is never taken back.
+func (a Authority) permitsRoot(rec Record) error {
+	if a.Issuer == nil || len(a.Issuer.Sites) != 0 {
+		return fmt.Errorf("an authority of the mesh named by %v, which is none: %w", a.ID, RefusedIssuer)
+	}
+	if err := onlyBody(rec); err != nil {
+		return err
+	}
+	key, err := hex.DecodeString(rec.Key.Name)
+	switch {
+	case rec.Deleted:
+		return fmt.Errorf("authority %q taken back: %w", rec.Key.Name, RefusedBody)
+	case rec.Key.Slice != "" || err != nil || len(key) != 32 || hex.EncodeToString(key) != rec.Key.Name || IssuerName([32]byte(key)) != a.ID.Node:
+		return fmt.Errorf("authority %q named by %v: %w", rec.Key.Name, a.ID, RefusedName)
+	case len(rec.Root.Statement) == 0 || len(rec.Root.Statement) > MaxRootStatement:
+		return fmt.Errorf("authority %q with a statement of %d bytes: %w", rec.Key.Name, len(rec.Root.Statement), RefusedTooMany)
+	}
+	return nil
+}
+
+// IssuerName returns how the holder of a key is called as an origin of records,
+// whom certificates name by nothing else; key is the SHA-256 of the public key.
+func IssuerName(key [32]byte) string { return "issuer-" + hex.EncodeToString(key[:8]) }
+
 // Certifies reports whether a is an issuer for nodes of the site.
 func (a Authority) Certifies(site string) bool {
 	return a.Issuer != nil && (len(a.Issuer.Sites) == 0 || slices.Contains(a.Issuer.Sites, site))

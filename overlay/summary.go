@@ -15,16 +15,19 @@ type OriginSummary struct {
 	Origin NodeID
 	Newest Version // of the records held
 	Count  int
-	Digest [16]byte
+	Digest Digest
 }
 
 // Summary returns the summary of every origin of which something is held,
 // sorted by origin.
-func (l *Ledger) Summary() []OriginSummary {
+func (l *Ledger) Summary() []OriginSummary { return l.SummaryOf(AllParts) }
+
+// SummaryOf is Summary of the origins in some parts.
+func (l *Ledger) SummaryOf(parts PartSet) []OriginSummary {
 	var out []OriginSummary
 	for _, id := range l.Origins() {
 		o := l.origins[id]
-		if len(o.entries) == 0 {
+		if len(o.entries) == 0 || !parts.Has(PartOf(id)) {
 			continue
 		}
 		s := OriginSummary{Origin: id, Count: len(o.entries), Digest: o.digest}
@@ -38,14 +41,14 @@ func (l *Ledger) Summary() []OriginSummary {
 	return out
 }
 
-// Compare says, given another ledger's summary, of which origins that ledger
+// Compare says, given another ledger's summary of some parts, of which origins that ledger
 // holds nothing at all although this one does (push), and of which it holds
 // something else than this one (pull: ask for what is missing here). Both are
-// sorted by origin.
-func (l *Ledger) Compare(theirs []OriginSummary) (push, pull []NodeID) {
+// sorted by origin, and in these parts.
+func (l *Ledger) Compare(theirs []OriginSummary, parts PartSet) (push, pull []NodeID) {
 	seen := make(map[NodeID]bool, len(theirs))
 	for _, s := range theirs {
-		if seen[s.Origin] {
+		if seen[s.Origin] || !parts.Has(PartOf(s.Origin)) {
 			continue
 		}
 		seen[s.Origin] = true
@@ -55,7 +58,7 @@ func (l *Ledger) Compare(theirs []OriginSummary) (push, pull []NodeID) {
 		}
 	}
 	for id, o := range l.origins {
-		if !seen[id] && len(o.entries) > 0 {
+		if !seen[id] && len(o.entries) > 0 && parts.Has(PartOf(id)) {
 			push = append(push, id)
 		}
 	}
@@ -63,6 +66,9 @@ func (l *Ledger) Compare(theirs []OriginSummary) (push, pull []NodeID) {
 	slices.SortFunc(pull, compareID)
 	return push, pull
 }
+
+// Len returns of how many origins the ledger knows anything.
+func (l *Ledger) Len() int { return len(l.origins) }
 
 // A Mark says which version of which key a ledger holds, in 32 bytes.
 type Mark struct {
@@ -135,7 +141,7 @@ func keySum(k Key) uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
-func rawSum(raw []byte) (sum [16]byte) {
+func rawSum(raw []byte) (sum Digest) {
 	full := sha256.Sum256(raw)
 	copy(sum[:], full[:])
 	return sum

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,6 +23,32 @@ func Tell(self NodeID, endpoints []netip.AddrPort, attachments []Attachment, key
 			Record{Origin: self, Key: Key{Kind: KindKey, Slice: a.Slice}, WGKey: &key},
 			Record{Origin: self, Key: Key{Kind: KindPrefix, Slice: a.Slice}, Prefix: &PrefixBody{Prefixes: a.Announce}})
 		out = append(out, tellServices(self, a)...)
+		out = append(out, tellWorkloads(self, a)...)
+	}
+	return out
+}
+
+// tellWorkloads says which workloads are in which namespace, so that others'
+// policies know them. A label of their own stands for names that are none.
+func tellWorkloads(self NodeID, a *Attachment) []Record {
+	var out []Record
+	for n, w := range a.Workloads {
+		if w.Namespace == "" {
+			continue
+		}
+		i := slices.IndexFunc(out, func(r Record) bool { return r.Key.Name == w.Namespace })
+		if i < 0 {
+			i = len(out)
+			out = append(out, Record{
+				Origin: self, Key: Key{Kind: KindWorkloads, Slice: a.Slice, Name: w.Namespace}, Service: new(ServiceBody),
+			})
+		}
+		e := Endpoint{Name: w.Name, Addr: w.Addr, Addr6: w.Addr6}
+		taken := func(x Endpoint) bool { return x.Name == e.Name }
+		for k := n; !ValidLabel(e.Name) || slices.ContainsFunc(out[i].Service.Endpoints, taken); k++ {
+			e.Name = fmt.Sprintf("workload--%d", k)
+		}
+		out[i].Service.Endpoints = append(out[i].Service.Endpoints, e)
 	}
 	return out
 }
@@ -36,7 +63,7 @@ func tellServices(self NodeID, a *Attachment) []Record {
 			out = append(out, Record{
 				Origin:  self,
 				Key:     Key{Kind: KindService, Slice: a.Slice, Name: name},
-				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service)},
+				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service), ExportTerms: b.Service.ExportTerms},
 			})
 		}
 		body := out[i].Service

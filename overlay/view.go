@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,11 +10,20 @@ import (
 // A View is what the verified records say about one slice, as one node of it
 // needs it.
 type View struct {
-	Nodes    []Node        // this one among them; sorted by ID
-	Peers    []Peer        // sorted by ID
-	Fabric   *Fabric       // of Nodes
-	Services []ServiceView // sorted by namespace, name
-	Names    []NameEntry   // sorted by name
+	Nodes    []Node                     // this one among them; sorted by ID
+	Peers    []Peer                     // sorted by ID
+	Fabric   *Fabric                    // of Nodes
+	Services []ServiceView              // sorted by namespace, name
+	Lost     map[NodeID]map[NodeID]bool // by gateway: the nodes that it says it does not reach
+	// Workloads are those that nodes tell of, sorted by node and namespace.
+	Workloads []WorkloadView
+}
+
+// A WorkloadView is a workload and the node that it is on.
+type WorkloadView struct {
+	Endpoint
+	Namespace string
+	Origin    NodeID
 }
 
 // A Peer is another node of the slice that this node has a tunnel to.
@@ -26,27 +36,6 @@ type Peer struct {
 	Prefixes   []netip.Prefix   // what is sent to this peer while all links are up; each prefix has one owner
 	Probe      bool             // the state of the link to it may decide about paths
 	Standby    bool             // another gateway stands ready for what goes by this link
-}
-
-// A ServiceView is an exported service with the endpoints of all its nodes.
-type ServiceView struct {
-	Name      string
-	Namespace string
-	DNSNames  []string
-	Ports     []ServicePort
-	Endpoints []EndpointView // sorted by site, name
-}
-
-// An EndpointView is an endpoint and the node that announced it.
-type EndpointView struct {
-	Endpoint
-	Origin NodeID
-}
-
-// A NameEntry is one DNS name of a slice and the addresses it stands for.
-type NameEntry struct {
-	Name  string // fully qualified, lower case, without the final dot
-	Addrs []netip.Addr
 }
 
 // Look computes the view of slice s that node self has, given its own
@@ -62,7 +51,8 @@ type NameEntry struct {
 //     key is nobody else's: the others do not count. A record proves who says
 //     it, not that the private key is theirs.
 //  4. A service counts only where its namespace is bound to the slice at the
-//     site that announces it. Ports and aliases come from the first node.
+//     site that announces it. What several sites say of it is merged by
+//     importServices.
 func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	records = slices.Clone(records)
 	slices.SortStableFunc(records, func(a, b Record) int { return strings.Compare(a.Origin.String(), b.Origin.String()) })
@@ -70,8 +60,9 @@ func Look(self NodeID, s *Slice, own *Attachment, records []Record) View {
 	v.Nodes = lookNodes(self, s, own, records)
 	v.Fabric = NewFabric(self, s, v.Nodes)
 	v.Peers = v.Fabric.Peers()
-	v.Services = lookServices(s, records)
-	v.Names = lookNames(v.Services)
+	v.Services = importServices(s, records)
+	v.Lost = lookLost(self, s, records)
+	v.Workloads = lookWorkloads(s, records)
 	return v
 }
 
@@ -114,7 +105,7 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 		case r.Key.Kind == KindPrefix:
 			n := node(r.Origin)
 			for _, prefix := range r.Prefix.Prefixes {
-				switch mine := prefix.Overlaps(own.Block) || prefix.Overlaps(own.Block6); {
+				switch mine := own.has(prefix); {
 				case prefix == site.Prefix || prefix == site.Prefix6:
 					n.Gateway = true
 				case mine || owned[prefix]:
@@ -143,35 +134,43 @@ func lookNodes(self NodeID, s *Slice, own *Attachment, records []Record) []Node 
 	return out
 }
 
-func lookServices(s *Slice, records []Record) []ServiceView {
-	var out []ServiceView
+// lookLost gathers what gateways say of other nodes.
+func lookLost(self NodeID, s *Slice, records []Record) map[NodeID]map[NodeID]bool {
+	out := make(map[NodeID]map[NodeID]bool)
 	for _, r := range records {
-		if r.Deleted || r.Key.Kind != KindService || r.Key.Slice != s.Name {
+		if r.Deleted || r.Key != (Key{Kind: KindLost, Slice: s.Name}) || r.Origin == self {
 			continue
 		}
-		namespace, name, ok := strings.Cut(r.Key.Name, "/")
-		if !ok || !s.binds(namespace, r.Origin.Site) {
-			continue
+		lost := make(map[NodeID]bool, len(r.Lost.Nodes))
+		for _, n := range r.Lost.Nodes {
+			lost[n] = true
 		}
-		i := slices.IndexFunc(out, func(x ServiceView) bool { return x.Name == name && x.Namespace == namespace })
-		if i < 0 {
-			i = len(out)
-			out = append(out, ServiceView{
-				Name: name, Namespace: namespace, Ports: r.Service.Ports,
-				DNSNames: append([]string{ServiceDNSName(name, namespace)}, r.Service.Aliases...),
-			})
+		out[r.Origin] = lost
+	}
+	return out
+}
+
+// lookWorkloads believes a node which of its workloads are in a namespace of its
+// site that belongs to the slice or is allowed there.
+func lookWorkloads(s *Slice, records []Record) []WorkloadView {
+	var out []WorkloadView
+	for _, r := range records {
+		if r.Deleted || r.Key.Kind != KindWorkloads || r.Key.Slice != s.Name || !s.binds(r.Key.Name, r.Origin.Site) && !boundIn(s.Allowed, r.Key.Name, r.Origin.Site) {
+			continue
 		}
 		for _, e := range r.Service.Endpoints {
-			out[i].Endpoints = append(out[i].Endpoints, EndpointView{Endpoint: e, Origin: r.Origin})
+			out = append(out, WorkloadView{Endpoint: e, Namespace: r.Key.Name, Origin: r.Origin})
 		}
 	}
-	slices.SortFunc(out, func(a, b ServiceView) int {
-		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
+	slices.SortStableFunc(out, func(a, b WorkloadView) int {
+		return cmp.Or(strings.Compare(a.Origin.String(), b.Origin.String()), strings.Compare(a.Namespace, b.Namespace))
 	})
 	return out
+}
+
+// has reports whether some of a prefix is at the node itself.
+func (a *Attachment) has(p netip.Prefix) bool {
+	return p.Overlaps(a.Block) || p.Overlaps(a.Block6) || slices.ContainsFunc(a.Routes, func(r SubnetRoute) bool { return p.Overlaps(r.Prefix) })
 }
 
 // binds reports whether a namespace of a site belongs to the slice.
@@ -182,42 +181,4 @@ func (s *Slice) binds(namespace, site string) bool {
 	return slices.ContainsFunc(s.Namespaces, func(b NamespaceBinding) bool {
 		return b.Namespace == namespace && (slices.Contains(b.Sites, "*") || slices.Contains(b.Sites, site))
 	})
-}
-
-// lookNames lists every name of the services. An alias is free text from a
-// record, so it never answers for a name of the slice's own zone, and where two
-// services claim the same alias the first keeps it.
-func lookNames(services []ServiceView) []NameEntry {
-	at := make(map[string][]netip.Addr)
-	aliasOf := make(map[string]int)
-	for i, s := range services {
-		names := []string{strings.ToLower(s.DNSNames[0])}
-		for _, n := range s.DNSNames[1:] {
-			n = strings.ToLower(n)
-			if _, taken := aliasOf[n]; taken || strings.HasSuffix(n, "."+Zone) {
-				continue
-			}
-			aliasOf[n] = i
-			names = append(names, n)
-		}
-		for _, e := range s.Endpoints {
-			addrs := make([]netip.Addr, 0, 2)
-			for _, a := range []netip.Addr{e.Addr, e.Addr6} {
-				if a.IsValid() {
-					addrs = append(addrs, a)
-				}
-			}
-			for _, n := range names {
-				at[n] = append(at[n], addrs...)
-			}
-			own := strings.ToLower(EndpointDNSName(e.Name, e.Origin.Site, s.Name, s.Namespace))
-			at[own] = append(at[own], addrs...)
-		}
-	}
-	out := make([]NameEntry, 0, len(at))
-	for n, addrs := range at {
-		out = append(out, NameEntry{Name: n, Addrs: addrs})
-	}
-	slices.SortFunc(out, func(a, b NameEntry) int { return strings.Compare(a.Name, b.Name) })
-	return out
 }

@@ -10,9 +10,10 @@ import (
 // own for as long as it lives: a program that was run there, a network
 // namespace that was attached.
 type Workload struct {
-	Slice string
-	Name  string     // unique on the slice on this node
-	Addr  netip.Addr // the IPv4 address that it has and keeps; invalid when it is new
+	Slice     string
+	Name      string     // unique on the slice on this node
+	Namespace string     // that it is in, for policies; empty: none
+	Addr      netip.Addr // the IPv4 address that it has and keeps; invalid when it is new
 }
 
 // key names a workload among the names that addresses are assigned to. A
@@ -21,7 +22,8 @@ func (w Workload) key() string { return "workload:" + w.Name }
 
 // An AttachedWorkload is a workload with overlay addresses.
 type AttachedWorkload struct {
-	Name string
+	Name      string
+	Namespace string
 	BackendAddr
 }
 
@@ -81,7 +83,7 @@ func roomFor(block netip.Prefix, backends []string) int {
 func (a *Attachment) addWorkloads(workloads []Workload, addrs map[string]BackendAddr) {
 	for _, w := range workloads {
 		if pair, ok := addrs[w.key()]; ok && w.Slice == a.Slice {
-			a.Workloads = append(a.Workloads, AttachedWorkload{Name: w.Name, BackendAddr: pair})
+			a.Workloads = append(a.Workloads, AttachedWorkload{Name: w.Name, Namespace: w.Namespace, BackendAddr: pair})
 		}
 	}
 	slices.SortFunc(a.Workloads, func(x, y AttachedWorkload) int { return strings.Compare(x.Name, y.Name) })

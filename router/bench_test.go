@@ -16,6 +16,7 @@ import (
 // is measured, while a table that is not in the cache is.
 type load struct {
 	r       *Router
+	state   State
 	in      *port
 	scratch *batch
 	headers []byte // of all packets, one behind the other
@@ -91,6 +92,7 @@ func newLoad(t testing.TB, in Role, v6 bool, routes, flows int) *load {
 	if err := r.Set(s); err != nil {
 		t.Fatal(err)
 	}
+	l.state = s
 	l.in = r.outside
 	if in != Outside {
 		l.in = r.ports["a"]

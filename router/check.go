@@ -15,6 +15,7 @@ const (
 	protoUDP      = 17
 	protoRouting  = 43
 	protoFragment = 44
+	protoAH       = 51
 	protoICMPv6   = 58
 	protoDestOpts = 60
 )
@@ -35,9 +36,10 @@ type info struct {
 	l4       int   // where the transport header starts
 	proto    uint8 // transport protocol, of later fragments too
 	v6       bool
-	fragment bool // one of several pieces
-	later    bool // a fragment without the transport header
-	options  bool // has IPv6 extension headers other than a fragment header
+	fragment bool   // one of several pieces
+	later    bool   // a fragment without the transport header
+	options  bool   // has IPv6 extension headers other than a fragment header
+	frag     uint16 // where the IPv6 fragment header is, if there is one
 }
 
 // check decides whether pkt is a well-formed unicast datagram that a slice
@@ -144,7 +146,7 @@ func (in *info) check6(pkt []byte) (drop overlay.Drop, ok bool) {
 			fragmentHeader = true
 			frag := binary.BigEndian.Uint16(rest[2:])
 			more, offset := frag&1 != 0, int(frag&0xfff8)
-			in.proto, in.l4 = rest[0], in.l4+8
+			in.proto, in.frag, in.l4 = rest[0], uint16(in.l4), in.l4+8
 			if !more && offset == 0 {
 				break // RFC 6946: an atomic fragment is a whole packet
 			}

@@ -155,7 +155,7 @@ func tcpFrom(src, dst string) []byte {
 func TestCheckSaysWhatItFound(t *testing.T) {
 	p := append(ext6([]byte{protoHopByHop, protoFragment}, make([]byte, 8), []byte{0, 0, 0, 1, 0, 0, 0, 7}), 1, 2, 3)
 	in, _, ok := check(p)
-	want := info{length: len(p) - 3, l4: 56, proto: protoUDP, v6: true, fragment: true, options: true}
+	want := info{length: len(p) - 3, l4: 56, frag: 48, proto: protoUDP, v6: true, fragment: true, options: true}
 	if !ok || in != want {
 		t.Errorf("got %+v, %v; want %+v", in, ok, want)
 	}

@@ -6,6 +6,14 @@ import "encoding/binary"
 // checksums right by RFC 1624's difference, so that a packet whose checksum was
 // wrong stays recognisably wrong.
 
+// lastHop reports whether the TTL or hop limit of a checked packet ends here.
+func lastHop(pkt []byte, v6 bool) bool {
+	if v6 {
+		return pkt[7] <= 1
+	}
+	return pkt[8] <= 1
+}
+
 // decrementTTL takes one from the TTL or hop limit of a checked packet. It
 // reports false, and changes nothing, if that leaves none.
 func decrementTTL(pkt []byte, v6 bool) bool {
@@ -23,13 +31,17 @@ func decrementTTL(pkt []byte, v6 bool) bool {
 	pkt[8]--
 	// The TTL is the upper byte of its word, so the sum of the header falls by
 	// 0x100 and its complement rises by that, with the carry taken around.
-	c := uint32(binary.BigEndian.Uint16(pkt[10:])) + 0x100
-	binary.BigEndian.PutUint16(pkt[10:], uint16(c+c>>16))
+	// Of its two zeroes the sum of a header has this one, as everybody has it.
+	c := uint32(binary.BigEndian.Uint16(pkt[10:])) + 0x101
+	binary.BigEndian.PutUint16(pkt[10:], uint16(c-1+c>>16))
 	return true
 }
 
 const (
+	tcpFIN      = 1
 	tcpSYN      = 2
+	tcpRST      = 4
+	tcpACK      = 16
 	optEnd      = 0
 	optNop      = 1
 	optMSS      = 2

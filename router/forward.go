@@ -1,10 +1,6 @@
 package router
 
-import (
-	"net/netip"
-
-	"slicewire/overlay"
-)
+import "slicewire/overlay"
 
 // batch is the scratch space of one call of forward. One that is reused
 // allocates nothing.
@@ -14,7 +10,12 @@ type batch struct {
 	count [overlay.BatchSize]int    // of the packets that kept[i] stands for
 	group [overlay.BatchSize][]byte
 	lost  [overlay.NumDrops]int
-	flows flows // outlives the batch
+	now   int64      // tick of the batch, with a policy
+	entry *flowEntry // of the packet at hand: what allowed it, if anything remembers it
+	back  bool       // the packet goes against the flow's first one
+	said  verdict    // of the policy about the packet at hand, if it was asked
+	dry   bool       // only asks: remembers and counts nothing
+	flows flows      // outlives the batch
 }
 
 // forward takes the packets of one batch from in to their ways out. It changes
@@ -26,7 +27,15 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	}
 	t := r.table.Load()
 	from := t.sources[in]
+	taps := r.taps.Load()
+	if taps != nil {
+		r.see(taps, in, bufs, false)
+	}
 	b.flows.renew(t.version, in)
+	if t.policy != nil {
+		b.now = ticks(r.clock())
+	}
+	b.entry = nil
 	var bytes uint64
 	left, packets := 0, 0
 	for _, buf := range bufs {
@@ -41,11 +50,20 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 		packets += n
 		out, size, drop := r.route(t, from, in, b, buf[overlay.Headroom:], meta)
 		if out == nil {
-			b.lost[drop] += n
+			if !r.slow.punt(in, buf, meta, drop) {
+				b.lost[drop] += n
+				if taps != nil {
+					r.seeDrop(taps, in, buf, drop)
+				}
+			}
 			continue
 		}
 		b.kept[left], b.out[left], b.count[left] = buf[:overlay.Headroom+size], out, n
 		left++
+		if b.entry != nil {
+			b.entry.account(b.back, n, size)
+			b.entry = nil
+		}
 	}
 	in.n.inPackets.Add(uint64(packets))
 	in.n.inBytes.Add(bytes)
@@ -60,7 +78,7 @@ func (r *Router) forward(in *port, bufs [][]byte, b *batch) {
 	for rest := left; rest > 0; {
 		out, n, packets := b.split(rest)
 		rest -= n
-		r.send(out, b.group[:n], packets)
+		r.send(taps, out, b.group[:n], packets)
 		clear(b.group[:n]) // buffers that are not ours to keep
 	}
 	clear(b.kept[:left])
@@ -86,7 +104,10 @@ func (b *batch) split(kept int) (out *port, n, packets int) {
 }
 
 // send writes one group, which stands for a number of packets, and accounts for it.
-func (r *Router) send(out *port, group [][]byte, packets int) {
+func (r *Router) send(taps []overlay.Tap, out *port, group [][]byte, packets int) {
+	if taps != nil {
+		r.see(taps, out, group, true)
+	}
 	bytes := uint64(0)
 	for _, buf := range group {
 		bytes += uint64(len(buf) - overlay.Headroom)
@@ -112,15 +133,23 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	out := known.out
 	if out == nil || known.pair != addrs {
 		if out, drop = t.wayOut(from, in, pkt, p.v6); out == nil {
+			if drop == overlay.DropNoRoute && t.policy != nil && in.role != Outside {
+				drop = t.refuse(b, pkt, &p) // policy comes before the route
+			}
 			return nil, 0, drop
 		}
 		*known = flow{addrs, out}
+	}
+	if t.policy != nil {
+		if drop, ok = t.police(b, in, out, pkt, &p); !ok {
+			return nil, 0, drop
+		}
 	}
 	if out.role == Local {
 		if drop, ok := p.deliverable(); !ok {
 			return nil, 0, drop
 		}
-	} else if in.role != Local && !decrementTTL(pkt, p.v6) {
+	} else if in.role != Local && lastHop(pkt, p.v6) {
 		return nil, 0, overlay.DropTTL
 	}
 	size := p.length
@@ -131,6 +160,9 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 	}
 	if size > r.mtu {
 		return nil, 0, overlay.DropTooBig
+	}
+	if out.role != Local && in.role != Local { // only now: who is refused is quoted as it came
+		decrementTTL(pkt, p.v6)
 	}
 	if p.proto == protoTCP && (in.role == Outside || out.role == Outside) && !p.later && pkt[p.l4+13]&tcpSYN != 0 {
 		most := r.mss4
@@ -145,12 +177,7 @@ func (r *Router) route(t *table, from *sources, in *port, b *batch, pkt []byte, 
 // wayOut asks the table about the addresses of a checked packet: where it goes
 // or, with no way out, why not.
 func (t *table) wayOut(from *sources, in *port, pkt []byte, v6 bool) (*port, overlay.Drop) {
-	var src, dst netip.Addr
-	if v6 {
-		src, dst = netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40]))
-	} else {
-		src, dst = netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20]))
-	}
+	src, dst := addresses(pkt, v6)
 	if from == nil || !from.Contains(src) {
 		return nil, overlay.DropSource
 	}

@@ -128,9 +128,10 @@ func (g *rig) port(name string) *port {
 func (g *rig) put(from string, pkts ...[]byte) {
 	if from == OutsideName {
 		_ = g.Outside().Write(withHeadroom(pkts...))
-		return
+	} else {
+		g.forward(g.port(from), withHeadroom(pkts...), new(batch))
 	}
-	g.forward(g.port(from), withHeadroom(pkts...), new(batch))
+	g.drainSlow()
 }
 
 // got returns what went out of each port since the last call.

@@ -206,6 +206,12 @@ func (p *modelPacket) transport(frag bool) (*modelPacket, overlay.Drop, bool) {
 // naiveRoute is what the router should do with b from a port: the port it goes
 // to and its bytes, or why it is dropped.
 func naiveRoute(s State, mtu int, from string, b []byte) (string, []byte, overlay.Drop) {
+	return naiveRoutePoliced(s, mtu, from, b, nil)
+}
+
+// naiveRoutePoliced is naiveRoute with the answer of police, which is told the
+// role behind the destination; Outside too where nothing leads there.
+func naiveRoutePoliced(s State, mtu int, from string, b []byte, police func(p *modelPacket, in, out Role, routed bool) (overlay.Drop, bool)) (string, []byte, overlay.Drop) {
 	p, drop, ok := naiveParse(slices.Clone(b))
 	if !ok {
 		return "", nil, drop
@@ -225,9 +231,19 @@ func naiveRoute(s State, mtu int, from string, b []byte) (string, []byte, overla
 		}
 	}
 	if best.Port == "" || best.Port == from {
+		if police != nil {
+			if drop, ok := police(p, in.Role, Outside, false); !ok {
+				return "", nil, drop
+			}
+		}
 		return "", nil, overlay.DropNoRoute
 	}
 	out := ports[best.Port]
+	if police != nil {
+		if drop, ok := police(p, in.Role, out.Role, true); !ok {
+			return "", nil, drop
+		}
+	}
 	v6 := p.src.Is6()
 	at := 8
 	if v6 {

@@ -31,6 +31,7 @@ type PortCount struct {
 type Counters struct {
 	Ports []PortCount       // of the ports that exist, by name
 	Drops map[string]uint64 // packets lost, by overlay.Drop name
+	Slow  SlowCount
 }
 
 func (p *port) count() PortCount {

@@ -27,7 +27,8 @@ const maxWait = 100 * time.Millisecond
 // kernel. It is short, as the port may have packets for others, too.
 const fullWait = time.Millisecond
 
-// Config says what a Router is for. Its zero values are refused, but for Log.
+// Config says what a Router is for. Its zero values are refused, but for Log, Taps and
+// ErrorRate.
 type Config struct {
 	Slice string       // names the slice in logs
 	MTU   int          // bytes of the longest packet on the slice; 1280 (IPv6's least) to overlay.MaxPacket
@@ -35,6 +36,16 @@ type Config struct {
 
 	// Outlet is the way outside. The Router closes it when it ends.
 	Outlet Outlet
+
+	// MaxFlows bounds what the Router remembers of the flows that a Policy
+	// allowed; 0 means DefaultMaxFlows.
+	MaxFlows int
+	// Clock says how much time has passed since some moment. nil means the
+	// machine's. It is called concurrently, once a batch.
+	Clock func() time.Duration
+	Taps  *overlay.Taps // who sees packets pass; nil: nobody
+
+	ErrorRate int // ICMP errors a second; 0 means DefaultErrorRate, at most 1e7
 }
 
 // An Outlet takes what is routed outside and yields it to the tunnel.
@@ -57,8 +68,14 @@ func (c *Config) validate() error {
 	if c.MTU < 1280 || c.MTU > overlay.MaxPacket {
 		return fmt.Errorf("router: slice %s: mtu %d: want 1280 to %d", c.Slice, c.MTU, overlay.MaxPacket)
 	}
+	if c.ErrorRate < 0 || c.ErrorRate > 1e7 {
+		return fmt.Errorf("router: slice %s: %d ICMP errors a second: want 0 to 10 million", c.Slice, c.ErrorRate)
+	}
 	if c.Outlet == nil {
 		return fmt.Errorf("router: slice %s: no outlet", c.Slice)
+	}
+	if c.MaxFlows < 0 || c.MaxFlows > 1<<24 {
+		return fmt.Errorf("router: slice %s: %d flows: want 0 to %d", c.Slice, c.MaxFlows, 1<<24)
 	}
 	return nil
 }
@@ -74,6 +91,11 @@ type Router struct {
 	outside    *port       // there is one, and it stays, whatever State says
 	table      atomic.Pointer[table]
 	batches    sync.Pool // *batch, for the tunnel's goroutines
+	maxFlows   int
+	clock      func() time.Duration
+	slow       *slowPath
+	slice      string
+	taps       *overlay.Taps
 
 	mu      sync.Mutex
 	ports   map[string]*port
@@ -91,6 +113,10 @@ func New(cfg Config) (*Router, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	rate := cfg.ErrorRate
+	if rate == 0 {
+		rate = DefaultErrorRate
+	}
 	r := &Router{
 		log:    log.With("slice", cfg.Slice),
 		mtu:    cfg.MTU,
@@ -98,6 +124,15 @@ func New(cfg Config) (*Router, error) {
 		mss6:   uint16(cfg.MTU - ipv6Header - tcpHeader),
 		ports:  make(map[string]*port),
 		outlet: cfg.Outlet,
+		slow:   newSlowPath(rate),
+		slice:  cfg.Slice, taps: cfg.Taps,
+
+		maxFlows: cmp.Or(cfg.MaxFlows, DefaultMaxFlows),
+		clock:    cfg.Clock,
+	}
+	if r.clock == nil {
+		start := time.Now()
+		r.clock = func() time.Duration { return time.Since(start) }
 	}
 	r.outside = &port{name: OutsideName, role: Outside, link: cfg.Outlet, n: new(counts)}
 	r.batches.New = func() any { return new(batch) }
@@ -129,7 +164,7 @@ func (r *Router) Set(s State) error {
 			return fmt.Errorf("router: port %q: its link serves port %q, %v", want.Name, p.name, p.role)
 		}
 	}
-	t := &table{version: r.table.Load().version + 1, sources: make(map[*port]*sources, len(s.Ports))}
+	t := &table{version: r.table.Load().version + 1, self4: s.Self4, self6: s.Self6, sources: make(map[*port]*sources, len(s.Ports))}
 	ports := make(map[string]*port, len(s.Ports))
 	var fresh []*port
 	for _, want := range s.Ports {
@@ -160,6 +195,7 @@ func (r *Router) Set(s State) error {
 		t.routes.Insert(rt.Prefix.Masked(), p)
 	}
 	t.setTransit(s)
+	t.setPolicy(r.table.Load(), s.Policy, r.maxFlows)
 
 	r.table.Store(t)
 	old := r.ports
@@ -201,6 +237,8 @@ func (r *Router) Run(ctx context.Context) error {
 	for _, p := range r.ports {
 		r.start(p)
 	}
+	r.readers.Add(1)
+	go r.serveSlow(ctx)
 	r.mu.Unlock()
 
 	<-ctx.Done()
@@ -303,6 +341,6 @@ func (r *Router) Counters() Counters {
 	}
 	r.mu.Unlock()
 	slices.SortFunc(c.Ports, func(a, b PortCount) int { return cmp.Compare(a.Name, b.Name) })
-	c.Drops = r.drops.Snapshot()
+	c.Drops, c.Slow = r.drops.Snapshot(), r.slow.count()
 	return c
 }

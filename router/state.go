@@ -77,6 +77,13 @@ type State struct {
 	// allows it. Without them none does.
 	Zones    []Zone
 	Transits []Transit
+	// Policy says what may pass between ends one of which is on this node. A flow
+	// that it allowed is asked about again once there is another one. nil: everything.
+	Policy *Policy
+	// Self4 and Self6 are the node's own addresses on the slice, which ICMP errors
+	// come from. Without one of a family, packets of that family are dropped in
+	// silence.
+	Self4, Self6 netip.Addr
 }
 
 // A Zone names the addresses behind one remote or local site.
@@ -95,6 +102,12 @@ type table struct {
 	sources map[*port]*sources
 	zones   bart.Fast[uint32]
 	transit map[[2]uint32]bool // by zones: from, to
+
+	policy        *Policy // nil: no questions
+	policyVersion uint32  // one more than that of the policy before
+	rules         []*ruleCount
+	flows         *flowTable // nil without a policy
+	self4, self6  netip.Addr
 }
 
 // setTransit numbers the zones. Names that only a Transit has match nothing.
@@ -126,6 +139,9 @@ func (t *table) passes(src, dst netip.Addr) bool {
 type sources = bart.Fast[struct{}]
 
 func (s State) validate() error {
+	if s.Self4.IsValid() && !s.Self4.Is4() || s.Self6.IsValid() && (!s.Self6.Is6() || s.Self6.Is4In6()) {
+		return fmt.Errorf("router: own addresses %v and %v: not one of IPv4 and one of IPv6", s.Self4, s.Self6)
+	}
 	roles := make(map[string]Role, len(s.Ports))
 	links := make(map[Link]bool, len(s.Ports))
 	for _, p := range s.Ports {

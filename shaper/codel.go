@@ -13,6 +13,25 @@ const (
 	codelInterval = 100 * time.Millisecond
 )
 
+// A control is CoDel's two parameters.
+type control struct{ target, interval time.Duration }
+
+// fewest is how many packets a sender should be able to have on their way: one
+// with fewer that loses one hears of it by its timer only, and stands still.
+const fewest = 6
+
+// controlAt returns the parameters for a rate; 0 is a high one. The target is at
+// least what the fewest packets take.
+func controlAt(r Rate) control {
+	c := control{codelTarget, codelInterval}
+	if r > 0 {
+		if slow := time.Duration(fewest * 8 * onePacket / float64(r) * 1e9); slow > c.target {
+			c.target, c.interval = slow, codelInterval-codelTarget+slow
+		}
+	}
+	return c
+}
+
 // codel is the state of one queue's controlled delay. Times are the caller's
 // clock; the zero value is a queue without delay.
 type codel struct {
@@ -25,13 +44,13 @@ type codel struct {
 
 // tooLong judges the packet at the head of the queue, which came at came; more
 // says that the queue holds more than one packet of the largest size.
-func (c *codel) tooLong(now, came time.Duration, more bool) bool {
-	if now-came < codelTarget || !more {
+func (c *codel) tooLong(k control, now, came time.Duration, more bool) bool {
+	if now-came < k.target || !more {
 		c.firstAbove = 0
 		return false
 	}
 	if c.firstAbove == 0 {
-		c.firstAbove = now + codelInterval
+		c.firstAbove = now + k.interval
 		return false
 	}
 	return now >= c.firstAbove
@@ -40,8 +59,8 @@ func (c *codel) tooLong(now, came time.Duration, more bool) bool {
 // next is called with each packet that is about to leave, and says whether to
 // drop it (or mark it) instead. When it was dropped, next is called with the one
 // after it: RFC 8289 section 5.5.
-func (c *codel) next(now, came time.Duration, more bool) (drop bool) {
-	long := c.tooLong(now, came, more)
+func (c *codel) next(k control, now, came time.Duration, more bool) (drop bool) {
+	long := c.tooLong(k, now, came, more)
 	if c.dropping {
 		if !long {
 			c.dropping = false
@@ -51,7 +70,7 @@ func (c *codel) next(now, came time.Duration, more bool) (drop bool) {
 			return false
 		}
 		c.count++
-		c.dropNext = c.after(c.dropNext)
+		c.dropNext = c.after(k, c.dropNext)
 		return true
 	}
 	if !long {
@@ -59,18 +78,18 @@ func (c *codel) next(now, came time.Duration, more bool) (drop bool) {
 	}
 	c.dropping = true
 	// Soon after the last time, the rate that helped then is a better start.
-	if fell := c.count - c.lastCount; fell > 1 && now-c.dropNext < 16*codelInterval {
+	if fell := c.count - c.lastCount; fell > 1 && now-c.dropNext < 16*k.interval {
 		c.count = fell
 	} else {
 		c.count = 1
 	}
 	c.lastCount = c.count
-	c.dropNext = c.after(now)
+	c.dropNext = c.after(k, now)
 	return true
 }
 
 // after is the control law: the rate of drops rises with the square root of
 // their number, which makes TCP's rate fall linearly.
-func (c *codel) after(t time.Duration) time.Duration {
-	return t + time.Duration(float64(codelInterval)/math.Sqrt(float64(c.count)))
+func (c *codel) after(k control, t time.Duration) time.Duration {
+	return t + time.Duration(float64(k.interval)/math.Sqrt(float64(c.count)))
 }

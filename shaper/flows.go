@@ -10,11 +10,13 @@ const (
 	// flowQueues is how many queues flows are spread over by hash. With 100
 	// flows, one in ten shares its queue with another (RFC 8290 section 5.3).
 	flowQueues = 1024
-	// quantum is how many bytes a queue may send in a turn. It is more than a
+	// quantumJoined is how many bytes a queue may send in a turn. It is more than a
 	// packet, as packets that stand for several are the rule, and little enough
 	// that a sparse flow waits for no other's turn longer than some 15 us at
 	// 2 Gbit/s.
-	quantum = 4096
+	quantumJoined = 4096
+	// quantumCut is the same where such packets are cut when they come: a packet.
+	quantumCut = 1514
 )
 
 // A packet is queued. It is in one queue or none.
@@ -24,6 +26,8 @@ type packet struct {
 	meta  overlay.Meta
 	count int // packets that it stands for
 	cost  int // bytes that are charged for it
+	hash  uint32
+	class *class // its queue's
 	came  time.Duration
 	next  *packet
 }
@@ -94,6 +98,8 @@ type flows struct {
 	bytes    int // charged for all
 	mem      int // bytes of the buffers of all packets
 	largest  int // charge of one packet so far
+	quantum  int
+	control  control
 	dropped  func(p *packet, full bool)
 	markings uint64
 }
@@ -107,7 +113,7 @@ func (s *flows) put(p *packet, hash uint32) {
 	s.mem += len(p.mem)
 	s.largest = max(s.largest, p.cost)
 	if !f.listed {
-		f.listed, f.deficit = true, quantum
+		f.listed, f.deficit = true, s.quantum
 		s.fresh.push(f)
 	}
 }
@@ -125,7 +131,7 @@ func (s *flows) take(now time.Duration) *packet {
 			return nil
 		}
 		if f.deficit <= 0 {
-			f.deficit += quantum
+			f.deficit += s.quantum
 			s.old.push(list.pop())
 			continue
 		}
@@ -151,7 +157,7 @@ func (s *flows) take(now time.Duration) *packet {
 // packets can wait is bounded. To drop one that stands for 46 would only stop it.
 func (s *flows) leave(f *flow, now time.Duration) *packet {
 	for f.head != nil {
-		drop := !f.head.meta.Paced && f.codel.next(now, f.head.came, f.bytes > s.largest)
+		drop := !f.head.meta.Paced && f.codel.next(s.control, now, f.head.came, f.bytes > s.largest)
 		p := s.pop(f)
 		if !drop {
 			return p

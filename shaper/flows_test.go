@@ -19,6 +19,7 @@ type line struct {
 
 func newLine(rate float64) *line {
 	l := &line{rate: rate, delay: map[uint32]time.Duration{}, sent: map[uint32]int{}, lost: map[bool]int{}, hash: map[*packet]uint32{}}
+	l.quantum, l.control = quantumJoined, controlAt(0)
 	l.dropped = func(p *packet, full bool) { l.lost[full]++; delete(l.hash, p) }
 	return l
 }

@@ -57,11 +57,7 @@ func markCE(pkt []byte) bool {
 		}
 		now := old | ecnCE
 		pkt[1] |= ecnCE
-		// RFC 1624 equation 3.
-		s := uint32(^binary.BigEndian.Uint16(pkt[10:])) + uint32(^old) + uint32(now)
-		s = s>>16 + s&0xffff
-		s = s>>16 + s&0xffff
-		binary.BigEndian.PutUint16(pkt[10:], ^uint16(s))
+		adjust(pkt, old, now)
 		return true
 	case len(pkt) >= ipv6Header && pkt[0]>>4 == 6:
 		if pkt[1]>>4&ecnMask == 0 {
@@ -71,4 +67,26 @@ func markCE(pkt []byte) bool {
 		return true
 	}
 	return false
+}
+
+// setDSCP sets the codepoint of a packet and leaves its ECN bits.
+func setDSCP(pkt []byte, dscp uint8) {
+	switch {
+	case len(pkt) >= ipv4Header && pkt[0]>>4 == 4:
+		old := binary.BigEndian.Uint16(pkt)
+		pkt[1] = pkt[1]&ecnMask | dscp<<2
+		adjust(pkt, old, binary.BigEndian.Uint16(pkt))
+	case len(pkt) >= ipv6Header && pkt[0]>>4 == 6:
+		pkt[0] = pkt[0]&0xf0 | dscp>>2
+		pkt[1] = pkt[1]&0x3f | dscp<<6
+	}
+}
+
+// adjust corrects the checksum of an IPv4 header in which a word was changed:
+// RFC 1624 equation 3.
+func adjust(pkt []byte, old, now uint16) {
+	s := uint32(^binary.BigEndian.Uint16(pkt[10:])) + uint32(^old) + uint32(now)
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	binary.BigEndian.PutUint16(pkt[10:], ^uint16(s))
 }

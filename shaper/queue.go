@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"slicewire/netstack/segment"
@@ -30,33 +31,55 @@ const (
 // A Queue is the way of a slice's packets to its tunnel. Write takes what the
 // router sends outside; Read is what the tunnel pulls.
 type Queue struct {
-	drops overlay.Drops
-	seed  uint64
-	start time.Time
+	drops  overlay.Drops
+	seed   uint64
+	start  time.Time
+	plan   atomic.Pointer[plan]
+	ready  chan struct{} // capacity 1: Read should look again
+	uplink *member       // nil: the node's uplink has no rate
 
 	mu      sync.Mutex
-	ready   sync.Cond // the queue got a packet or was closed
-	flows   flows
+	tree    tree
 	pool    pool
 	paced   int           // bytes of paced packets
 	room    chan struct{} // nil unless somebody waits for paced to fall; closed when it has
 	drained chan struct{} // nil unless somebody waits for memory; closed when there is
-	waiting bool          // Read waits on ready
+	waiting bool          // Read waits for a packet
 	woken   bool          // Wake was called and Read has not returned since
 	closed  bool
 
 	// The reader's own.
-	cutting *packet // of which cut has the rest
+	timer   *time.Timer // of a pause
+	cutting *packet     // of which cut has the rest
 	cut     segment.Cutter
 	spent   *packet // read, to be put back
 	took    [overlay.BatchSize]*packet
 }
 
-// New makes an empty Queue.
-func New() *Queue {
-	q := &Queue{seed: rand.Uint64(), start: time.Now()}
-	q.ready.L = &q.mu
-	q.flows.dropped = q.dropLocked
+// plan is a Plan as writers see it.
+type plan struct {
+	classify func(pkt []byte) int
+	classes  []planClass
+	shaped   bool // what is in the queue waits for its class's rate
+}
+
+type planClass struct {
+	class *class
+	cut   bool
+	mark  bool
+	dscp  uint8
+}
+
+// New makes an empty Queue with the zero Plan. Its packets share uplink's rate
+// with those of its other Queues; nil is none.
+func New(uplink *Uplink) *Queue {
+	q := &Queue{seed: rand.Uint64(), start: time.Now(), ready: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	q.timer.Stop()
+	if uplink != nil {
+		q.uplink = uplink.join(q.signal)
+		q.start = uplink.start
+	}
+	q.Set(Plan{})
 	return q
 }
 
@@ -65,6 +88,65 @@ func (q *Queue) now() time.Duration { return time.Since(q.start) }
 // Drops returns the counts of packets that went no further.
 func (q *Queue) Drops() *overlay.Drops { return &q.drops }
 
+// Set has p in force from now on. What is queued stays: packets of a class that p
+// does not have go to its first. The Plan's slices are the Queue's afterwards.
+func (q *Queue) Set(p Plan) {
+	if len(p.Classes) == 0 {
+		p.Classes = []Class{{}}
+	}
+	p.Classes = p.Classes[:min(len(p.Classes), ClassesMax)]
+	now := q.now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	old := make(map[string]*class)
+	for _, c := range q.tree.classes {
+		old[c.name] = c
+	}
+	next := &plan{classify: p.Classify, shaped: p.Ceiling > 0 && p.Ceiling < cutBelow}
+	var classes []*class
+	var shares []*share
+	var conf []Share
+	for _, c := range p.Classes {
+		x := old[c.Name]
+		if x == nil {
+			x = newClass(c.Name, q.dropLocked)
+		}
+		delete(old, c.Name)
+		most := least(p.Ceiling, c.Ceiling)
+		x.limits(most)
+		slow := most > 0 && most < cutBelow
+		next.shaped = next.shaped || slow
+		classes, shares, conf = append(classes, x), append(shares, &x.share), append(conf, c.Share)
+		next.classes = append(next.classes, planClass{x, slow, c.Mark, c.DSCP & 63})
+	}
+	q.tree.set(now, p.Ceiling, shares, conf)
+	q.tree.classes = classes
+	for _, c := range old {
+		c.gone = true
+		q.moveLocked(c, classes[0])
+	}
+	if q.uplink != nil {
+		q.uplink.set(now, p.Share)
+	}
+	q.plan.Store(next)
+	q.signal()
+}
+
+// moveLocked queues what waits in a class that is gone in another.
+func (q *Queue) moveLocked(from, to *class) {
+	for i := range from.all {
+		for f := &from.all[i]; f.head != nil; {
+			p := from.pop(f)
+			p.class = to
+			to.put(p, p.hash)
+		}
+	}
+	to.eager = to.flows.packets > 0
+}
+
 // dropLocked accounts for a packet that the scheduler gave up.
 func (q *Queue) dropLocked(p *packet, full bool) {
 	reason := overlay.DropDelay
@@ -72,6 +154,7 @@ func (q *Queue) dropLocked(p *packet, full bool) {
 		reason = overlay.DropQueueFull
 	}
 	q.drops.Add(reason, p.count)
+	p.class.lost += uint64(p.count)
 	q.leftLocked(p)
 	q.pool.put(p)
 }
@@ -81,7 +164,8 @@ func (q *Queue) dropLocked(p *packet, full bool) {
 // the longest queue loses.
 func (q *Queue) Write(bufs [][]byte) error {
 	var own [overlay.BatchSize]*packet
-	var hash [overlay.BatchSize]uint32
+	pl := q.plan.Load()
+	c := &pl.classes[0]
 	for len(bufs) > 0 {
 		n := min(len(bufs), len(own))
 		now := q.now()
@@ -94,21 +178,96 @@ func (q *Queue) Write(bufs [][]byte) error {
 			own[i] = q.pool.get(len(b) - overlay.Headroom)
 		}
 		q.mu.Unlock()
+		toCut := false
 		for i, b := range bufs[:n] {
-			p, meta := own[i], overlay.MetaOf(b)
+			p := own[i]
+			p.meta, p.came = overlay.MetaOf(b), now
 			p.buf = p.mem[:copy(p.mem, b[overlay.Headroom:])]
-			p.meta, p.came = meta, now
-			p.count = meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
+			if pl.classify != nil {
+				c = pl.of(p.buf)
+			}
+			p.class = c.class
+			p.count = p.meta.Packets(len(p.buf), ipv4Header) // one more at most, where headers count for data
 			p.cost = len(p.buf) + p.count*outerBytes
-			hash[i] = flowHash(p.buf, q.seed)
+			p.hash = flowHash(p.buf, q.seed)
+			if c.mark {
+				setDSCP(p.buf, c.dscp)
+			}
+			if c.cut {
+				if p.meta.Piece != 0 {
+					toCut = true
+				} else {
+					p.meta.Paced = false
+				}
+			}
 		}
 		bufs = bufs[n:]
-		q.put(own[:n], hash[:n])
+		if toCut {
+			q.putCut(pl, own[:n])
+		} else {
+			q.put(own[:n])
+		}
 	}
 	return nil
 }
 
-func (q *Queue) put(own []*packet, hash []uint32) {
+// of returns the class of a packet, by classify, which is there.
+func (pl *plan) of(pkt []byte) *planClass {
+	if i := pl.classify(pkt); i >= 0 && i < len(pl.classes) {
+		return &pl.classes[i]
+	}
+	return &pl.classes[0]
+}
+
+// cuts reports whether packets of a class are cut when they come.
+func (pl *plan) cuts(c *class) bool {
+	for i := range pl.classes {
+		if pl.classes[i].class == c {
+			return pl.classes[i].cut
+		}
+	}
+	return false
+}
+
+// putCut queues packets, those of slow classes that stand for several as what
+// they stand for.
+func (q *Queue) putCut(pl *plan, own []*packet) {
+	var cut segment.Cutter
+	for _, p := range own {
+		if p.meta.Piece == 0 || !pl.cuts(p.class) {
+			q.put([]*packet{p})
+			continue
+		}
+		if !cut.Start(p.buf, segment.IsTCP(p.buf), int(p.meta.Piece)) {
+			q.drops.Add(overlay.DropMalformed, p.count)
+		}
+		for cut.Busy() {
+			q.putPieces(&cut, p)
+		}
+		q.mu.Lock()
+		q.pool.put(p)
+		q.mu.Unlock()
+	}
+}
+
+// putPieces queues a batch of what whole stands for.
+func (q *Queue) putPieces(cut *segment.Cutter, whole *packet) {
+	var own [overlay.BatchSize]*packet
+	n, size := min(cut.Pieces(), len(own)), cut.PieceSize()
+	q.mu.Lock()
+	for i := range n {
+		own[i] = q.pool.get(size)
+	}
+	q.mu.Unlock()
+	for _, p := range own[:n] {
+		p.meta, p.came, p.class, p.count, p.hash = overlay.Meta{}, whole.came, whole.class, 1, whole.hash
+		p.buf = p.mem[:cut.Next(p.mem)]
+		p.cost = len(p.buf) + outerBytes
+	}
+	q.put(own[:n])
+}
+
+func (q *Queue) put(own []*packet) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -117,24 +276,32 @@ func (q *Queue) put(own []*packet, hash []uint32) {
 		}
 		return
 	}
-	for i, p := range own {
+	for _, p := range own {
+		c := p.class
+		if c.gone {
+			c = q.tree.classes[0]
+			p.class = c
+		}
 		if p.meta.Paced {
 			q.paced += len(p.buf)
 		}
-		q.flows.put(p, hash[i])
+		c.put(p, p.hash)
+		if c.eager = true; c.mem > c.memMax {
+			c.shed()
+		}
 	}
-	for q.flows.mem > memoryMax {
-		q.flows.shed()
+	for len(q.tree.classes) > 1 && q.tree.mem() > memoryMax {
+		q.tree.largest().shed()
 	}
 	if q.waiting {
 		q.waiting = false
-		q.ready.Signal()
+		q.signal()
 	}
 }
 
 // leftLocked accounts for a packet that is no longer queued.
 func (q *Queue) leftLocked(p *packet) {
-	if q.drained != nil && q.flows.mem <= drainedTo {
+	if q.drained != nil && q.tree.mem() <= drainedTo {
 		close(q.drained)
 		q.drained = nil
 	}
@@ -148,120 +315,14 @@ func (q *Queue) leftLocked(p *packet) {
 	}
 }
 
-// Read fills bufs with packets that may go now, cut to their size and with
-// whole checksums; it waits for the first. Each buffer has room for any packet.
-func (q *Queue) Read(bufs [][]byte, sizes []int) (int, error) {
-	most := min(len(bufs), len(sizes), len(q.took))
-	n := q.cutInto(bufs, sizes, 0, most)
-	for n < most {
-		k, err := q.takeSome(most-n, n == 0)
-		if err != nil && n == 0 {
-			return 0, err
-		}
-		if k == 0 {
-			break
-		}
-		for i, p := range q.took[:k] {
-			q.took[i] = nil
-			n = q.unpack(p, bufs, sizes, n, most)
-		}
-	}
-	return n, nil
-}
-
-// Wake has a Read that waits, or else the next one that would, return without a
-// packet.
-func (q *Queue) Wake() {
-	q.mu.Lock()
-	q.woken = true
-	q.ready.Signal()
-	q.mu.Unlock()
-}
-
-// takeSome moves packets that stand for about room packets to took and returns
-// how many. It puts back what was read before.
-func (q *Queue) takeSome(room int, wait bool) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for p := q.spent; p != nil; {
-		next := p.next
-		q.pool.put(p)
-		p = next
-	}
-	q.spent = nil
-	for wait && q.flows.packets == 0 && !q.closed && !q.woken {
-		q.waiting = true
-		q.ready.Wait()
-	}
-	q.woken = false
-	if q.closed {
-		return 0, net.ErrClosed
-	}
-	now := q.now()
-	k := 0
-	for room > 0 && k < len(q.took) {
-		p := q.flows.take(now)
-		if p == nil {
-			break
-		}
-		q.leftLocked(p)
-		q.took[k] = p
-		k++
-		room -= p.count
-	}
-	return k, nil
-}
-
-// unpack writes a packet, or as many of those that it stands for as there is
-// room for, and returns the new number of packets in bufs.
-func (q *Queue) unpack(p *packet, bufs [][]byte, sizes []int, n, most int) int {
-	switch {
-	case p.meta.Piece == 0:
-		sizes[n] = copy(bufs[n][overlay.Headroom:], p.buf)
-		q.spend(p)
-		return n + 1
-	case !q.cut.Start(p.buf, segment.IsTCP(p.buf), int(p.meta.Piece)):
-		q.drops.Add(overlay.DropMalformed, p.count)
-		q.spend(p)
-		return n
-	}
-	q.cutting = p
-	return q.cutInto(bufs, sizes, n, most)
-}
-
-// cutInto goes on cutting until bufs are full or nothing is left.
-func (q *Queue) cutInto(bufs [][]byte, sizes []int, n, most int) int {
-	if q.cutting == nil {
-		return n
-	}
-	for n < most && q.cut.Busy() {
-		size := q.cut.Next(bufs[n][overlay.Headroom:])
-		if size == 0 {
-			q.drops.Add(overlay.DropTooBig, 1)
-			break
-		}
-		sizes[n] = size
-		n++
-	}
-	if !q.cut.Busy() {
-		q.spend(q.cutting)
-		q.cutting = nil
-	}
-	return n
-}
-
-func (q *Queue) spend(p *packet) {
-	p.next = q.spent
-	q.spent = p
-}
-
 // WaitRoom waits until there is room for more, or the queue is closed, but no
 // longer than d, and reports whether it is so. For a paced writer there is room
 // while little of what is paced waits; for another, while a quarter of the memory
-// is free. timer is the caller's, stopped on entry and on return.
+// is free, or always where a rate decides what is lost: to hold one class back
+// would hold back the others behind it. timer is the caller's, stopped on entry and on return.
 func (q *Queue) WaitRoom(timer *time.Timer, d time.Duration, paced bool) bool {
 	q.mu.Lock()
-	room, c := q.flows.mem <= drainedTo, &q.drained
+	room, c := q.tree.mem() <= drainedTo || q.plan.Load().shaped, &q.drained
 	if paced {
 		room, c = q.paced <= pacedMax, &q.room
 	}
@@ -294,10 +355,12 @@ func (q *Queue) Close() error {
 		return nil
 	}
 	q.closed = true
-	for i := range q.flows.all {
-		for f := &q.flows.all[i]; f.head != nil; {
-			p := q.flows.pop(f)
-			q.drops.Add(overlay.DropClosed, p.count)
+	for _, c := range q.tree.classes {
+		for i := range c.all {
+			for f := &c.all[i]; f.head != nil; {
+				p := c.pop(f)
+				q.drops.Add(overlay.DropClosed, p.count)
+			}
 		}
 	}
 	q.paced, q.pool = 0, pool{}
@@ -307,6 +370,9 @@ func (q *Queue) Close() error {
 			*c = nil
 		}
 	}
-	q.ready.Broadcast()
+	if q.uplink != nil {
+		q.uplink.leave()
+	}
+	q.signal()
 	return nil
 }

@@ -49,7 +49,7 @@ func room() ([][]byte, []int) {
 func drain(t testing.TB, q *Queue) (pkts [][]byte) {
 	t.Helper()
 	bufs, sizes := room()
-	for q.flows.packets > 0 || q.cutting != nil {
+	for q.tree.classes[0].flows.packets > 0 || q.cutting != nil {
 		n, err := q.Read(bufs, sizes)
 		if err != nil || n == 0 {
 			t.Fatalf("%d packets: %v", n, err)
@@ -62,7 +62,7 @@ func drain(t testing.TB, q *Queue) (pkts [][]byte) {
 }
 
 func TestPacketsComeOutAsTheyWent(t *testing.T) {
-	q := New()
+	q := New(nil)
 	var want [][]byte
 	for size := 28; size < 1420; size += 13 {
 		want = append(want, udp(1, size))
@@ -86,7 +86,7 @@ func TestPacketsComeOutAsTheyWent(t *testing.T) {
 // A packet that stands for several comes out cut, also over the end of a batch.
 func TestWhatStandsForSeveralIsCut(t *testing.T) {
 	const piece, data = 700, 60000
-	q := New()
+	q := New(nil)
 	whole := joined(1, data)
 	for range 3 {
 		if err := q.Write([][]byte{buffer(whole, overlay.Meta{Piece: piece})}); err != nil {
@@ -114,7 +114,7 @@ func TestWhatStandsForSeveralIsCut(t *testing.T) {
 }
 
 func TestWhatCannotBeCutIsCounted(t *testing.T) {
-	q := New()
+	q := New(nil)
 	bad := joined(1, 5000)
 	bad[3]++ // its length is another
 	if err := q.Write([][]byte{buffer(bad, overlay.Meta{Piece: 1000}), buffer(udp(2, 100), overlay.Meta{})}); err != nil {
@@ -139,7 +139,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		{"of such as stand for several", joined(1, 60000), overlay.Meta{Piece: 1380}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q := New()
+			q := New(nil)
 			b := buffer(tt.pkt, tt.meta)
 			const sent = 4096
 			each := tt.meta.Packets(len(tt.pkt), 20)
@@ -147,12 +147,12 @@ func TestMemoryIsBounded(t *testing.T) {
 				if err := q.Write([][]byte{b}); err != nil {
 					t.Fatal(err)
 				}
-				if q.flows.mem > memoryMax {
-					t.Fatalf("%d bytes", q.flows.mem)
+				if q.tree.mem() > memoryMax {
+					t.Fatalf("%d bytes", q.tree.mem())
 				}
 			}
 			there, lost := 0, q.drops.Get(overlay.DropQueueFull)
-			for p := q.flows.all[flowHash(tt.pkt, q.seed)%flowQueues].head; p != nil; p = p.next {
+			for p := q.tree.classes[0].all[flowHash(tt.pkt, q.seed)%flowQueues].head; p != nil; p = p.next {
 				there += p.count
 			}
 			if uint64(there)+lost != uint64(sent*each) || lost == 0 {
@@ -164,7 +164,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 func TestWakeEndsAWaitAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
+		q := New(nil)
 		bufs, sizes := room()
 		read := make(chan int)
 		go func() {
@@ -191,7 +191,7 @@ func TestWakeEndsAWaitAndLosesNothing(t *testing.T) {
 		if n, more := <-read; more {
 			t.Errorf("%d packets after Close", n)
 		}
-		q = New()
+		q = New(nil)
 		q.Wake() // before anybody waits
 		if n, err := q.Read(bufs, sizes); n != 0 || err != nil {
 			t.Errorf("%d packets, %v", n, err)
@@ -201,7 +201,7 @@ func TestWakeEndsAWaitAndLosesNothing(t *testing.T) {
 
 func TestPacedWritersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
+		q := New(nil)
 		timer := time.NewTimer(time.Hour)
 		timer.Stop()
 		if !q.WaitRoom(timer, time.Second, true) {
@@ -239,13 +239,13 @@ func TestPacedWritersWait(t *testing.T) {
 
 func TestOthersWaitOnlyWhenMemoryIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
+		q := New(nil)
 		timer := time.NewTimer(time.Hour)
 		timer.Stop()
 		b := buffer(udp(1, 1420), overlay.Meta{})
-		for q.flows.mem <= drainedTo {
+		for q.tree.mem() <= drainedTo {
 			if !q.WaitRoom(timer, time.Minute, false) {
-				t.Fatalf("no room at %d bytes", q.flows.mem)
+				t.Fatalf("no room at %d bytes", q.tree.mem())
 			}
 			_ = q.Write([][]byte{b})
 		}
@@ -270,7 +270,7 @@ func TestOthersWaitOnlyWhenMemoryIsFull(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := New()
+		q := New(nil)
 		done := make(chan error)
 		go func() {
 			bufs, sizes := room()
@@ -289,7 +289,7 @@ func TestCloseEndsEverything(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	q := New()
+	q := New(nil)
 	_ = q.Write([][]byte{buffer(udp(1, 100), overlay.Meta{}), buffer(joined(1, 4000), overlay.Meta{Piece: 1000})})
 	_ = q.Close()
 	if n := q.drops.Get(overlay.DropClosed); n < 5 {
@@ -299,7 +299,7 @@ func TestCloseEndsEverything(t *testing.T) {
 
 // Several writers, one reader: what was written arrives or is counted.
 func TestManyWriters(t *testing.T) {
-	q := New()
+	q := New(nil)
 	const writers, each = 4, 20000
 	read := make(chan int)
 	go func() {
@@ -329,7 +329,7 @@ func TestManyWriters(t *testing.T) {
 	wg.Wait()
 	for { // until the reader has it all
 		q.mu.Lock()
-		empty := q.flows.packets == 0 && q.waiting
+		empty := q.tree.classes[0].flows.packets == 0 && q.waiting
 		q.mu.Unlock()
 		if empty {
 			break
@@ -354,14 +354,14 @@ func TestAllocNothingOnThePath(t *testing.T) {
 		{"packets that are cut", buffer(joined(1, 60000), overlay.Meta{Piece: 1380})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q := New()
+			q := New(nil)
 			batch := [][]byte{tt.b, tt.b}
 			bufs, sizes := room()
 			if n := testing.AllocsPerRun(200, func() {
 				if err := q.Write(batch); err != nil {
 					t.Fatal(err)
 				}
-				for q.flows.packets > 0 || q.cutting != nil {
+				for q.tree.classes[0].flows.packets > 0 || q.cutting != nil {
 					if _, err := q.Read(bufs, sizes); err != nil {
 						t.Fatal(err)
 					}
@@ -381,14 +381,14 @@ func FuzzQueue(f *testing.F) {
 		if len(pkt) > overlay.MaxPacket {
 			return
 		}
-		q := New()
+		q := New(nil)
 		if err := q.Write([][]byte{buffer(pkt, overlay.Meta{Piece: piece})}); err != nil {
 			t.Fatal(err)
 		}
-		q.flows.all[flowHash(pkt, q.seed)%flowQueues].codel = codel{firstAbove: 1, count: 3}
+		q.tree.classes[0].all[flowHash(pkt, q.seed)%flowQueues].codel = codel{firstAbove: 1, count: 3}
 		q.start = q.start.Add(-time.Second) // it has waited long: marking and dropping are tried, too
 		bufs, sizes := room()
-		for q.flows.packets > 0 || q.cutting != nil {
+		for q.tree.classes[0].flows.packets > 0 || q.cutting != nil {
 			if _, err := q.takeAll(bufs, sizes); err != nil {
 				t.Fatal(err)
 			}
@@ -424,7 +424,7 @@ func BenchmarkQueue(b *testing.B) {
 	} {
 		for _, flows := range []int{1, 64} {
 			b.Run(fmt.Sprintf("%s/%dflows", bb.name, flows), func(b *testing.B) {
-				q := New()
+				q := New(nil)
 				var batch [][]byte
 				for i := range max(flows, overlay.BatchSize/bb.n) {
 					p := buffer(bb.pkt, bb.meta)
@@ -439,7 +439,7 @@ func BenchmarkQueue(b *testing.B) {
 					if err := q.Write(batch); err != nil {
 						b.Fatal(err)
 					}
-					for q.flows.packets > 0 || q.cutting != nil {
+					for q.tree.classes[0].flows.packets > 0 || q.cutting != nil {
 						n, err := q.Read(bufs, sizes)
 						if err != nil {
 							b.Fatal(err)

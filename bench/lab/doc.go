@@ -10,6 +10,9 @@
 // All of it goes by the time of package time: in a bubble of testing/synctest an
 // hour takes seconds, and outside of one it takes an hour.
 //
+// A Wire does the same to the IP packets of real processes, each in a network
+// namespace of its own with a TUN that the Wire serves, in real time.
+//
 // A Mesh is nodes with certificates of a real authority whose gossip runs over
 // such a network: what is under test is the code that runs in production, down
 // to the socket.

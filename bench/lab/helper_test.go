@@ -188,8 +188,8 @@ func numbered(nodes []*Node, i, number int) bool {
 
 // numberAt is node i's number as n knows it, -1 if it does not know it.
 func numberAt(n *Node, i int) int {
-	for _, r := range n.Gossip().Records() {
-		if r.Origin == nodeID(i) && r.Node != nil {
+	for _, r := range n.Gossip().RecordsOf(nodeID(i)) {
+		if r.Node != nil {
 			return int(r.Node.Endpoints[0].Port()) - 10_000
 		}
 	}

@@ -26,7 +26,7 @@ type Mesh struct {
 	name    string
 	key     []byte
 	ca      *pki.CA
-	shared  gossip.Verifier // nil: each node verifies for itself
+	shared  *memory // nil: each node verifies and keeps for itself
 }
 
 // NewMesh makes an authority whose mesh has no nodes yet. Its certificates hold
@@ -42,13 +42,14 @@ func NewMesh(n *Network, name string) (*Mesh, error) {
 // Share has all nodes that are added from now on use one verifier. Every
 // certificate and signature is still verified, but by the first node that sees
 // it only, which is what a mesh of hundreds in one process can afford. What
-// makes nodes judge differently, as revocations do, does not go with it.
+// makes nodes judge differently, as revocations do, does not go with it. They
+// also keep the bytes that they all hold once.
 func (m *Mesh) Share() error {
 	v, err := pki.NewVerifier(m.name, m.ca.CertPEM())
 	if err != nil {
 		return err
 	}
-	m.shared = &memory{Verifier: v}
+	m.shared = newMemory(v)
 	return nil
 }
 
@@ -101,6 +102,7 @@ func (m *Mesh) Certify(s pki.Subject) (*pki.Identity, error) {
 type Node struct {
 	ID    overlay.NodeID
 	Addr  netip.AddrPort // where it gossips
+	Leaf  bool           // nobody dials it; Add sets it for who is no gateway
 	Clock Clock
 	// Tune, if set, changes the configuration of every life.
 	Tune func(*gossip.Config)
@@ -130,7 +132,7 @@ func (m *Mesh) Add(s pki.Subject, addr netip.Addr) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{ID: s.ID, Addr: netip.AddrPortFrom(addr, Port), mesh: m, signer: id}, nil
+	return &Node{ID: s.ID, Addr: netip.AddrPortFrom(addr, Port), Leaf: !s.Gateway, mesh: m, signer: id}, nil
 }
 
 // Twin returns a node with the same certificate and state directory at another
@@ -139,7 +141,7 @@ func (n *Node) Twin(addr netip.Addr) *Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &Node{
-		ID: n.ID, Addr: netip.AddrPortFrom(addr, Port), mesh: n.mesh, signer: n.signer,
+		ID: n.ID, Addr: netip.AddrPortFrom(addr, Port), Leaf: n.Leaf, mesh: n.mesh, signer: n.signer,
 		saved: n.saved, epoch: n.epoch, facts: n.facts,
 	}
 }
@@ -158,7 +160,7 @@ func (n *Node) Tell(facts []overlay.Record) error {
 var errUp = errors.New("the node is up already")
 
 // Start begins a life that looks for seeds: a new epoch, with what an earlier
-// one had saved. It returns once the node listens.
+// one had saved. It returns once the node listens, or, a leaf, has begun to dial.
 func (n *Node) Start(seeds ...netip.AddrPort) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -175,8 +177,11 @@ func (n *Node) Start(seeds ...netip.AddrPort) error {
 	}
 	n.epoch++
 	cfg := gossip.Config{
-		Self: n.ID, Mesh: n.mesh.name, Key: n.mesh.key, Bind: n.Addr, Signer: n.signer, Verifier: verifier,
+		Self: n.ID, Mesh: n.mesh.name, Leaf: n.Leaf, Key: n.mesh.key, Bind: n.Addr, Signer: n.signer, Verifier: verifier,
 		Epoch: n.epoch, Now: now, Network: host, Log: slog.New(slog.DiscardHandler),
+	}
+	if m := n.mesh.shared; m != nil {
+		cfg.Keep = m.keep
 	}
 	if n.Tune != nil {
 		n.Tune(&cfg)

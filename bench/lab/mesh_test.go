@@ -66,6 +66,26 @@ func TestTwoNodesFindEachOtherInTwoSecondsAfterAnyCut(t *testing.T) {
 	})
 }
 
+// A cut that is over before anybody counts as dead is noticed by nobody; what was
+// said meanwhile is found by asking.
+func TestWhatWasSaidDuringAShortCutIsKnownSoon(t *testing.T) {
+	story(t, 5, func(w *world) {
+		w.start(w.nodes...)
+		w.within(5*time.Second, "everything is known to all 5", func() bool { return equal(w.nodes, 20) })
+		open := w.net.Policy()
+		var longest time.Duration
+		for i := 1; i <= 20; i++ {
+			w.net.Set(open.Partition(addrs(w.nodes[3:])...))
+			_ = w.nodes[4].Tell(facts(4, i))
+			time.Sleep(time.Duration(i) * 400 * time.Millisecond)
+			w.net.Set(open)
+			longest = max(longest, w.within(6*time.Second, "the change is known after the cut", func() bool { return numbered(w.nodes, 4, i) }))
+			time.Sleep(20 * time.Second)
+		}
+		t.Logf("the longest took %v", longest)
+	})
+}
+
 func TestAMuteNodeIsHeardAgainInTwoSeconds(t *testing.T) {
 	story(t, 20, func(w *world) {
 		w.start(w.nodes...)

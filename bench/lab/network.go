@@ -11,27 +11,13 @@ import (
 
 // A Network carries what hosts send to each other.
 type Network struct {
-	seed   uint64
+	chances
 	policy atomic.Pointer[Policy]
 
 	mu    sync.RWMutex // guards what follows
 	hosts map[netip.Addr]*Host
-	flows map[flow]*source
 
 	packets, packetBytes, lost, full, nowhere, streams, streamBytes atomic.Uint64
-}
-
-// flow is a way between two hosts, for packets or for streams.
-type flow struct {
-	from, to netip.Addr
-	stream   bool
-}
-
-// A source is the chance of one flow. Each has its own, so that a flow's fate
-// does not depend on what others send meanwhile.
-type source struct {
-	mu  sync.Mutex // guards rng
-	rng *rand.Rand
 }
 
 // Counts is what became of packets and streams.
@@ -48,7 +34,7 @@ type Counts struct {
 // NewNetwork returns a network without hosts. Everything is delivered at once
 // until Set says otherwise.
 func NewNetwork(seed uint64) *Network {
-	n := &Network{seed: seed, hosts: make(map[netip.Addr]*Host), flows: make(map[flow]*source)}
+	n := &Network{chances: chances{seed: seed}, hosts: make(map[netip.Addr]*Host)}
 	n.Set(Everywhere(Link{}))
 	return n
 }
@@ -108,39 +94,6 @@ func (n *Network) Addrs() []netip.Addr {
 		}
 	}
 	return out
-}
-
-// roll calls f with the chance of a flow, which nobody else uses meanwhile.
-func (n *Network) roll(way flow, f func(*rand.Rand)) {
-	n.mu.RLock()
-	s := n.flows[way]
-	n.mu.RUnlock()
-	if s == nil {
-		n.mu.Lock()
-		if s = n.flows[way]; s == nil {
-			s = &source{rng: rand.New(rand.NewPCG(n.seed, way.hash()))}
-			n.flows[way] = s
-		}
-		n.mu.Unlock()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f(s.rng)
-}
-
-// hash is FNV-1a of both addresses and the kind.
-func (f flow) hash() uint64 {
-	h := uint64(14695981039346656037)
-	mix := func(b byte) { h = (h ^ uint64(b)) * 1099511628211 }
-	for _, a := range []netip.Addr{f.from, f.to} {
-		for _, b := range a.As16() {
-			mix(b)
-		}
-	}
-	if f.stream {
-		mix(1)
-	}
-	return h
 }
 
 // send carries one packet.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,8 +33,11 @@ func main() {
 	ctx, stop := untilInterrupted()
 	defer stop()
 	do := benchmark
-	if len(o.stress.scenarios) > 0 {
+	switch {
+	case len(o.stress.scenarios) > 0:
 		do = stress
+	case o.qos:
+		do = qosBench
 	}
 	err = errors.Join(enterSandbox(), do(ctx, o))
 	if errors.Is(err, errGoalsMissed) {
@@ -59,6 +63,9 @@ type options struct {
 	budget  time.Duration
 	only    []string
 	stress  stressPlan
+	qos     bool
+
+	qosRates []int // Mbit/s
 }
 
 func parseOptions(args []string) (options, error) {
@@ -74,7 +81,9 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&rounds, "rounds", 0, "number of rounds (default 5, quick 3)")
 	f.DurationVar(&o.length, "length", 0, "length of a TCP run (default 3s)")
 	f.StringVar(&only, "only", "", "only these systems, separated by commas")
-	var scenario, mtus string
+	f.BoolVar(&o.qos, "qos", false, "instead: how exactly slicewire and the kernel's tbf and htb shape, in five minutes")
+	var scenario, mtus, rates string
+	f.StringVar(&rates, "qos-rates", qosRates, "ceilings of a -qos run, in Mbit/s, separated by commas")
 	f.StringVar(&scenario, "stress", "", "instead: put slicewire under stress, by \"overload\", \"mtu\" or \"all\"; exit code 3 if a goal is missed")
 	f.DurationVar(&o.stress.overload, "stress-overload", time.Minute, "how long the overload lasts")
 	f.StringVar(&mtus, "stress-mtus", waysDefault, "MTUs of the way between the sites, separated by commas; MIDDLE/ENDS where the sites' links are narrow too")
@@ -83,6 +92,13 @@ func parseOptions(args []string) (options, error) {
 	}
 	if err := o.stress.set(scenario, mtus); err != nil {
 		return o, err
+	}
+	for text := range strings.SplitSeq(rates, ",") {
+		mbit, err := strconv.Atoi(text)
+		if err != nil || mbit < 1 || mbit > 100_000 {
+			return o, fmt.Errorf("rate %q: not a number of Mbit/s from 1 to 100000", text)
+		}
+		o.qosRates = append(o.qosRates, mbit)
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unknown argument %q", f.Arg(0))

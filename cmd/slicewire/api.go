@@ -34,38 +34,41 @@ type Status struct {
 
 // GossipStatus is the state of the control plane between nodes.
 type GossipStatus struct {
-	Listen  string            `json:"listen"`
+	Listen  string            `json:"listen"` // "" on a leaf
+	Leaf    bool              `json:"leaf"`   // it is no member and has sessions with gateways
 	Members []MemberStatus    `json:"members"`
 	Records int               `json:"records"`
 	Refused map[string]uint64 `json:"refused"`
 }
 
-// MemberStatus is one gossip member.
+// MemberStatus is one gossip member, or one at the other end of a session.
 type MemberStatus struct {
 	Name    string `json:"name"`
-	Address string `json:"address"`
+	Address string `json:"address"` // of a leaf: where its session comes from
 	State   string `json:"state"`
+	Leaf    bool   `json:"leaf,omitempty"`
 }
 
 // SliceStatus is a slice as one node has it.
 type SliceStatus struct {
-	Name      string            `json:"name"`
-	Subnet    netip.Prefix      `json:"subnet"`
-	Subnet6   netip.Prefix      `json:"subnet6"`
-	Block     netip.Prefix      `json:"block"`
-	Address   netip.Addr        `json:"address"`
-	Address6  netip.Addr        `json:"address6"`
-	Keys      KeyStatus         `json:"keys"`
-	MTU       int               `json:"mtu"`
-	Proxy     string            `json:"proxy,omitempty"`
-	DNS       string            `json:"dns,omitempty"`
-	Peers     []PeerStatus      `json:"peers"`
-	Services  []ServiceStatus   `json:"services"`
-	Publish   []PublishStatus   `json:"publish"`
-	Forward   []ForwardStatus   `json:"forward"`
-	Workloads []WorkloadStatus  `json:"workloads"`
-	Counters  CounterStatus     `json:"counters"`
-	Drops     map[string]uint64 `json:"drops"`
+	Name       string            `json:"name"`
+	Subnet     netip.Prefix      `json:"subnet"`
+	Subnet6    netip.Prefix      `json:"subnet6"`
+	Block      netip.Prefix      `json:"block"`
+	Address    netip.Addr        `json:"address"`
+	Address6   netip.Addr        `json:"address6"`
+	Keys       KeyStatus         `json:"keys"`
+	MTU        int               `json:"mtu"`
+	Proxy      string            `json:"proxy,omitempty"`
+	DNS        string            `json:"dns,omitempty"`
+	NameServer NameStatus        `json:"nameServer"`
+	Peers      []PeerStatus      `json:"peers"`
+	Services   []ServiceStatus   `json:"services"`
+	Publish    []PublishStatus   `json:"publish"`
+	Forward    []ForwardStatus   `json:"forward"`
+	Workloads  []WorkloadStatus  `json:"workloads"`
+	Counters   CounterStatus     `json:"counters"`
+	Drops      map[string]uint64 `json:"drops"`
 }
 
 // KeyStatus says how old a node's WireGuard key on a slice is.
@@ -98,11 +101,23 @@ type LinkStatus struct {
 
 // ServiceStatus is a service that can be reached on the slice.
 type ServiceStatus struct {
-	Name      string           `json:"name"`
-	Namespace string           `json:"namespace"`
-	DNSNames  []string         `json:"dnsNames"`
-	Ports     []PortStatus     `json:"ports"`
-	Endpoints []EndpointStatus `json:"endpoints"`
+	Name       string            `json:"name"`
+	Namespace  string            `json:"namespace"`
+	Type       string            `json:"type"`    // Headless or ClusterSetIP
+	Virtual    netip.Addr        `json:"virtual"` // of a ClusterSetIP
+	Virtual6   netip.Addr        `json:"virtual6"`
+	DNSNames   []string          `json:"dnsNames"`
+	Ports      []PortStatus      `json:"ports"`
+	Endpoints  []EndpointStatus  `json:"endpoints"`
+	Conditions []ConditionStatus `json:"conditions"`
+}
+
+// ConditionStatus says that an export gave way to an older one.
+type ConditionStatus struct {
+	Site    string `json:"site"`
+	Node    string `json:"node"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // PortStatus is one port of a service.
@@ -119,6 +134,8 @@ type EndpointStatus struct {
 	Node     string     `json:"node"`
 	Address  netip.Addr `json:"address"`
 	Address6 netip.Addr `json:"address6"`
+	Lost     bool       `json:"lost"` // not reached, and not in answers
+	Rank     uint8      `json:"rank"` // how near: answers hold the lowest first
 }
 
 // PublishStatus is a backend that this node publishes.
@@ -144,6 +161,19 @@ type CounterStatus struct {
 	OutsideRxBytes   uint64 `json:"outsideRxBytes"`
 	OutsideTxPackets uint64 `json:"outsideTxPackets"`
 	OutsideTxBytes   uint64 `json:"outsideTxBytes"`
+	ICMPErrors       uint64 `json:"icmpErrors"`  // that this node sent
+	ICMPLimited      uint64 `json:"icmpLimited"` // that it did not send: too many
+	Cut              uint64 `json:"cut"`         // packets that were cut into fragments
+	Fragments        uint64 `json:"fragments"`   // what they were cut into
+}
+
+// CaptureRequest asks for a capture. The answer is pcapng.
+type CaptureRequest struct {
+	Slice  string   `json:"slice"`  // empty: all
+	Points []string `json:"points"` // port, tunnel, underlay, drop; none: port
+	Filter string   `json:"filter"`
+	Snap   int      `json:"snap"`  // bytes of each packet; 0: some
+	Count  uint64   `json:"count"` // 0: until the client leaves
 }
 
 // PingRequest asks the daemon to send echo requests on a slice.
@@ -174,6 +204,7 @@ type apiError struct {
 type WorkloadStatus struct {
 	Name      string     `json:"name"`
 	Kind      string     `json:"kind"` // run or attach
+	Namespace string     `json:"namespace,omitempty"`
 	Address   netip.Addr `json:"address"`
 	Address6  netip.Addr `json:"address6"`
 	UID       uint32     `json:"uid"`
@@ -191,26 +222,29 @@ type WorkloadStatus struct {
 
 // WorkloadRequest asks for a place on a slice.
 type WorkloadRequest struct {
-	Kind    string `json:"kind"`              // run or attach
-	Slice   string `json:"slice"`             // empty: the only slice of the node
-	Name    string `json:"name,omitempty"`    // of a run; empty: the daemon names it
-	Command string `json:"command,omitempty"` // of a run, for status
-	Netns   string `json:"netns,omitempty"`   // of an attach, for status and detach
-	Device  string `json:"device"`
+	Kind  string `json:"kind"`           // run or attach
+	Slice string `json:"slice"`          // empty: the only slice of the node
+	Name  string `json:"name,omitempty"` // of a run; empty: the daemon names it
+	// Namespace is the one it is in, for policies; empty: the only one of the slice at this site.
+	Namespace string `json:"namespace,omitempty"`
+	Command   string `json:"command,omitempty"` // of a run, for status
+	Netns     string `json:"netns,omitempty"`   // of an attach, for status and detach
+	Device    string `json:"device"`
 }
 
 // WorkloadOffer is the place that a workload got.
 type WorkloadOffer struct {
-	Slice    string       `json:"slice"`
-	Name     string       `json:"name"`
-	Address  netip.Addr   `json:"address"`
-	Address6 netip.Addr   `json:"address6"`
-	Subnet   netip.Prefix `json:"subnet"`
-	Subnet6  netip.Prefix `json:"subnet6"`
-	MTU      int          `json:"mtu"`
-	DNS      []netip.Addr `json:"dns"`
-	Search   []string     `json:"search"`
-	Proxy    string       `json:"proxy,omitempty"` // the slice's proxy, another way onto it
+	Slice    string         `json:"slice"`
+	Name     string         `json:"name"`
+	Address  netip.Addr     `json:"address"`
+	Address6 netip.Addr     `json:"address6"`
+	Subnet   netip.Prefix   `json:"subnet"`
+	Subnet6  netip.Prefix   `json:"subnet6"`
+	Routes   []netip.Prefix `json:"routes,omitempty"` // networks behind the slice's sites
+	MTU      int            `json:"mtu"`
+	DNS      []netip.Addr   `json:"dns"`
+	Search   []string       `json:"search"`
+	Proxy    string         `json:"proxy,omitempty"` // the slice's proxy, another way onto it
 }
 
 // DetachRequest takes a network namespace off a slice.

@@ -32,6 +32,7 @@ type TokenReply struct {
 type CertificateList struct {
 	APIVersion   string              `json:"apiVersion"`
 	Kind         string              `json:"kind"`
+	Authorities  []AuthorityStatus   `json:"authorities"` // the newest first
 	Certificates []CertificateStatus `json:"certificates"`
 	Revocations  []RevocationStatus  `json:"revocations"`
 	Tokens       []TokenStatus       `json:"tokens"` // of this node, if it certifies others
@@ -47,9 +48,35 @@ type CertificateStatus struct {
 	Enrolled  time.Time `json:"enrolled"`
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
-	Key       string    `json:"key"`    // SHA-256 of the public key
-	Issuer    string    `json:"issuer"` // that of the key that signed it; empty: the mesh's authority
-	Own       bool      `json:"own"`    // this node's
+	Key       string    `json:"key"`       // SHA-256 of the public key
+	Issuer    string    `json:"issuer"`    // that of the key that signed it; empty: the mesh's authority
+	Authority string    `json:"authority"` // that of the mesh's authority on which it hangs
+	Own       bool      `json:"own"`       // this node's
+}
+
+// AuthorityStatus is one of the mesh's authorities.
+type AuthorityStatus struct {
+	Key      string     `json:"key"` // SHA-256 of the public key
+	NotAfter time.Time  `json:"notAfter"`
+	Retires  *time.Time `json:"retires,omitempty"` // from then on it is trusted no longer
+	Retired  bool       `json:"retired"`
+}
+
+// AnnounceRequest carries what the mesh's next authority says of itself.
+type AnnounceRequest struct {
+	Statement []byte `json:"statement"`
+}
+
+// AnnounceReply lists the authorities that the node trusts or has trusted.
+type AnnounceReply struct {
+	APIVersion  string            `json:"apiVersion"`
+	Kind        string            `json:"kind"`
+	Authorities []AuthorityStatus `json:"authorities"`
+}
+
+// TokenRevokeRequest names a join token that is to be void.
+type TokenRevokeRequest struct {
+	ID string `json:"id"`
 }
 
 // RevocationStatus is one revocation.

@@ -19,7 +19,7 @@ import (
 )
 
 func newAttachCommand(opts *clientOptions) *cobra.Command {
-	var slice, netns, name string
+	var slice, netns, name, namespace string
 	cmd := &cobra.Command{
 		Use:   "attach [--slice SLICE] --netns PATH|PID|NAME [--name swN]",
 		Short: "Put an existing network namespace on a slice",
@@ -29,7 +29,7 @@ func newAttachCommand(opts *clientOptions) *cobra.Command {
 			"root and the daemon's own user only.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			offer, err := attachNamespace(cmd.Context(), opts.socket, slice, namespacePath(netns), name)
+			offer, err := attachNamespace(cmd.Context(), opts.socket, WorkloadRequest{Kind: workloadAttach, Slice: slice, Namespace: namespace, Netns: namespacePath(netns), Device: name})
 			if err != nil {
 				return err
 			}
@@ -38,6 +38,7 @@ func newAttachCommand(opts *clientOptions) *cobra.Command {
 		},
 	}
 	addNamespaceFlags(cmd, &slice, &netns, &name, "device to make (default: the first free of sw0, sw1, ...)")
+	cmd.Flags().StringVar(&namespace, "namespace", "", namespaceFlag)
 	return cmd
 }
 
@@ -77,14 +78,16 @@ func namespacePath(netns string) string {
 
 // attachNamespace makes the device with this process's rights and gives it to
 // the daemon, which needs none.
-func attachNamespace(ctx context.Context, socket, slice, netns, device string) (WorkloadOffer, error) {
+func attachNamespace(ctx context.Context, socket string, req WorkloadRequest) (WorkloadOffer, error) {
 	var none WorkloadOffer
+	netns, device := req.Netns, req.Device
 	if device == "" {
 		if err := port.Namespace(netns).Do(func() (err error) { device, err = freeDevice(); return err }); err != nil {
 			return none, explainNamespace(err)
 		}
 	}
-	conn, err := newClient(socket).workload(ctx, WorkloadRequest{Kind: workloadAttach, Slice: slice, Netns: netns, Device: device})
+	req.Device = device
+	conn, err := newClient(socket).workload(ctx, req)
 	if err != nil {
 		return none, err
 	}

@@ -28,11 +28,13 @@ const (
 const (
 	fileAuthorityCert = "ca.crt"
 	fileAuthorityKey  = "ca.key"
+	fileAuthorityNext = "next.key" // the next one's, while `slicewire ca rotate` writes
 )
 
-func newCACommand() *cobra.Command {
+func newCACommand(opts *clientOptions) *cobra.Command {
 	cmd := &cobra.Command{Use: "ca", Short: "Be the mesh's certificate authority"}
-	cmd.AddCommand(newCAInitCommand(), newCASignCommand(), newCAIntermediateCommand())
+	cmd.AddCommand(newCAInitCommand(), newCASignCommand(), newCAIntermediateCommand(),
+		newCARotateCommand(), newCARetireCommand(), newCAShowCommand(), newCAAnnounceCommand(opts))
 	return cmd
 }
 
@@ -164,24 +166,43 @@ func (s signing) sign(request []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeBundle(chain, ca.CertPEM(), gossip), nil
+	if s.plain {
+		gossip = nil
+	}
+	return encodeBundle(chain, ca.roots.Text(), gossip), nil
+}
+
+// An authority is the mesh's present one, with its key, and those before it.
+type authority struct {
+	*pki.CA
+	roots *pki.Roots
 }
 
 // loadAuthority reads the authority that `slicewire ca init` made.
-func loadAuthority(d stateDir) (*pki.CA, error) {
-	cert, err := d.read(fileAuthorityCert)
+func loadAuthority(d stateDir) (*authority, error) {
+	text, err := d.read(fileAuthorityCert)
 	if err != nil {
 		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
 	}
-	key, err := d.read(fileAuthorityKey)
+	roots, err := pki.ParseRoots(text)
 	if err != nil {
-		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
+		return nil, fmt.Errorf("%s: %w", d.path(fileAuthorityCert), err)
 	}
-	ca, err := pki.LoadCA(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("the authority in %s: %w", d, err)
+	// Once the next authority is in the one file, its key counts, in whichever file it is.
+	var errs []error
+	for _, name := range []string{fileAuthorityKey, fileAuthorityNext} {
+		key, err := d.read(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err))
+			continue
+		}
+		ca, err := pki.LoadCA(roots.CertPEM(), key)
+		if err == nil {
+			return &authority{ca, roots}, nil
+		}
+		errs = append(errs, fmt.Errorf("the authority in %s: %w", d, err))
 	}
-	return ca, nil
+	return nil, errs[0]
 }
 
 // meshOf reads manifests that must have no errors.
@@ -264,7 +285,7 @@ func (s intermediate) sign(request []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeBlocks(pemBlock(bundleIssuer, chain), pemBlock(bundleCA, ca.CertPEM())), nil
+	return encodeBlocks(pemBlock(bundleIssuer, chain), pemBlock(bundleCA, ca.roots.Text())), nil
 }
 
 // maxInput bounds what is read from a user's file.

@@ -65,7 +65,8 @@ func newCertInstallCommand() *cobra.Command {
 				return err
 			}
 			if a.Issuer != nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "issuer of mesh %s for nodes of %s, certified until %s: restart the daemon\n",
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "issuer of mesh %s for nodes of %s, certified until %s\n"+
+					"next: slicewire reload, or start the daemon anew if it was no issuer yet\n",
 					a.Mesh, strings.Join(a.Issuer.Sites, ", "), a.NotAfter.Format(time.RFC3339))
 				return err
 			}
@@ -106,7 +107,8 @@ const sumWidth = 16
 
 func printCertificates(w io.Writer, l CertificateList, now time.Time) error {
 	t := newTable(w)
-	t.row("NODE", "ROLE", "INDEX", "SLICES", "ENROLLED", "ENDS IN", "KEY", "ISSUER")
+	printAuthorities(t, l.Authorities, now)
+	t.row("NODE", "ROLE", "INDEX", "SLICES", "ENROLLED", "ENDS IN", "KEY", "ISSUER", "AUTHORITY")
 	for _, c := range l.Certificates {
 		role, name := "node", clean(c.Site+"/"+c.Node)
 		if c.Gateway {
@@ -119,7 +121,7 @@ func printCertificates(w io.Writer, l CertificateList, now time.Time) error {
 		if c.Issuer != "" {
 			issuer = shorten(c.Issuer)
 		}
-		t.row(name, role, c.Index, dash(strings.Join(c.Slices, ",")), c.Enrolled.UTC().Format(time.RFC3339), short(c.NotAfter.Sub(now)), shorten(c.Key), issuer)
+		t.row(name, role, c.Index, dash(strings.Join(c.Slices, ",")), c.Enrolled.UTC().Format(time.RFC3339), short(c.NotAfter.Sub(now)), shorten(c.Key), issuer, shorten(c.Authority))
 	}
 	t.flush()
 	t.row("REVOKED", "ENROLLED UP TO", "BY", "HOLDS UNTIL")
@@ -250,7 +252,7 @@ func (r revoking) request(now time.Time) (RevokeRequest, error) {
 	if err != nil {
 		return RevokeRequest{}, err
 	}
-	verifier, err := pki.NewVerifier(ca.Mesh(), ca.CertPEM())
+	verifier, err := pki.NewVerifier(ca.Mesh(), ca.roots.Text())
 	if err != nil {
 		return RevokeRequest{}, err
 	}
@@ -258,6 +260,6 @@ func (r revoking) request(now time.Time) (RevokeRequest, error) {
 	if err != nil {
 		return RevokeRequest{}, err
 	}
-	message, err := newRevocation(ca, limits, what, now)
+	message, err := newRevocation(ca, limits, what, now, 0)
 	return RevokeRequest{Revocation: message}, err
 }

@@ -12,7 +12,7 @@ import (
 // Certificates lists what this node knows of the mesh's certificates.
 func (d *daemon) Certificates() CertificateList {
 	out := CertificateList{
-		APIVersion: apiVersion, Kind: "CertificateList",
+		APIVersion: apiVersion, Kind: "CertificateList", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),
 		Certificates: []CertificateStatus{}, Revocations: []RevocationStatus{}, Tokens: []TokenStatus{},
 	}
 	own := d.id.certified.Load()
@@ -24,6 +24,9 @@ func (d *daemon) Certificates() CertificateList {
 		}
 		seen[string(c.chain[0])] = true
 		s := certificateStatus(c)
+		if root, err := d.id.verifier.Root(c.chain); err == nil {
+			s.Authority = hex.EncodeToString(root[:])
+		}
 		s.Own = i == 0
 		out.Certificates = append(out.Certificates, s)
 	}

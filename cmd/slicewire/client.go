@@ -37,6 +37,7 @@ type client struct {
 func newClient(path string) *client {
 	c := &client{path: path}
 	c.http.Transport = &http.Transport{
+		DisableKeepAlives: true, // a client asks little, and nobody closes it
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -67,6 +68,15 @@ func runtimeDir() string {
 // do sends a request and returns the body of a successful answer, which the
 // caller closes. Errors carry the exit code that they deserve.
 func (c *client) do(ctx context.Context, method, verb string, body any) (io.ReadCloser, error) {
+	resp, err := c.open(ctx, method, verb, body)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// open is do for whoever wants more than the body.
+func (c *client) open(ctx context.Context, method, verb string, body any) (*http.Response, error) {
 	var data io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -84,7 +94,7 @@ func (c *client) do(ctx context.Context, method, verb string, body any) (io.Read
 		return nil, c.explain(err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	return nil, refusal(resp)

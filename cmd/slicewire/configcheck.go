@@ -115,6 +115,22 @@ func printSummary(stdout, stderr io.Writer, sum manifest.Summary) error {
 		}
 	}
 	t.flush()
+	t.row("POLICY", "SLICE", "INGRESS RULES", "EGRESS RULES")
+	rules := func(n *int) string { // none at all is not the same as none that permits
+		if n == nil {
+			return "-"
+		}
+		return fmt.Sprint(*n)
+	}
+	for _, s := range sum.Slices {
+		if s.Isolated {
+			t.row("namespaceIsolationProfile", clean(s.Name), 1, 1)
+		}
+		for _, p := range s.Policies {
+			t.row(clean(p.Name), clean(s.Name), rules(p.Ingress), rules(p.Egress))
+		}
+	}
+	t.flush()
 	t.row("CLUSTER", "NODE IPS", "SLICES")
 	for _, c := range sum.Clusters {
 		t.row(clean(c.Name), joinAny(c.NodeIPs), joinAny(c.Slices))

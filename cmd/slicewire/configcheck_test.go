@@ -65,7 +65,8 @@ const wantIperf = `{
       "namespaces": [
         "iperf"
       ],
-      "services": []
+      "services": [],
+      "isolated": true
     }
   ],
   "clusters": [

@@ -37,6 +37,9 @@ type control struct {
 	cordoned cordoned
 	host     host
 	trust    trust
+	policed  policed
+	captured captured
+	names    names
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -113,10 +116,13 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/ping", c.ping)
 	mux.HandleFunc("POST /v1/reload", c.reload)
+	mux.HandleFunc("POST /v1/dns", c.dnsQuery)
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
+	mux.HandleFunc("POST /v1/capture", c.capture)
 	c.handleTrust(mux)
+	c.handlePolicy(mux)
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

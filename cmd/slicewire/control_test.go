@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -106,6 +107,12 @@ func TestOnlyRootAndTheOwnerMayChange(t *testing.T) {
 		if w.Code != tc.want || (d.cordons == 1) != (tc.want == http.StatusOK) {
 			t.Errorf("%s: %d and %d cordons, want %d", tc.name, w.Code, d.cordons, tc.want)
 		}
+		c.captured = new(noCapture)
+		w = httptest.NewRecorder()
+		c.capture(w, httptest.NewRequestWithContext(tc.ctx, http.MethodPost, "/v1/capture", strings.NewReader(`{}`)))
+		if w.Code != tc.want {
+			t.Errorf("%s: %d for a capture, want %d", tc.name, w.Code, tc.want)
+		}
 	}
 }
 
@@ -158,4 +165,12 @@ func TestAMissingDaemonIsExplained(t *testing.T) {
 	if !errors.As(err, &coded) || coded.code != exitNoDaemon || !strings.Contains(err.Error(), "slicewire daemon") {
 		t.Errorf("%v", err)
 	}
+}
+
+// noCapture captures nothing, well.
+type noCapture struct{}
+
+func (noCapture) Capture(_ context.Context, _ CaptureRequest, _ io.Writer, ready func(), flush func() error) (matched, lost uint64, err error) {
+	ready()
+	return 0, 0, flush()
 }

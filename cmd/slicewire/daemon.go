@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/manifest"
+	"slicewire/shaper"
 )
 
 func newDaemonCommand(opts *clientOptions) *cobra.Command {
@@ -100,22 +100,33 @@ type daemon struct {
 	issue   *issuance // nil: this node certifies nobody
 	keys    *gossipKeys
 	gossip  *gossip.Gossip
+	leaf    bool // of the gossip: it only dials
 	gateway *gateway.Gateway
+	taps    overlay.Taps   // the captures that run
+	uplink  *shaper.Uplink // what the slices share
 	listen  netip.AddrPort // where the tunnels' socket is bound
 	reloads chan reloadRequest
 	persist chan struct{} // level-triggered: the records should be saved
 	renews  chan renewRequest
+	moves   chan struct{}          // level-triggered: somebody certifies below a newer authority than this node's certificate has
+	forked  atomic.Pointer[string] // what was said of an authority that has two successors
 	unable  atomic.Pointer[string] // why the certificate was not renewed; nil: it was, or was not due
 	view    atomic.Pointer[daemonView]
 
 	cordoned atomic.Bool // for the status
 
 	// Owned by the reconcile loop once the daemon runs.
-	want   desired
-	given  given
-	slices map[string]*sliceNode
-	turned chan struct{} // level-triggered: keys have come one step on
-	faults chan error
+	want    desired
+	retired int // how many authorities were, when records were last judged by it
+	given   given
+	slices  map[string]*sliceNode
+	turned  chan struct{} // level-triggered: keys have come one step on
+	faults  chan error
+
+	checks atomic.Pointer[[]checked]          // which targets are to be checked
+	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
+
+	facts []overlay.Record // what this node tells, but for the nodes that it does not reach
 
 	workloads []*workload   // admitted and not ended
 	runs      int           // how many were named by number
@@ -142,6 +153,8 @@ type sliceView struct {
 	view       overlay.View
 	keys       KeyStatus
 	workloads  []WorkloadStatus // but for their counters
+	sites      []overlay.SliceSite
+	known      []overlay.Known
 }
 
 // runDaemon runs a node until ctx or a signal ends it. Errors before it runs
@@ -220,8 +233,8 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
-		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest),
+		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
+		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest), moves: make(chan struct{}, 1),
 	}
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
@@ -247,7 +260,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
-	if err := d.state.readJSON(fileAddresses, &d.given); err != nil {
+	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
 	if err := d.loadMesh(d.want.file); err != nil {
@@ -259,15 +272,16 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	undo = append(undo, func() { conn.Close() })
 	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log}); err != nil {
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
 		return nil, nil, nil, err
 	}
 	var cordon bool
-	if err := d.state.readJSON(fileCordon, &cordon); err != nil {
+	if err := readJSON(d.state, fileCordon, &cordon); err != nil {
 		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
 	}
 	d.cordoned.Store(cordon)
 	d.gateway.SetLeaving(cordon)
+	d.retired = d.countRetired()
 	if err := d.openGossip(); err != nil {
 		return nil, nil, nil, err
 	}
@@ -282,7 +296,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.
@@ -295,6 +309,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"slices", d.loop},
 		{"gossip", d.gossip.Run},
 		{"records", d.persistRecords},
+		{"checks", d.checkBackends},
 		{"certificate", d.renewals},
 		{"gossip keys", d.keepGossipKeys},
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
@@ -311,92 +326,4 @@ func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("listen for tunnels on udp %v: %w", addr, err)
 	}
 	return conn, nil
-}
-
-// openGossip makes the gossip with what was known before this start.
-func (d *daemon) openGossip() error {
-	var err error
-	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
-		return err
-	}
-	epoch, err := d.state.nextEpoch(d.started)
-	if err != nil {
-		return err
-	}
-	advertise, err := d.advertised()
-	if err != nil {
-		return err
-	}
-	d.gossip, err = gossip.New(gossip.Config{
-		Self: d.id.authority().ID, Mesh: d.want.file.Mesh, Key: d.keys.get().Key, Bind: d.want.file.Gossip.Listen, Advertise: advertise,
-		Signer: d.id, Verifier: d.id.verifier, Epoch: epoch, Log: d.log, Now: d.id.clock.Now,
-	})
-	if err != nil {
-		return err
-	}
-	d.gossip.SetSeeds(d.want.file.Gossip.Join)
-	saved, err := d.state.read(fileRecords)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		_, err = d.gossip.Restore(saved)
-	}
-	if err != nil {
-		d.log.Warn("records of the last run are not all usable", "err", err)
-	}
-	return nil
-}
-
-// advertised is where members reach this node's gossip: as the node file says,
-// else where it listens, else the first address of the machine that others
-// could use.
-func (d *daemon) advertised() (netip.AddrPort, error) {
-	g := d.want.file.Gossip
-	if g.Advertise.IsValid() || !g.Listen.Addr().IsUnspecified() {
-		return g.Advertise, nil
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return g.Advertise, fmt.Errorf("addresses of this machine: %w", err)
-	}
-	own := usable(addrs, g.Listen.Port())
-	if len(own) == 0 {
-		return g.Advertise, errors.New("gossip listens on every address, but this machine has none that others could reach: set gossip.listen or gossip.advertise")
-	}
-	return own[0], nil
-}
-
-// saveDelay gathers changes of records into one write.
-const saveDelay = 500 * time.Millisecond
-
-// persistRecords saves the known records after they have changed, so that a
-// restart needs nobody else to know its peers.
-func (d *daemon) persistRecords(ctx context.Context) error {
-	epoch := uint64(0)
-	save := func() {
-		err := d.state.write(fileRecords, d.gossip.Snapshot())
-		// Others may have known a later epoch of this node than its own folder did.
-		if e := d.gossip.Epoch(); err == nil && e != epoch {
-			epoch, err = e, d.state.setEpoch(e)
-		}
-		if err != nil {
-			d.log.Warn("records not saved", "err", err)
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			save()
-			return nil
-		case <-d.persist:
-		}
-		delay := time.NewTimer(saveDelay)
-		select {
-		case <-ctx.Done():
-		case <-delay.C:
-		}
-		delay.Stop()
-		save()
-	}
 }

@@ -28,11 +28,11 @@ func (d *daemon) Status(context.Context) Status {
 		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), CertExpiry: a.NotAfter,
-		Gossip: GossipStatus{Listen: d.gossip.Addr().String(), Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
+		Gossip: GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
 		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{},
 	}
 	for _, m := range d.gossip.Members() {
-		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: m.Addr.String(), State: m.State})
+		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})
 	}
 	s.Warnings = append(s.Warnings, d.trustWarnings()...)
 	view := d.view.Load()
@@ -53,18 +53,26 @@ func (d *daemon) Status(context.Context) Status {
 	return s
 }
 
+// addrText is an address as the status shows it: what is none is empty.
+func addrText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	n, a := v.node, &v.attachment
 	s := SliceStatus{
 		Name: n.name, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
-		Keys: v.keys, MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns,
+		Keys: v.keys, MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns, NameServer: n.nameStatus(a),
 		Peers: []PeerStatus{}, Services: []ServiceStatus{}, Publish: []PublishStatus{}, Forward: []ForwardStatus{},
 	}
 	for _, p := range v.view.Peers {
 		s.Peers = append(s.Peers, peerStatus(p, t))
 	}
 	for _, x := range v.view.Services {
-		s.Services = append(s.Services, serviceStatus(x))
+		s.Services = append(s.Services, serviceStatus(x, n.reach.Load()))
 	}
 	for _, b := range n.publish.Status() {
 		s.Publish = append(s.Publish, publishStatus(b))
@@ -102,13 +110,24 @@ func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
 	return out
 }
 
-func serviceStatus(x overlay.ServiceView) ServiceStatus {
-	out := ServiceStatus{Name: x.Name, Namespace: x.Namespace, DNSNames: x.DNSNames, Ports: []PortStatus{}, Endpoints: []EndpointStatus{}}
+func serviceStatus(x overlay.ServiceView, reach *map[overlay.NodeID]overlay.Reach) ServiceStatus {
+	out := ServiceStatus{
+		Name: x.Name, Namespace: x.Namespace, Type: x.Type.String(), Virtual: x.Virtual, Virtual6: x.Virtual6, DNSNames: x.DNSNames,
+		Ports: []PortStatus{}, Endpoints: []EndpointStatus{}, Conditions: []ConditionStatus{},
+	}
+	for _, c := range x.Conditions {
+		out.Conditions = append(out.Conditions, ConditionStatus{Site: c.Origin.Site, Node: c.Origin.Node, Reason: c.Reason, Message: c.Message})
+	}
 	for _, p := range x.Ports {
 		out.Ports = append(out.Ports, PortStatus{Name: p.Name, Port: p.Port, Protocol: p.Protocol})
 	}
 	for _, e := range x.Endpoints {
-		out.Endpoints = append(out.Endpoints, EndpointStatus{Name: e.Name, Site: e.Origin.Site, Node: e.Origin.Node, Address: e.Addr, Address6: e.Addr6})
+		y := EndpointStatus{Name: e.Name, Site: e.Origin.Site, Node: e.Origin.Node, Address: e.Addr, Address6: e.Addr6}
+		if reach != nil {
+			r := (*reach)[e.Origin]
+			y.Lost, y.Rank = r.Lost, r.Rank
+		}
+		out.Endpoints = append(out.Endpoints, y)
 	}
 	return out
 }

@@ -150,6 +150,8 @@ func (d *demo) show(ctx context.Context, started time.Time) error {
 		{"port", d.checkForward},
 		{"ping", d.checkPing},
 		{"isolation", d.checkIsolation},
+		{"policy", d.checkPolicy},
+		{"qos", d.checkQoS},
 	}
 	for _, s := range steps {
 		said, err := s.do(ctx)

@@ -42,18 +42,26 @@ const patience = 60 * time.Second
 // program runs slicewire as a process of its own and returns what it printed.
 func program(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	stdout, stderr, code, err := tryProgram(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("slicewire %s: %v", strings.Join(args, " "), err)
+	}
+	return stdout, stderr, code
+}
+
+// tryProgram is program for where a test may not be ended.
+func tryProgram(ctx context.Context, args ...string) (stdout, stderr string, code int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("slicewire %s: %v", strings.Join(args, " "), err)
+	err = cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		return "", "", -1, err
 	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode(), nil
 }
 
 func TestTheDemoChecksItselfAndLeavesNothing(t *testing.T) {
@@ -68,7 +76,7 @@ func TestTheDemoChecksItselfAndLeavesNothing(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
-	for _, want := range []string{"first byte", "name", "socks5", "port", "ping", "isolation"} {
+	for _, want := range []string{"first byte", "name", "socks5", "port", "ping", "isolation", "policy"} {
 		if !strings.Contains(out, "ok       "+want) {
 			t.Errorf("no step %q in the output", want)
 		}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"time"
 
@@ -101,14 +100,19 @@ func (k *gossipKeys) lags() bool {
 	return k.want > k.ring.Version
 }
 
-// openGossipKeys reads the ring, or makes one of the mesh's first key.
+// openGossipKeys reads the ring, or makes one of the mesh's first key. Who is no
+// gateway, and has none, has an empty ring.
 func openGossipKeys(d stateDir, first []byte) (*gossipKeys, error) {
 	k := &gossipKeys{ring: gossipRing{Key: first}, told: make(chan struct{}, 1)}
-	if err := d.readJSON(fileGossipRing, &k.ring); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileGossipRing), err)
+	if len(first) == 0 {
+		return k, nil
 	}
-	if len(k.ring.Key) != gossipKeyBytes {
-		return nil, fmt.Errorf("%s: a key of %d bytes instead of %d", d.path(fileGossipRing), len(k.ring.Key), gossipKeyBytes)
+	err := readJSON(d, fileGossipRing, &k.ring)
+	if err == nil && len(k.ring.Key) != gossipKeyBytes {
+		err = fmt.Errorf("%s: a key of %d bytes instead of %d", d.path(fileGossipRing), len(k.ring.Key), gossipKeyBytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the gossip's keys: %w: remove it to begin with the mesh's first key and be told the present one by an issuer", err)
 	}
 	return k, nil
 }
@@ -134,8 +138,12 @@ func (d *daemon) noticeKeys(records []overlay.Record) {
 }
 
 // keepGossipKeys uses the keys as their times say, and gets new ones when there
-// are any, until ctx ends.
+// are any, until ctx ends. Who is no gateway has none.
 func (d *daemon) keepGossipKeys(ctx context.Context) error {
+	if !d.id.authority().Gateway {
+		<-ctx.Done()
+		return nil
+	}
 	alone := time.NewTicker(keysAlone)
 	defer alone.Stop()
 	failures, again := 0, time.Time{}
@@ -240,7 +248,7 @@ func (d *daemon) fetchKeys(ctx context.Context) error {
 				return d.changeRing(ctx, ring)
 			}
 		}
-		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, err))
+		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, withHint(err)))
 		if ctx.Err() != nil {
 			break
 		}
@@ -298,12 +306,4 @@ func newGossipKey() ([]byte, error) {
 	key := make([]byte, gossipKeyBytes)
 	_, err := crand.Read(key)
 	return key, err
-}
-
-// forgetRing has the key count that is installed next.
-func forgetRing(d stateDir) error {
-	if err := os.Remove(d.path(fileGossipRing)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("forget the gossip keys: %w", err)
-	}
-	return nil
 }

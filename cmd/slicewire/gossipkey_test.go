@@ -105,7 +105,7 @@ func TestARevokedNodeDoesNotGetTheNewGossipKey(t *testing.T) {
 	// changed reports whether a node has forgotten the key before.
 	changed := func(n *demoNode, before string) bool {
 		var r gossipRing
-		err := stateDir(filepath.Join(m.dir, n.site)).readJSON(fileGossipRing, &r)
+		err := readJSON(stateDir(filepath.Join(m.dir, n.site)), fileGossipRing, &r)
 		return err == nil && r.Version != 0 && len(r.Old) == 0 && key(n) != before
 	}
 	m.until("the old key is forgotten everywhere", func() bool {

@@ -21,8 +21,7 @@ import (
 type identity struct {
 	verifier  *pki.Verifier
 	clock     *pki.Clock
-	root      []byte // the mesh's authority in PEM
-	gossipKey []byte
+	gossipKey []byte // of a gateway
 	certified atomic.Pointer[certified]
 }
 
@@ -42,6 +41,9 @@ func (id *identity) Sign(domain string, message []byte) []byte {
 	return id.certified.Load().signer.Sign(domain, message)
 }
 
+// identityAgain is what to do about an identity that is no good.
+const identityAgain = "if a file is damaged, bring it back, or let the node in again (slicewire join --replace)"
+
 // gossipKeyBytes is the length of a gossip key: AES-256.
 const gossipKeyBytes = 32
 
@@ -49,8 +51,8 @@ const gossipKeyBytes = 32
 // into the state folder and checks that it is good by the given wall clock,
 // which may be years behind.
 func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, error) {
-	var files [4][]byte
-	for i, name := range []string{fileNodeKey, fileNodeCert, fileCACert, fileGossipKey} {
+	var files [3][]byte
+	for i, name := range []string{fileNodeKey, fileNodeCert, fileCACert} {
 		data, err := d.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("the state folder %s has no %s: make an identity with `slicewire join`, or with `slicewire cert request` and `slicewire cert install`", d, name)
@@ -62,19 +64,28 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 	}
 	signer, err := pki.LoadIdentity(files[0], files[1])
 	if err != nil {
-		return nil, fmt.Errorf("identity in %s: %w", d, err)
+		return nil, fmt.Errorf("%s and %s: %w: %s", d.path(fileNodeKey), d.path(fileNodeCert), err, identityAgain)
 	}
-	id := &identity{clock: pki.NewClock(wall), root: files[2]}
+	id := &identity{clock: pki.NewClock(wall)}
 	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileCACert), err)
+		return nil, fmt.Errorf("%s: %w: %s", d.path(fileCACert), err, identityAgain)
 	}
 	id.verifier.Follow(id.clock)
 	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileNodeCert), err)
+	if errors.Is(err, overlay.RefusedRetired) {
+		err = fmt.Errorf("%w: %s", err, joinAgain)
 	}
-	if id.gossipKey, err = decodeGossipKey(string(files[3])); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileGossipKey), err)
+	if err != nil {
+		return nil, fmt.Errorf("%s, by %s: %w: %s", d.path(fileNodeCert), d.path(fileCACert), err, identityAgain)
+	}
+	if authority.Gateway {
+		text, err := d.read(fileGossipKey)
+		if err != nil {
+			return nil, fmt.Errorf("the gossip key of a gateway: %w: copy it from another gateway", err)
+		}
+		if id.gossipKey, err = decodeGossipKey(string(text)); err != nil {
+			return nil, fmt.Errorf("%s: %w: copy it from another gateway", d.path(fileGossipKey), err)
+		}
 	}
 	id.certified.Store(&certified{signer, authority})
 	return id, nil
@@ -127,8 +138,8 @@ func requestFor(d stateDir, name string) ([]byte, error) {
 }
 
 // A bundle is what an authority hands to a node: PEM blocks with the node's
-// chain, then the mesh's certificate, then the gossip key. The last is the only
-// secret in it, and the least: it lets in, it proves nothing.
+// chain, then the mesh's authorities, then, for a gateway, the gossip key. The
+// last is the only secret in it, and the least: it lets in, it proves nothing.
 const (
 	bundleNode   = "SLICEWIRE NODE"
 	bundleCA     = "SLICEWIRE CA"
@@ -137,7 +148,11 @@ const (
 )
 
 func encodeBundle(chainPEM, caPEM, gossipKey []byte) []byte {
-	return encodeBlocks(pemBlock(bundleNode, chainPEM), pemBlock(bundleCA, caPEM), pemBlock(bundleGossip, gossipKey))
+	blocks := []*pem.Block{pemBlock(bundleNode, chainPEM), pemBlock(bundleCA, caPEM)}
+	if len(gossipKey) > 0 {
+		blocks = append(blocks, pemBlock(bundleGossip, gossipKey))
+	}
+	return encodeBlocks(blocks...)
 }
 
 func pemBlock(kind string, data []byte) *pem.Block { return &pem.Block{Type: kind, Bytes: data} }
@@ -152,7 +167,9 @@ func encodeBlocks(blocks ...*pem.Block) (out []byte) {
 // A checkedBundle is a node's bundle that fits the key in the state folder.
 type checkedBundle struct {
 	authority           overlay.Authority
-	chain, root, gossip []byte // gossip as its file has it
+	roots               *pki.Roots
+	hangs               [32]byte // on which of the roots
+	chain, root, gossip []byte   // gossip as its file has it, nil without
 }
 
 // installBundle puts a bundle's parts into the state folder after checking that
@@ -182,7 +199,7 @@ func blocksOf(bundle []byte) map[string][]byte {
 
 func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBundle, error) {
 	parts := blocksOf(bundle)
-	for _, kind := range []string{bundleNode, bundleCA, bundleGossip} {
+	for _, kind := range []string{bundleNode, bundleCA} {
 		if parts[kind] == nil {
 			return nil, fmt.Errorf("the bundle has no %q block: it is what `slicewire ca sign` prints", kind)
 		}
@@ -195,11 +212,11 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if err != nil {
 		return nil, fmt.Errorf("the bundle does not fit the key in %s: %w", d, err)
 	}
-	mesh, err := pki.MeshOf(parts[bundleCA])
+	roots, err := pki.ParseRoots(parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
-	verifier, err := pki.NewVerifier(mesh, parts[bundleCA])
+	verifier, err := pki.NewVerifier(roots.Mesh(), parts[bundleCA])
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's authority: %w", err)
 	}
@@ -209,15 +226,27 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	if err != nil {
 		return nil, fmt.Errorf("the bundle's certificate: %w", err)
 	}
+	hangs, err := verifier.Root(signer.Chain())
+	if err != nil {
+		return nil, err
+	}
+	out := &checkedBundle{authority: authority, roots: roots, hangs: hangs, chain: parts[bundleNode], root: parts[bundleCA]}
+	if !authority.Gateway {
+		return out, nil
+	}
 	if len(parts[bundleGossip]) != gossipKeyBytes {
 		return nil, fmt.Errorf("the bundle's gossip key has %d bytes instead of %d", len(parts[bundleGossip]), gossipKeyBytes)
 	}
-	gossip := base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n"
-	return &checkedBundle{authority, parts[bundleNode], parts[bundleCA], []byte(gossip)}, nil
+	out.gossip = []byte(base64.StdEncoding.EncodeToString(parts[bundleGossip]) + "\n")
+	return out, nil
 }
 
 func (b *checkedBundle) install(d stateDir) error {
-	return errors.Join(d.write(fileCACert, b.root), d.write(fileGossipKey, b.gossip), forgetRing(d), d.write(fileNodeCert, b.chain))
+	gossip := d.write
+	if b.gossip == nil {
+		gossip = func(name string, _ []byte) error { return d.forget(name) }
+	}
+	return errors.Join(d.write(fileCACert, b.root), gossip(fileGossipKey, b.gossip), d.forget(fileGossipRing), d.write(fileNodeCert, b.chain))
 }
 
 // readFileOrStdin reads a file, or standard input for "-".

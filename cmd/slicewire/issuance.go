@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"slicewire/overlay"
@@ -21,47 +22,64 @@ import (
 // has certified for some sites, the book of its tokens and the port on which it
 // is asked.
 type issuance struct {
-	issuer   *pki.Issuer
-	limits   overlay.Authority
+	cert     atomic.Pointer[issuerCert]
 	book     *join.Book
 	listener net.Listener
 	server   *join.Server
 	addr     netip.AddrPort
 }
 
-// installIssuer puts an issuer's chain into the state folder after checking that
-// it fits the key there and the mesh of the node.
-func installIssuer(d stateDir, chain, root []byte, now time.Time) (overlay.Authority, error) {
-	if own, err := d.read(fileCACert); err == nil {
-		root = own // what this node trusts already, whatever the bundle says
-	}
-	_, a, err := loadIssuer(d, chain, root, now)
-	if err != nil {
-		return a, fmt.Errorf("the bundle does not fit %s: %w", d, err)
-	}
-	return a, d.write(fileIssuer, chain)
+// issuerCert is an issuer's key with its certificate and what that allows.
+type issuerCert struct {
+	*pki.Issuer
+	limits overlay.Authority
 }
 
-func loadIssuer(d stateDir, chain, root []byte, now time.Time) (*pki.Issuer, overlay.Authority, error) {
-	var a overlay.Authority
+// installIssuer puts an issuer's chain into the state folder after checking that
+// it fits the key there and the mesh of the node: the authorities that the node
+// trusts already, and those that came after them as the bundle shows.
+func installIssuer(d stateDir, chain, text []byte, now time.Time) (overlay.Authority, error) {
+	var none overlay.Authority
+	roots, err := pki.ParseRoots(text)
+	if err != nil {
+		return none, fmt.Errorf("the bundle's authority: %w", err)
+	}
+	if own, err := d.read(fileCACert); err == nil {
+		trusted, err := pki.ParseRoots(own)
+		if err != nil {
+			return none, fmt.Errorf("%s: %w", d.path(fileCACert), err)
+		}
+		if roots, err = mergeRoots(trusted, roots); err != nil {
+			return none, err
+		}
+		if roots != trusted {
+			if err := d.write(fileCACert, roots.Text()); err != nil {
+				return none, err
+			}
+		}
+	}
+	verifier, err := pki.NewVerifier(roots.Mesh(), roots.Text())
+	if err != nil {
+		return none, err
+	}
+	x, err := loadIssuer(d, chain, verifier, now)
+	if err != nil {
+		return none, fmt.Errorf("the bundle does not fit %s: %w", d, err)
+	}
+	return x.limits, d.write(fileIssuer, chain)
+}
+
+func loadIssuer(d stateDir, chain []byte, v *pki.Verifier, now time.Time) (*issuerCert, error) {
 	key, err := d.read(fileIssuerKey)
 	if err != nil {
-		return nil, a, fmt.Errorf("the issuer's key: %w", err)
+		return nil, fmt.Errorf("the issuer's key: %w", err)
 	}
 	issuer, err := pki.LoadIssuer(key, chain)
 	if err != nil {
-		return nil, a, err
+		return nil, err
 	}
-	mesh, err := pki.MeshOf(root)
-	if err != nil {
-		return nil, a, err
-	}
-	verifier, err := pki.NewVerifier(mesh, root)
-	if err != nil {
-		return nil, a, err
-	}
-	a, err = verifier.Authority(issuer.Chain(), now)
-	return issuer, a, err
+	limits, err := v.Authority(issuer.Chain(), now)
+	return &issuerCert{issuer, limits}, err
 }
 
 // openIssuance opens the join port if this node holds an issuer's key. A
@@ -75,16 +93,26 @@ func (d *daemon) openIssuance() (*issuance, error) {
 		return nil, err
 	}
 	x := new(issuance)
-	if x.issuer, x.limits, err = loadIssuer(d.state, chain, d.id.root, d.id.clock.Now()); err != nil {
-		d.log.Error("this node certifies nobody", "err", err)
+	cert, err := loadIssuer(d.state, chain, d.id.verifier, d.id.clock.Now())
+	if err != nil {
+		d.log.Error("this node certifies nobody: have its issuer's certificate made anew (slicewire ca intermediate)",
+			"files", []string{d.state.path(fileIssuerKey), d.state.path(fileIssuer)}, "err", err)
 		return nil, nil
 	}
-	saved, err := d.state.read(fileTokens)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if !d.id.authority().Gateway {
+		d.log.Error("this node certifies nobody", "err", "it is no gateway: it has no gossip key to give to those it lets in")
+		return nil, nil
 	}
-	if x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.write(fileTokens, b) }); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.state.path(fileTokens), err)
+	x.cert.Store(cert)
+	saved, err := d.state.readSealed(fileTokens)
+	if errors.Is(err, fs.ErrNotExist) {
+		saved, err = nil, nil
+	}
+	if err == nil {
+		x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.writeSealed(fileTokens, b) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the tokens in %s: %w: remove it, which voids all that are out", d.state.path(fileTokens), err)
 	}
 	at := d.want.file.Join.Listen
 	if !at.IsValid() {
@@ -95,15 +123,15 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	}
 	x.addr = x.listener.Addr().(*net.TCPAddr).AddrPort()
 	x.server, err = join.NewServer(join.Config{
-		Listener: x.listener, Issuer: x.issuer, Verifier: d.id.verifier, Book: x.book, Root: d.id.root,
+		Listener: x.listener, Verifier: d.id.verifier, Book: x.book,
 		Keys: func() join.Keys { ring := d.keys.get(); return ring.handOut(time.Now()) },
 		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder,
-	})
+	}, cert.Issuer)
 	if err != nil {
 		x.listener.Close()
 		return nil, err
 	}
-	d.log.Info("certifies nodes", "sites", strings.Join(x.limits.Issuer.Sites, ","), "listen", x.addr.String())
+	d.log.Info("certifies nodes", "sites", strings.Join(cert.limits.Issuer.Sites, ","), "listen", x.addr.String())
 	return x, nil
 }
 
@@ -183,7 +211,8 @@ func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
 		return TokenReply{}, err
 	}
 	subject := pki.Subject{ID: id, Gateway: req.Gateway, Index: req.Index, Grants: grants}
-	if err := d.issue.issuer.Permits(subject); err != nil {
+	issuer := d.issue.cert.Load()
+	if err := issuer.Permits(subject); err != nil {
 		return TokenReply{}, fmt.Errorf("%w: have the mesh's authority make the issuer's certificate anew", err)
 	}
 	addresses := req.Addresses
@@ -192,7 +221,11 @@ func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
 			addresses = append(addresses, e.String())
 		}
 	}
-	t := join.Token{Issuer: d.issue.issuer.Key(), Expires: now.Add(req.TTL), Mesh: self.Mesh, Node: id, Addresses: addresses}
+	root, err := d.id.verifier.Root(issuer.Chain())
+	if err != nil {
+		return TokenReply{}, err
+	}
+	t := join.Token{Issuer: issuer.Key(), Root: root, Expires: now.Add(req.TTL), Mesh: self.Mesh, Node: id, Addresses: addresses}
 	for _, g := range grants {
 		t.Slices = append(t.Slices, g.Slice)
 	}
@@ -281,13 +314,13 @@ const (
 
 // newRevocation seals a revocation by an issuer whose authority is limits. It
 // holds as long as any certificate that it could void, or, for a key and at
-// most, as long as the issuer's own certificate.
-func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Revocation, now time.Time) ([]byte, error) {
+// most, as long as the issuer's own certificate. again is SealRevocation's.
+func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Revocation, now time.Time, again uint64) ([]byte, error) {
 	until := limits.NotAfter
 	if end := now.Add(revocationLife); r.Key == ([32]byte{}) && end.Before(until) {
 		until = end
 	}
-	return gossip.SealRevocation(signer, limits.ID, r, until)
+	return gossip.SealRevocation(signer, limits.ID, r, until, again)
 }
 
 // Revoke makes a node's certificates void everywhere, or takes in a revocation
@@ -299,7 +332,7 @@ func (d *daemon) Revoke(_ context.Context, req RevokeRequest) error {
 	if d.issue == nil {
 		return fmt.Errorf("%w, or revoke with the mesh's authority: slicewire cert revoke --ca DIR", errNoIssuer)
 	}
-	now := d.id.clock.Now()
+	now, issuer := d.id.clock.Now(), d.issue.cert.Load()
 	id := overlay.NodeID{Site: req.Site, Node: req.Node}
 	r := overlay.Revocation{Node: id, Until: now.Add(revocationMargin)}
 	for _, c := range d.known() {
@@ -309,12 +342,12 @@ func (d *daemon) Revoke(_ context.Context, req RevokeRequest) error {
 		if c.authority.Enrolled.After(r.Until) {
 			r.Until = c.authority.Enrolled
 		}
-		if c.authority.NotAfter.After(d.issue.limits.NotAfter) {
+		if c.authority.NotAfter.After(issuer.limits.NotAfter) {
 			return fmt.Errorf("the certificate of %v ends at %s, after this issuer's own: revoke it with the mesh's authority (slicewire cert revoke --ca DIR)",
 				id, c.authority.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	message, err := newRevocation(d.issue.issuer, d.issue.limits, r, now)
+	message, err := newRevocation(issuer, issuer.limits, r, now, 0)
 	if err != nil {
 		return err
 	}

@@ -92,6 +92,9 @@ func (j joining) run(ctx context.Context) (overlay.Authority, error) {
 	if err == nil && (a.authority.ID != j.want || a.authority.Mesh != j.token.Mesh) {
 		err = fmt.Errorf("certified as %v of mesh %s instead of %v of mesh %s", a.authority.ID, a.authority.Mesh, j.want, j.token.Mesh)
 	}
+	if err == nil {
+		err = j.token.Pins(a.roots, a.hangs)
+	}
 	if err != nil {
 		return none, err
 	}

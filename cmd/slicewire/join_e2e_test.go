@@ -15,22 +15,18 @@ import (
 // would, and then takes the authority's key away: it is offline.
 func (m *mesh) asIssuer(n *demoNode) {
 	m.t.Helper()
-	ca, state := filepath.Join(m.dir, "ca"), filepath.Join(m.dir, n.site)
-	request, bundle := filepath.Join(m.dir, "issuer.csr"), filepath.Join(m.dir, "issuer.bundle")
-	m.write(request, m.must("cert", "request", "--issuer", "--state", state))
-	m.write(bundle, m.must("ca", "intermediate", "--dir", ca, "--manifests", filepath.Join(m.dir, "manifests"), "--site", strings.Join(demoSites, ","), request))
-	if out := m.must("cert", "install", "--state", state, bundle); !strings.Contains(out, "issuer of mesh demo for nodes of worker-1, worker-2, worker-3") {
-		m.t.Errorf("install says %q", out)
-	}
-	if err := os.Rename(filepath.Join(ca, fileAuthorityKey), filepath.Join(m.dir, "offline.key")); err != nil {
+	makeIssuer(m.t, m.dir, filepath.Join(m.dir, n.site), demoSites)
+	if err := os.Rename(filepath.Join(m.dir, "ca", fileAuthorityKey), filepath.Join(m.dir, "offline.key")); err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-func (m *mesh) write(path, text string) {
-	m.t.Helper()
+func (m *mesh) write(path, text string) { m.t.Helper(); writeFile(m.t, path, text) }
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		m.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

@@ -23,7 +23,8 @@ var layers = map[string][]string{
 	"overlay/pki/join":    {"slicewire/overlay", "slicewire/overlay/pki"}, // identities over a connection: pki itself does no I/O
 	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
 	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
-	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment"}, // it cuts what stands for several packets
+	"router/capture":      {"slicewire/overlay"},
+	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/time"}, // it cuts what stands for several packets, at a rate
 	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
 	"netstack":            {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
 	"netstack/segment":    {"slicewire/overlay"},
@@ -35,6 +36,7 @@ var layers = map[string][]string{
 	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
 	"cmd/slicewire":       {"*"},
 	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
+	"bench/dns":           {"slicewire/overlay", "slicewire/dnsd"},
 	"bench/peers":         {}, // it measures programs from outside, ours like any other
 }
 

@@ -39,10 +39,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	root.PersistentFlags().StringVar(&opts.socket, "socket", defaultSocket(), "the daemon's control socket (SLICEWIRE_SOCKET)")
 	root.AddCommand(
-		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
+		newDaemonCommand(&opts), newDemoCommand(), newStatusCommand(&opts), newFlowsCommand(&opts), newTraceCommand(&opts), newCaptureCommand(&opts),
+		newPolicyCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
-		newConfigCommand(), newSimulateCommand(), newCACommand(), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
-		newGossipKeyCommand(&opts), newVersionCommand(),
+		newConfigCommand(), newSimulateCommand(), newCACommand(&opts), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
+		newGossipKeyCommand(&opts), newServicesCommand(&opts), newDNSCommand(&opts), newVersionCommand(),
 	)
 	root.AddCommand(newDrainCommands(&opts)...)
 	root.SetArgs(args)

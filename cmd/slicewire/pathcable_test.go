@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A cable lies between the tunnels' sockets of a lab: every node is advertised
+// A cable is the underlay on loopback, where everybody is. It lies between the
+// tunnels' sockets of a lab: every node is advertised
 // at a socket of the cable, which passes on what comes there and answers in the
 // name of who is spoken to. So it always knows who sends to whom, and can be
 // cut in one direction.
@@ -35,9 +36,26 @@ func (c *cable) listen() *net.UDPConn {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	// The wire itself loses nothing: a machine that is busy for a moment must not.
+	if err := s.SetReadBuffer(4 << 20); err != nil {
+		c.t.Fatal(err)
+	}
 	c.all = append(c.all, s)
 	return s
 }
+
+func (c *cable) lay(nodes []*labNode) {
+	ports, err := freePorts(3 * len(nodes))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i, n := range nodes {
+		n.tunnel, n.gossip, n.proxy = ports[3*i], ports[3*i+1], ports[3*i+2]
+		n.advertise = c.plug(n.id.String(), n.tunnel)
+	}
+}
+
+func (c *cable) do(_ *labNode, f func() error) error { return f() }
 
 // plug connects a node's socket and returns where it is to be advertised.
 func (c *cable) plug(name, own string) string {
@@ -86,10 +104,10 @@ func (c *cable) standLocked(from, to string) *net.UDPConn {
 	return s
 }
 
-// cut breaks one direction.
-func (c *cable) cut(from, to string) {
+// cut breaks one direction of the tunnels; gossip goes on.
+func (c *cable) cut(from, to *labNode) {
 	c.mu.Lock()
-	c.isCut[[2]string{from, to}] = true
+	c.isCut[[2]string{from.id.String(), to.id.String()}] = true
 	c.mu.Unlock()
 }
 

@@ -14,82 +14,155 @@ import (
 	"slicewire/overlay"
 )
 
-// A pathLab is a mesh of sites with several nodes each, all real daemons on
-// loopback, with one slice and one echo service behind the last node of the
-// last site.
+// A pathLab is a mesh of sites with several nodes each, all real daemons, with
+// one slice and one echo service behind the last node of the last site. What
+// lies between them is its underlay.
 type pathLab struct {
 	t     *testing.T
 	dir   string
 	nodes map[string]*labNode // by site/node
 	order []*labNode
 	echo  *echoService
-	cable *cable
 	hubs  []string
+	sites []string
+	under underlay
+
+	siteRoutes string            // the annotation
+	routes     map[string]string // by site/node: the node file's routes
 }
 
 type labNode struct {
 	*demoNode
-	id      overlay.NodeID
-	gateway bool
-	proxy   string
+	id        overlay.NodeID
+	gateway   bool
+	proxy     string
+	advertise string // where others send to its tunnels
+	under     underlay
+}
+
+// start runs the daemon where the node is.
+func (n *labNode) start() error { return n.under.do(n, n.demoNode.start) }
+
+// An underlay is where the nodes of a lab are, and what lies between them.
+type underlay interface {
+	lay(nodes []*labNode)                // gives all of them their sockets
+	do(n *labNode, f func() error) error // calls f where a node is
+	cut(from, to *labNode)               // one way
+	close()
 }
 
 // labSite is a site with so many nodes g1, g2 ..., the first of them gateways.
 type labSite struct {
 	name            string
 	gateways, nodes int
+	joins           bool // later, by token: it is not certified and not started
 }
 
+// newPathLab is a running lab on loopback.
 func newPathLab(t *testing.T, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	l := layLab(t, newCable(t), hubs, sites...)
+	l.start()
+	return l
+}
+
+// newRoutedLab is newPathLab with networks behind its sites.
+func newRoutedLab(t *testing.T, siteRoutes string, routes map[string]string, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	l := layRouted(t, siteRoutes, routes, newCable(t), hubs, sites...)
+	l.start()
+	return l
+}
+
+// layLab prepares everything but the daemons.
+func layLab(t *testing.T, under underlay, hubs []string, sites ...labSite) *pathLab {
+	t.Helper()
+	return layRouted(t, "", nil, under, hubs, sites...)
+}
+
+func layRouted(t *testing.T, siteRoutes string, routes map[string]string, under underlay, hubs []string, sites ...labSite) *pathLab {
 	t.Helper()
 	t.Setenv(asProgram, "1")
 	dir, err := os.MkdirTemp("", "swlab") // short: sockets are made below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), echo: newEchoService(t), cable: newCable(t), hubs: hubs}
+	l := &pathLab{t: t, dir: dir, nodes: make(map[string]*labNode), hubs: hubs, under: under, siteRoutes: siteRoutes, routes: routes}
 	t.Cleanup(l.close)
-	var names []string
 	for _, s := range sites {
-		names = append(names, s.name)
+		l.sites = append(l.sites, s.name)
+		for i := range s.nodes {
+			id := overlay.NodeID{Site: s.name, Node: fmt.Sprintf("g%d", i+1)}
+			base := filepath.Join(dir, id.Site+"-"+id.Node)
+			l.order = append(l.order, &labNode{
+				demoNode: &demoNode{site: id.String(), config: base + ".yaml", socket: base + ".sock", logFile: base + ".log"},
+				id:       id, gateway: i < s.gateways, under: under,
+			})
+			l.nodes[id.String()] = l.order[len(l.order)-1]
+		}
 	}
+	under.lay(l.order)
+	last := l.order[len(l.order)-1]
+	l.echo = newEchoService(t, func(f func() error) error { return under.do(last, f) })
 	topology := ""
 	if len(hubs) > 0 {
 		topology = fmt.Sprintf("  topology: {mode: HubAndSpoke, hubs: [%s]}", strings.Join(hubs, ", "))
 	}
-	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, strings.Join(names, ", "), topology))
+	l.write("manifests/lab.yaml", fmt.Sprintf(labManifests, l.siteRoutes, strings.Join(l.sites, ", "), topology))
 	authority := stateDir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "lab", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	count := 0
-	for _, s := range sites {
-		count += s.nodes
-	}
-	ports, err := freePorts(3 * count)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range sites {
 		for i := range s.nodes {
-			at := 3 * len(l.order)
-			l.addNode(authority, ports[at:at+3], overlay.NodeID{Site: s.name, Node: fmt.Sprintf("g%d", i+1)}, i, i < s.gateways)
+			if n := l.node(fmt.Sprintf("%s/g%d", s.name, i+1)); !s.joins {
+				l.certify(authority, n, i)
+			}
 		}
 	}
-	for i, n := range l.order {
-		l.writeConfig(n, i == len(l.order)-1)
-	}
 	for _, n := range l.order {
-		if err := n.start(); err != nil {
-			t.Fatal(err)
+		if n == last {
+			l.writeConfig(n, "echo")
+		} else {
+			l.writeConfig(n)
 		}
 	}
 	return l
 }
 
+// start starts the daemons of all who are certified.
+func (l *pathLab) start() {
+	l.t.Helper()
+	for _, n := range l.order {
+		if _, err := os.Stat(filepath.Join(n.state(), fileNodeCert)); err != nil {
+			continue
+		}
+		if err := n.start(); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+func (n *labNode) state() string { return strings.TrimSuffix(n.config, ".yaml") }
+
+// in runs slicewire, which has to succeed, where a node is.
+func (l *pathLab) in(n *labNode, args ...string) string {
+	l.t.Helper()
+	var out, errs string
+	var code int
+	err := l.under.do(n, func() (err error) {
+		out, errs, code, err = tryProgram(l.t.Context(), args...)
+		return err
+	})
+	if err != nil || code != 0 {
+		l.t.Fatalf("slicewire %s: exit %d, %v: %s", strings.Join(args, " "), code, err, errs)
+	}
+	return out
+}
+
 const labManifests = `apiVersion: controller.kubeslice.io/v1alpha1
 kind: SliceConfig
-metadata: {name: lab, namespace: kubeslice-lab}
+metadata: {name: lab, namespace: kubeslice-lab, annotations: {slicewire.io/site-routes: "%s"}}
 spec:
   sliceSubnet: 10.190.0.0/16
   sliceType: Application
@@ -108,13 +181,22 @@ spec: {queueType: HTB, priority: 1, tcType: BANDWIDTH_CONTROL, bandwidthCeilingK
 ---
 apiVersion: networking.kubeslice.io/v1beta1
 kind: ServiceExport
-metadata: {name: echo, namespace: lab}
+metadata: {name: echo, namespace: lab, annotations: {slicewire.io/service-type: ClusterSetIP}}
 spec:
   slice: lab
   selector: {matchLabels: {app: echo}}
   ports:
   - {name: udp, containerPort: 7000, protocol: UDP}
   - {name: tcp, containerPort: 7001, protocol: TCP}
+---
+apiVersion: networking.kubeslice.io/v1beta1
+kind: ServiceExport
+metadata: {name: spare, namespace: lab}
+spec:
+  slice: lab
+  selector: {matchLabels: {app: spare}}
+  ports:
+  - {name: udp, containerPort: 7000, protocol: UDP}
 `
 
 func (l *pathLab) write(name, text string) {
@@ -125,19 +207,15 @@ func (l *pathLab) write(name, text string) {
 	}
 }
 
-func (l *pathLab) addNode(authority stateDir, ports []string, id overlay.NodeID, index int, gateway bool) {
+// certify has the authority sign a node's certificate; index is its block.
+func (l *pathLab) certify(authority stateDir, n *labNode, index int) {
 	l.t.Helper()
-	base := filepath.Join(l.dir, id.Site+"-"+id.Node)
-	n := &labNode{
-		demoNode: &demoNode{site: id.String(), config: base + ".yaml", socket: base + ".sock", logFile: base + ".log", tunnel: ports[0], gossip: ports[1]},
-		id:       id, gateway: gateway, proxy: ports[2],
-	}
-	state := stateDir(base)
+	state := stateDir(n.state())
 	request, err := requestIdentity(state)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	s := signing{authority: authority, manifests: []string{filepath.Join(l.dir, "manifests")}, id: id, index: index, plain: !gateway, life: certLife}
+	s := signing{authority: authority, manifests: []string{filepath.Join(l.dir, "manifests")}, id: n.id, index: index, plain: !n.gateway, life: certLife}
 	bundle, err := s.sign(request, time.Now())
 	if err == nil {
 		_, err = installBundle(state, bundle, time.Now)
@@ -145,24 +223,32 @@ func (l *pathLab) addNode(authority stateDir, ports []string, id overlay.NodeID,
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.nodes[id.String()] = n
-	l.order = append(l.order, n)
 }
 
-func (l *pathLab) writeConfig(n *labNode, publish bool) {
+// writeConfig writes a node's file; it publishes these services, all of them
+// the echo service.
+func (l *pathLab) writeConfig(n *labNode, published ...string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\nmesh: lab\nsite: %s\nnode: %s\nlisten: %s\n", n.id.Site, n.id.Node, n.tunnel)
-	fmt.Fprintf(&b, "advertise: [\"%s\"]\n", l.cable.plug(n.id.String(), n.tunnel))
+	fmt.Fprintf(&b, "advertise: [\"%s\"]\n", n.advertise)
 	fmt.Fprintf(&b, "gossip:\n  listen: %s\n  join:\n", n.gossip)
 	for _, o := range l.order {
 		if o != n {
 			fmt.Fprintf(&b, "  - %s\n", o.gossip)
 		}
 	}
-	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", strings.TrimSuffix(n.config, ".yaml"), n.socket, n.proxy)
-	if publish {
-		fmt.Fprintf(&b, "publish:\n- {slice: lab, namespace: lab, service: echo, backend: echo-0, ports: [{name: udp, target: \"%s\"}, {name: tcp, target: \"%s\"}]}\n", l.echo.udp.LocalAddr(), l.echo.tcp.Addr())
+	fmt.Fprintf(&b, "manifests: [manifests]\nstate: %s\nsocket: %s\nslices:\n  lab: {proxy: \"%s\"}\n", n.state(), n.socket, n.proxy)
+	for i, name := range published {
+		if i == 0 {
+			b.WriteString("publish:\n")
+		}
+		fmt.Fprintf(&b, "- {slice: lab, namespace: lab, service: %s, backend: %s-0, ports: [{name: udp, target: \"%s\"}", name, name, l.echo.udp.LocalAddr())
+		if name == "echo" {
+			fmt.Fprintf(&b, ", {name: tcp, target: \"%s\"}", l.echo.tcp.Addr())
+		}
+		b.WriteString("]}\n")
 	}
+	b.WriteString(l.routes[n.id.String()])
 	l.write(filepath.Base(n.config), b.String())
 }
 
@@ -173,8 +259,10 @@ func (l *pathLab) close() {
 	for _, n := range l.order {
 		l.ended(n)
 	}
-	l.echo.close()
-	l.cable.close()
+	if l.echo != nil {
+		l.echo.close()
+	}
+	l.under.close()
 	if l.t.Failed() {
 		for _, n := range l.order {
 			l.t.Logf("log of %v:\n%s", n.id, n.tail())
@@ -230,9 +318,19 @@ func (l *pathLab) status(n *labNode) (SliceStatus, bool) {
 	return s.Slices[0], true
 }
 
-// settled reports whether all nodes know each other and all links are up.
-func (l *pathLab) settled() bool {
+// running lists the nodes whose daemons were started.
+func (l *pathLab) running() (out []*labNode) {
 	for _, n := range l.order {
+		if n.process != nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// settled reports whether all running nodes know each other and all links are up.
+func (l *pathLab) settled() bool {
+	for _, n := range l.running() {
 		s, ok := l.status(n)
 		if !ok || len(s.Peers) == 0 {
 			return false
@@ -247,10 +345,10 @@ func (l *pathLab) settled() bool {
 		}
 	}
 	// Every node has all that it peers with.
-	for _, n := range l.order {
+	for _, n := range l.running() {
 		s, _ := l.status(n)
 		want := 0
-		for _, o := range l.order {
+		for _, o := range l.running() {
 			adjacent := len(l.hubs) == 0 || slices.Contains(l.hubs, o.id.Site) || slices.Contains(l.hubs, n.id.Site)
 			if o != n && (o.id.Site == n.id.Site || o.gateway && n.gateway && adjacent) {
 				want++
@@ -289,9 +387,16 @@ func (l *pathLab) carried(n *labNode) map[string]uint64 {
 }
 
 // echoAddr returns the address of the echo service.
-func (l *pathLab) echoAddr(n *labNode) netip.Addr {
+func (l *pathLab) echoAddr(n *labNode) netip.Addr { return l.serviceAddr(n, "echo") }
+
+// serviceAddr returns the address of a service as a node knows it; the zero one
+// if it does not.
+func (l *pathLab) serviceAddr(n *labNode, name string) netip.Addr {
 	s, _ := l.status(n)
 	for _, x := range s.Services {
+		if x.Name != name {
+			continue
+		}
 		for _, e := range x.Endpoints {
 			return e.Address
 		}

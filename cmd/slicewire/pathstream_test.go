@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -16,19 +17,31 @@ import (
 	"golang.org/x/net/proxy"
 )
 
+// canary is in every payload that a lab sends on its slice, and must never be
+// seen below it.
+const canary = "canary of a slice"
+
+// probePacket is a numbered packet of a probe stream.
+func probePacket(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(canary), seq) }
+
 // arrivals are the times at which numbered packets came, and their numbers.
 type arrivals struct {
-	mu   sync.Mutex
-	at   []time.Time
-	seq  []uint64
-	last uint64
+	mu  sync.Mutex
+	at  []time.Time
+	seq []uint64
+	bad int // were not what was sent
 }
 
-func (a *arrivals) add(seq uint64) {
+// add notes what came.
+func (a *arrivals) add(payload []byte) {
 	a.mu.Lock()
-	a.at, a.seq = append(a.at, time.Now()), append(a.seq, seq)
-	a.last = max(a.last, seq)
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	number, ok := bytes.CutPrefix(payload, []byte(canary))
+	if !ok || len(number) != 8 {
+		a.bad++
+		return
+	}
+	a.at, a.seq = append(a.at, time.Now()), append(a.seq, binary.BigEndian.Uint64(number))
 }
 
 func (a *arrivals) count() int {
@@ -37,31 +50,67 @@ func (a *arrivals) count() int {
 	return len(a.at)
 }
 
-// since returns the longest silence after a time, how many numbers are missing
-// of those that arrived after it, and how many came late or twice.
-func (a *arrivals) since(begin time.Time) (dark time.Duration, lost, odd int) {
+// passage is what came of a stream one way during some time.
+type passage struct {
+	dark  time.Duration // the longest silence
+	first time.Duration // until something came
+	lost  int           // numbers that are missing
+	late  int           // came after a later one, for the first time
+	twice int
+	bad   int // in all
+}
+
+// since returns what came after a time.
+func (a *arrivals) since(begin time.Time) passage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	i := slices.IndexFunc(a.at, func(at time.Time) bool { return at.After(begin) })
-	if i < 0 {
-		return time.Since(begin), -1, 0
-	}
+	p := passage{bad: a.bad}
 	prev, highest := begin, uint64(0)
-	if i > 0 {
-		prev, highest = a.at[i-1], a.seq[i-1]
+	seen := make(map[uint64]bool, len(a.at))
+	i := 0
+	for ; i < len(a.at) && !a.at[i].After(begin); i++ {
+		prev, highest = a.at[i], max(highest, a.seq[i])
+		seen[a.seq[i]] = true
 	}
-	first, got := highest, 0
+	if i == len(a.at) {
+		p.dark, p.first, p.lost = time.Since(prev), time.Since(begin), -1
+		return p
+	}
+	p.first = a.at[i].Sub(begin)
+	base, got := highest, 0
+	if i == 0 {
+		base = a.seq[0] - 1
+	}
 	for ; i < len(a.at); i++ {
-		dark = max(dark, a.at[i].Sub(prev))
+		n := a.seq[i]
+		p.dark = max(p.dark, a.at[i].Sub(prev))
 		prev = a.at[i]
-		if a.seq[i] <= highest {
-			odd++
+		switch {
+		case seen[n]:
+			p.twice++
 			continue
+		case n < highest:
+			p.late++
 		}
-		highest = a.seq[i]
-		got++
+		seen[n] = true
+		highest = max(highest, n)
+		if n > base {
+			got++
+		}
 	}
-	return max(dark, time.Since(prev)), int(highest-first) - got, odd
+	p.dark = max(p.dark, time.Since(prev))
+	p.lost = int(highest-base) - got
+	return p
+}
+
+// calm reports whether packets came steadily for so long, all of it after begin.
+func (a *arrivals) calm(begin time.Time, long time.Duration) bool {
+	from := time.Now().Add(-long)
+	if from.Before(begin) {
+		return false
+	}
+	p := a.since(from)
+	return p.lost >= 0 && p.dark < long/3
 }
 
 // echoService is what the slice's service leads to: over UDP it notes what
@@ -79,14 +128,18 @@ type echoService struct {
 // probeEvery is the pace of a probe stream, each way.
 const probeEvery = 10 * time.Millisecond
 
-func newEchoService(t *testing.T) *echoService {
+// newEchoService makes its sockets where do calls what it is given.
+func newEchoService(t *testing.T, do func(func() error) error) *echoService {
 	t.Helper()
 	e := &echoService{done: make(chan struct{})}
-	var err error
-	if e.udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	if e.tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	err := do(func() (err error) {
+		if e.udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		e.tcp, err = net.Listen("tcp", "127.0.0.1:0")
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	back := make(chan net.Addr, 1)
@@ -97,8 +150,10 @@ func newEchoService(t *testing.T) *echoService {
 			if err != nil {
 				return
 			}
-			if n == 8 {
-				e.came.add(binary.BigEndian.Uint64(buf))
+			if n == floodBytes {
+				_, _ = e.udp.WriteTo(buf[:n], from)
+			} else {
+				e.came.add(buf[:n])
 			}
 			select {
 			case back <- from:
@@ -114,7 +169,7 @@ func newEchoService(t *testing.T) *echoService {
 			default:
 			}
 			if to != nil {
-				_, _ = e.udp.WriteTo(binary.BigEndian.AppendUint64(nil, seq), to)
+				_, _ = e.udp.WriteTo(probePacket(seq), to)
 			}
 		})
 	})
@@ -168,17 +223,14 @@ type stream struct {
 func (l *pathLab) stream(n *labNode, to netip.AddrPort) *stream {
 	l.t.Helper()
 	control, relay := l.associate(n)
-	conn, err := net.Dial("udp", relay)
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	conn := l.dialHere(n, "udp", relay)
 	head := append([]byte{0, 0, 0, 1}, to.Addr().AsSlice()...)
 	head = binary.BigEndian.AppendUint16(head, to.Port())
 	s := &stream{}
 	done := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		pace(done, func(seq uint64) { _, _ = conn.Write(binary.BigEndian.AppendUint64(slices.Clip(head), seq)) })
+		pace(done, func(seq uint64) { _, _ = conn.Write(append(slices.Clip(head), probePacket(seq)...)) })
 	})
 	wait.Go(func() {
 		buf := make([]byte, 2048)
@@ -190,9 +242,7 @@ func (l *pathLab) stream(n *labNode, to netip.AddrPort) *stream {
 				}
 				continue
 			}
-			if k == len(head)+8 {
-				s.came.add(binary.BigEndian.Uint64(buf[len(head):]))
-			}
+			s.came.add(buf[min(k, len(head)):k])
 		}
 	})
 	s.stop = sync.OnceFunc(func() { close(done); conn.Close(); control.Close(); wait.Wait() })
@@ -203,10 +253,7 @@ func (l *pathLab) stream(n *labNode, to netip.AddrPort) *stream {
 // associate asks a proxy for UDP; the association lives as long as control.
 func (l *pathLab) associate(n *labNode) (control net.Conn, relay string) {
 	l.t.Helper()
-	c, err := net.Dial("tcp", n.proxy)
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	c := l.dialHere(n, "tcp", n.proxy)
 	_ = c.SetDeadline(time.Now().Add(patience))
 	answer := make([]byte, 12)
 	_, err1 := c.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
@@ -218,16 +265,35 @@ func (l *pathLab) associate(n *labNode) (control net.Conn, relay string) {
 	return c, fmt.Sprintf("%v:%d", netip.AddrFrom4([4]byte(answer[6:10])), binary.BigEndian.Uint16(answer[10:]))
 }
 
-// dial opens a TCP connection to the echo service through a node's proxy.
-func (l *pathLab) dial(n *labNode, to netip.AddrPort) net.Conn {
+// dialHere opens a connection where a node is, to an address there.
+func (l *pathLab) dialHere(n *labNode, network, addr string) net.Conn {
 	l.t.Helper()
-	d, err := proxy.SOCKS5("tcp", n.proxy, nil, proxy.Direct)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	c, err := d.Dial("tcp", to.String())
+	c, err := here{l, n}.Dial(network, addr)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	return c
+}
+
+// here is a proxy.Dialer.
+type here struct {
+	l *pathLab
+	n *labNode
+}
+
+func (h here) Dial(network, addr string) (c net.Conn, err error) {
+	err = h.l.under.do(h.n, func() (err error) {
+		c, err = net.Dial(network, addr)
+		return err
+	})
+	return c, err
+}
+
+// dial opens a TCP connection to the echo service through a node's proxy.
+func (l *pathLab) dial(n *labNode, to netip.AddrPort) (net.Conn, error) {
+	d, err := proxy.SOCKS5("tcp", n.proxy, nil, here{l, n})
+	if err != nil {
+		return nil, err
+	}
+	return d.Dial("tcp", to.String())
 }

@@ -83,12 +83,13 @@ func (d *daemon) reload() error {
 		return err
 	}
 	d.gossip.SetSeeds(file.Gossip.Join)
+	trust := d.reloadTrust()
 	if err := d.reconcile(); err != nil {
 		d.want = old
 		d.gossip.SetSeeds(old.file.Gossip.Join)
-		return errors.Join(err, d.reconcile())
+		return errors.Join(err, trust, d.reconcile())
 	}
-	return nil
+	return trust
 }
 
 // sameNode refuses a reload of what is fixed while the process runs.
@@ -99,7 +100,8 @@ func sameNode(old, file *manifest.NodeFile) error {
 	}{
 		{"mesh", old.Mesh, file.Mesh}, {"site", old.Site, file.Site}, {"node", old.Node, file.Node},
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
-		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
+		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -115,6 +117,8 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer d.stopSlices()
 	look := time.NewTicker(rekeyLook)
 	defer look.Stop()
+	names := time.NewTicker(namesLook)
+	defer names.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,8 +131,11 @@ func (d *daemon) loop(ctx context.Context) error {
 			case d.persist <- struct{}{}:
 			default: // a save is due already
 			}
-		case <-look.C:
-			if d.keysDue() {
+		case <-names.C:
+			d.lookNames()
+		case now := <-look.C:
+			d.shape(now)
+			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}
 		case <-d.turned:
@@ -165,13 +172,16 @@ func (d *daemon) turn() {
 //  3. telling: the node's own records;
 //  4. seeing: every slice's peers, routes and names, from the records;
 //  5. keys: a change of keys goes one step on, see overlay.Rekeying;
-//  6. tunnels.
+//  6. tunnels;
+//  7. names, which depend on the state of the tunnels' links;
+//  8. rates.
 //
 // It does as much as it can and returns what went wrong. Doing it again without
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority()
 	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
+	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }
@@ -190,10 +200,17 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
-	errs = append(errs, d.gossip.Set(append(overlay.Tell(self.ID, d.endpoints(), attachments, keys), d.issuerFacts()...)))
+	var checks []checked
+	for i := range attachments {
+		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
+	}
+	d.checks.Store(&checks)
+	d.facts = append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), d.issuerFacts()...)
+	errs = append(errs, d.gossip.Set(slices.Concat(d.facts, d.lostFacts())))
 
 	records := d.gossip.Records()
 	d.noticeKeys(records)
+	errs = append(errs, d.noticeRoots(records), d.carryRevocations(records))
 	view := &daemonView{warnings: slices.Clone(d.want.warned)}
 	for _, err := range unattached { // the rest of the node is none the worse
 		view.warnings = append(view.warnings, err.Error())
@@ -208,17 +225,22 @@ func (d *daemon) reconcile() error {
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(a, s.Sites, v, publishOf(d.want.file, a), workloads))
+		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads)})
+		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
+	for i := range view.slices {
+		x := &view.slices[i]
+		x.node.setNames(self.ID, &x.attachment, x.view, d.want.file.SliceSettings(x.node.name), d.linksOf(x.node, time.Now()))
+	}
 	err := errors.Join(errs...)
 	if err != nil {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
+	d.shape(time.Now())
 	return err
 }
 
@@ -231,7 +253,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (n *sliceNode) tunnels(self overlay.NodeID, v overlay.View) []gateway.Tunne
 	for _, g := range slices.Sorted(maps.Keys(n.keys.private)) {
 		t := gateway.Tunnel{
 			Slice: n.name, Generation: g, Passive: g != n.keys.turn.Sends, Tag: self.Tag(), PrivateKey: n.keys.private[g], MTU: n.local.mtu,
-			Inside: n.router.Outside(), Paths: v.Fabric.Paths,
+			Inside: n.outside, Paths: v.Fabric.Paths,
 		}
 		for _, p := range v.Peers {
 			key, known := n.keys.peers[g][p.ID]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"reflect"
 	"strconv"
@@ -53,7 +54,7 @@ func (d *daemon) renewals(ctx context.Context) error {
 	failures, next, renewed := 0, time.Time{}, false
 	attempt := func() error {
 		err := d.renew(ctx)
-		if err != nil {
+		if err != nil || d.mayMove() {
 			failures++
 			wait := renewWait(failures)
 			next = time.Now().Add(wait/2 + rand.N(wait)) // not all nodes of a mesh at once
@@ -68,6 +69,13 @@ func (d *daemon) renewals(ctx context.Context) error {
 		case <-ctx.Done():
 			d.saveClock()
 			return nil
+		case <-d.moves:
+			if next.IsZero() { // not all nodes of a mesh at once
+				wait := rand.N(time.Duration(1+len(d.gossip.Members())) * moveSpread)
+				next = time.Now().Add(wait)
+				first.Reset(wait)
+			}
+			continue
 		case req := <-d.renews:
 			req.done <- attempt()
 			continue
@@ -78,7 +86,7 @@ func (d *daemon) renewals(ctx context.Context) error {
 			}
 		case <-first.C:
 		}
-		if behind := d.id.clock.Behind() && !renewed; renewDue(d.id.authority(), d.id.clock.Now(), behind) && !time.Now().Before(next) {
+		if behind := d.id.clock.Behind() && !renewed; (renewDue(d.id.authority(), d.id.clock.Now(), behind) || d.mayMove()) && !time.Now().Before(next) {
 			_ = attempt() // renewedOrNot has said it
 		}
 	}
@@ -107,7 +115,8 @@ func (d *daemon) renewedOrNot(ctx context.Context, err error) {
 
 var errNoIssuers = errors.New("no gateway is known that certifies nodes")
 
-// renew asks one issuer after another for a younger certificate.
+// renew asks one issuer after another for a younger certificate, below the
+// newest authority if there is one who has it.
 func (d *daemon) renew(ctx context.Context) error {
 	self := d.id.authority().ID
 	addrs := issuersNear(self, d.gossip.Records())
@@ -115,17 +124,26 @@ func (d *daemon) renew(ctx context.Context) error {
 		return errNoIssuers
 	}
 	var errs []error
+	var spare []byte
 	for _, addr := range addrs {
 		chain, err := join.Renew(ctx, addr, d.id.certified.Load().signer, d.id.verifier, self, d.id.clock.Now())
+		if err == nil && !d.onNewest(chain) {
+			spare, err = chain, errors.New("it certifies below an authority that this node does not take for the newest")
+		}
 		if err == nil {
 			err = d.adopt(ctx, chain)
 		}
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, err))
+		errs = append(errs, fmt.Errorf("issuer at %s: %w", addr, withHint(err)))
 		if ctx.Err() != nil {
 			break
+		}
+	}
+	if spare != nil {
+		if err := d.adopt(ctx, spare); err == nil {
+			return nil
 		}
 	}
 	return errors.Join(errs...)
@@ -154,10 +172,23 @@ func issuersNear(self overlay.NodeID, records []overlay.Record) []string {
 	return all[:min(len(all), maxIssuers)]
 }
 
-// adopt puts a renewed certificate into use, on disk first. It must be what this
-// node has already, but for its end. It says what time it is only if the clock is
-// known to be behind: an issuer whose own clock is ahead must not set others.
+// adopt puts a renewed certificate into use.
 func (d *daemon) adopt(ctx context.Context, chain []byte) error {
+	if err := d.take(chain); err != nil {
+		return err
+	}
+	// Records are signed anew with it. If the loop has ended, so has the node.
+	if err := d.within(ctx, d.reconcile); err != nil && ctx.Err() == nil {
+		d.log.Error("not all of the configuration is in force", "err", err)
+	}
+	return nil
+}
+
+// take has a renewed certificate, on disk first. It must be what this node has
+// already, but for its end and its authority, and not lead back from a newer
+// authority. It says what time it is only if the clock is known to be behind: an
+// issuer whose own clock is ahead must not set others.
+func (d *daemon) take(chain []byte) error {
 	old := d.id.certified.Load()
 	signer, err := old.signer.Renewed(chain)
 	if err != nil {
@@ -172,20 +203,26 @@ func (d *daemon) adopt(ctx context.Context, chain []byte) error {
 	}
 	same := a
 	same.NotBefore, same.NotAfter = old.authority.NotBefore, old.authority.NotAfter
+	was, err := d.id.verifier.Root(old.signer.Chain())
+	if err != nil {
+		return err
+	}
+	is, err := d.id.verifier.Root(signer.Chain())
+	if err != nil {
+		return err
+	}
 	switch {
+	case !d.id.verifier.Roots().Leads(was, is):
+		return fmt.Errorf("the new certificate hangs on authority %x, which came before that of the present one", is[:8])
 	case !reflect.DeepEqual(same, old.authority):
 		return fmt.Errorf("a certificate of other contents than this node's: %v", a.ID)
-	case !a.NotAfter.After(old.authority.NotAfter):
+	case was == is && !a.NotAfter.After(old.authority.NotAfter):
 		return fmt.Errorf("the new certificate would end at %s, no later than the present one", a.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if err := d.state.write(fileNodeCert, chain); err != nil {
 		return err
 	}
 	d.id.certified.Store(&certified{signer, a})
-	// Records are signed anew with it. If the loop has ended, so has the node.
-	if err := d.within(ctx, d.reconcile); err != nil && ctx.Err() == nil {
-		d.log.Error("not all of the configuration is in force", "err", err)
-	}
 	return nil
 }
 
@@ -217,6 +254,8 @@ func (d *daemon) checkClock(wall time.Time) error {
 		if seconds, perr := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); perr == nil {
 			last = time.Unix(seconds, 0)
 		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		d.log.Warn("whether the clock has gone back cannot be known", "err", err)
 	}
 	if !d.id.clock.Behind() && !wall.Before(last) {
 		return nil
@@ -245,6 +284,8 @@ func (d *daemon) trustWarnings() (out []string) {
 	a, now := d.id.authority(), d.id.clock.Now()
 	if _, err := d.id.verifier.Authority(d.id.Chain(), now); errors.Is(err, overlay.RefusedRevoked) {
 		out = append(out, "this node's certificate is revoked: other nodes have nothing to do with it")
+	} else if errors.Is(err, overlay.RefusedRetired) {
+		out = append(out, "this node's certificate hangs on an authority that is retired, other nodes have nothing to do with it: "+joinAgain)
 	} else if why := d.unable.Load(); why != nil && renewDue(a, now, false) {
 		out = append(out, fmt.Sprintf("the certificate ends in %s and was not renewed: %s", short(a.NotAfter.Sub(now)), *why))
 	}
@@ -254,8 +295,10 @@ func (d *daemon) trustWarnings() (out []string) {
 	if n := d.gossip.Refused()[gossip.RefusedClone]; n > 0 {
 		out = append(out, "another process holds a node's key: a state folder was copied (see the log)")
 	}
-	if d.issue != nil && d.issue.limits.NotAfter.Sub(now) < issuerWarning {
-		out = append(out, fmt.Sprintf("the issuer's certificate of this node ends in %s: have it made anew (slicewire ca intermediate)", short(d.issue.limits.NotAfter.Sub(now))))
+	if d.issue != nil {
+		if left := d.issue.cert.Load().limits.NotAfter.Sub(now); left < issuerWarning {
+			out = append(out, fmt.Sprintf("the issuer's certificate of this node ends in %s: have it made anew (slicewire ca intermediate)", short(left)))
+		}
 	}
-	return out
+	return append(out, d.rootWarnings(now)...)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"slicewire/netstack/port"
+	"slicewire/overlay"
 	"slicewire/router"
 )
 
@@ -18,7 +19,7 @@ func portConfig(offer WorkloadOffer, device string) port.Config {
 		Addrs: []netip.Prefix{
 			netip.PrefixFrom(offer.Address, offer.Address.BitLen()), netip.PrefixFrom(offer.Address6, offer.Address6.BitLen()),
 		},
-		Routes: []netip.Prefix{offer.Subnet, offer.Subnet6},
+		Routes: append([]netip.Prefix{offer.Subnet, offer.Subnet6, overlay.VirtualRange}, offer.Routes...),
 	}
 }
 

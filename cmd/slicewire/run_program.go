@@ -39,8 +39,10 @@ const runEndGrace = 3 * time.Second
 // errLost says that the attachment ended during a run.
 var errLost = errors.New("the slice is gone and the program was ended")
 
+const namespaceFlag = "Kubernetes namespace it is in, for policies (not needed where the slice has one at this site)"
+
 func newRunCommand(opts *clientOptions) *cobra.Command {
-	var slice, name string
+	var slice, name, namespace string
 	cmd := &cobra.Command{
 		Use:   "run [--slice SLICE] [--name NAME] -- COMMAND [ARG...]",
 		Short: "Run a program on a slice: own address, names, UDP, ICMP, incoming connections",
@@ -56,7 +58,7 @@ func newRunCommand(opts *clientOptions) *cobra.Command {
 			"a slice that is not there, 5 when this user may not, 7 without a daemon and 1 for the rest.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := WorkloadRequest{Kind: workloadRun, Slice: slice, Name: name, Command: filepath.Base(args[0]), Device: runDevice}
+			req := WorkloadRequest{Kind: workloadRun, Slice: slice, Name: name, Namespace: namespace, Command: filepath.Base(args[0]), Device: runDevice}
 			code, err := runProgram(cmd.Context(), opts.socket, req, args, cmd.ErrOrStderr())
 			if err != nil {
 				return err
@@ -69,6 +71,7 @@ func newRunCommand(opts *clientOptions) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&slice, "slice", "", "slice (may be left out where the node has only one)")
 	cmd.Flags().StringVar(&name, "name", "", "name in status; the same name finds the same address")
+	cmd.Flags().StringVar(&namespace, "namespace", "", namespaceFlag)
 	cmd.Flags().SetInterspersed(false)
 	return cmd
 }

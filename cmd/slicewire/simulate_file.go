@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -94,7 +95,7 @@ func (e *eventSpec) verb() (verb string, whom []string, err error) {
 	case "kill", "restart", "join", "drain", "undrain", "stall":
 		err = wantIf(len(whom) == 1, "one node")
 	case "cut", "heal":
-		err = wantIf(len(whom) == 2, "two sites or nodes")
+		err = wantIf(len(whom) == 2 && whom[0] != whom[1], "two sites or nodes")
 	default:
 		err = errors.New("want exactly one of kill, restart, join, drain, undrain, stall, cut, heal")
 	}
@@ -121,7 +122,7 @@ type span time.Duration
 func (s *span) UnmarshalJSON(b []byte) error {
 	var text string
 	if err := json.Unmarshal(b, &text); err != nil {
-		return fmt.Errorf("%s: want a duration in quotes or as 250ms", b)
+		return fmt.Errorf("%s: want a duration with its unit, as 250ms or 1m30s", b)
 	}
 	d, err := time.ParseDuration(text)
 	if err == nil && d < 0 {
@@ -159,7 +160,7 @@ func readScenario(path string) (*scenario, error) {
 
 func parseScenario(data []byte) (*scenario, error) {
 	s := new(scenario)
-	if err := yaml.UnmarshalStrict(data, s); err != nil {
+	if err := decodeScenario(data, s); err != nil {
 		return nil, err
 	}
 	if s.Link.Delay == 0 {
@@ -173,6 +174,33 @@ func parseScenario(data []byte) (*scenario, error) {
 		s.Duration = last + span(afterLastEvent)
 	}
 	return s, s.check(last)
+}
+
+// decodeScenario reads YAML strictly and says what is wrong in the words of the
+// file.
+func decodeScenario(data []byte, s *scenario) error {
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "error converting YAML to JSON: "))
+	}
+	d := json.NewDecoder(bytes.NewReader(asJSON))
+	d.DisallowUnknownFields()
+	if err := d.Decode(s); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fmt.Errorf("%s: a %s does not belong there", cmp.Or(wrong.Field, "the file"), wrong.Value)
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	var given struct{ Events []struct{ At any } }
+	if err := json.Unmarshal(asJSON, &given); err != nil {
+		return err
+	}
+	for i, e := range given.Events {
+		if e.At == nil {
+			return fmt.Errorf("events[%d]: no `at`: when does it happen?", i)
+		}
+	}
+	return nil
 }
 
 func (s *scenario) check(last span) error {
@@ -209,8 +237,9 @@ func (s *scenario) check(last span) error {
 		return fmt.Errorf("sites: %d nodes, want 1 to %d", nodes, maxScenarioNodes)
 	}
 	for i, l := range append([]linkSpec{s.Link}, s.Links...) {
-		where := fmt.Sprintf("links[%d]", i-1)
+		where := "link"
 		if i > 0 {
+			where = fmt.Sprintf("links[%d]", i-1)
 			if err := wantIf(len(l.Between) == 2, "two ends in between"); err != nil {
 				return fmt.Errorf("%s: %w", where, err)
 			}
@@ -222,7 +251,7 @@ func (s *scenario) check(last span) error {
 		}
 		for _, share := range []float64{l.Loss, l.Duplicate, l.Reorder} {
 			if !(share >= 0 && share <= 1) {
-				return fmt.Errorf("link: a share of %v is not between 0 and 1", share)
+				return fmt.Errorf("%s: a share of %v is not between 0 and 1", where, share)
 			}
 		}
 	}
@@ -235,7 +264,10 @@ func (s *scenario) checkEvents(known map[string]bool) error {
 		for _, w := range whom {
 			isNode, ok := known[w]
 			if err == nil && (!ok || !isNode && verb != "cut" && verb != "heal") {
-				err = fmt.Errorf("no such node %q", w)
+				err = fmt.Errorf("no such node %q, want one of sites as site/node", w)
+				if verb == "cut" || verb == "heal" {
+					err = fmt.Errorf("no such site or node %q", w)
+				}
 			}
 		}
 		if err != nil {
@@ -257,7 +289,7 @@ func (s *scenario) checkLives() error {
 		}
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(s.Events[i].At, s.Events[j].At) })
-	killed := make(map[string]bool)
+	killed, drained := make(map[string]bool), make(map[string]bool)
 	for _, i := range order {
 		verb, whom, _ := s.Events[i].verb()
 		n := whom[0]
@@ -279,7 +311,11 @@ func (s *scenario) checkLives() error {
 			if absent[n] || killed[n] {
 				wrong = "it is not there at that time"
 			}
+			if verb == "undrain" && !drained[n] {
+				wrong = cmp.Or(wrong, "it was not drained")
+			}
 			killed[n] = killed[n] || verb == "kill"
+			drained[n] = verb == "drain" || drained[n] && verb != "undrain"
 		}
 		if wrong != "" {
 			return fmt.Errorf("events[%d]: %s %s: %s", i, verb, n, wrong)

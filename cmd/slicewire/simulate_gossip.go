@@ -57,7 +57,7 @@ func simulateGossip(ctx context.Context, w *simWorld, report *simReport) (func(o
 			return nil, err
 		}
 		g.nodes[n.id] = node
-		if n.subject.Gateway || len(w.nodes) <= 3 {
+		if n.subject.Gateway {
 			g.seeds = append(g.seeds, node.Addr)
 		}
 	}

@@ -119,7 +119,7 @@ func simulatePaths(w *simWorld, report *simReport, known func(observer, origin o
 	}
 	s.now = end
 	for pair, since := range s.broken {
-		s.outage(pair, since, true)
+		s.outage(pair, since, true, false)
 	}
 	report.sort()
 }
@@ -303,15 +303,15 @@ func (s *pathSim) look() {
 				s.broken[pair] = s.now
 			case ok && was:
 				delete(s.broken, pair)
-				s.outage(pair, since, false)
+				s.outage(pair, since, false, !s.works(a) || !s.works(b))
 			}
 		}
 	}
 }
 
-func (s *pathSim) outage(pair [2]*simEnd, since time.Duration, lasting bool) {
+func (s *pathSim) outage(pair [2]*simEnd, since time.Duration, lasting, gone bool) {
 	if s.now > since {
-		s.report.outage(since, s.now, pair, lasting)
+		s.report.outage(since, s.now, pair, lasting, gone)
 	}
 }
 

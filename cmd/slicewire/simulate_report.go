@@ -45,6 +45,7 @@ type simOutage struct {
 	Slice   string   `json:"slice"`
 	Pairs   []string `json:"pairs"`   // "site/node - site/node"
 	Lasting bool     `json:"lasting"` // still so at the end
+	Gone    bool     `json:"gone"`    // until one of the two was not there any more
 }
 
 // A simNews is when others knew what a node told when it came.
@@ -92,12 +93,12 @@ func (r *simReport) moved(at time.Duration, e *simEnd, old map[netip.Prefix]over
 	}
 }
 
-func (r *simReport) outage(from, to time.Duration, pair [2]*simEnd, lasting bool) {
+func (r *simReport) outage(from, to time.Duration, pair [2]*simEnd, lasting, gone bool) {
 	names := pair[0].node.id.String() + " - " + pair[1].node.id.String()
-	o := simOutage{FromMs: ms(from), ToMs: ms(to), Slice: pair[0].slice.Name, Lasting: lasting}
+	o := simOutage{FromMs: ms(from), ToMs: ms(to), Slice: pair[0].slice.Name, Lasting: lasting, Gone: gone}
 	for i := range r.Outages {
 		x := &r.Outages[i]
-		if x.FromMs == o.FromMs && x.ToMs == o.ToMs && x.Slice == o.Slice && x.Lasting == lasting {
+		if x.FromMs == o.FromMs && x.ToMs == o.ToMs && x.Slice == o.Slice && x.Lasting == lasting && x.Gone == gone {
 			x.Pairs = append(x.Pairs, names)
 			return
 		}
@@ -138,6 +139,9 @@ func (r *simReport) print(w io.Writer) error {
 	for _, o := range r.Outages {
 		if !o.Lasting {
 			text := fmt.Sprintf("after %s again: %s", duration(o.ToMs-o.FromMs), pairsText(o.Pairs))
+			if o.Gone {
+				text = fmt.Sprintf("not for %s, until one is gone: %s", duration(o.ToMs-o.FromMs), pairsText(o.Pairs))
+			}
 			lines = append(lines, line{o.ToMs, 2, [3]string{"reach", o.Slice, text}})
 		}
 	}

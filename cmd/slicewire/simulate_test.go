@@ -160,6 +160,19 @@ func TestTablesOfASimulation(t *testing.T) {
 	}
 }
 
+// A site without a gateway is most likely a slip: the scenario is told, and what
+// ends with a node's life is not told as an end of the outage.
+func TestASiteWithoutAGatewayIsSaid(t *testing.T) {
+	path := writeScenario(t, "manifests: [manifests.yaml]\nsites:\n- {name: north, nodes: [{name: app}]}\n"+
+		"- {name: west, nodes: [{name: gw, gateway: true}]}\nevents: [{at: 5s, kill: north/app}]\n")
+	var stdout, stderr bytes.Buffer
+	code := execute(t.Context(), []string{"simulate", path}, &stdout, &stderr)
+	if code != exitOK || !strings.Contains(stderr.String(), "site north has no node with gateway: true") ||
+		!strings.Contains(stdout.String(), "not for 5s, until one is gone: north/app - west/gw") || strings.Contains(stdout.String(), "again") {
+		t.Errorf("exit %d: %s%s", code, stderr.String(), stdout.String())
+	}
+}
+
 func TestScenariosThatAreRefused(t *testing.T) {
 	const sites = "sites:\n- {name: north, nodes: [{name: gw, gateway: true}, {name: app}]}\n- {name: south, nodes: [{name: gw, gateway: true}]}\n"
 	const good = "manifests: [manifests.yaml]\n" + sites
@@ -184,9 +197,15 @@ func TestScenariosThatAreRefused(t *testing.T) {
 		{"a restart of what is up", good + "events: [{at: 1s, restart: north/gw}]\n", "not killed"},
 		{"killed twice", good + "events: [{at: 2s, kill: north/gw}, {at: 1s, kill: north/gw}]\n", "events[0]: kill north/gw: it is not there"},
 		{"a join twice", good + "events: [{at: 1s, join: north/app}, {at: 2s, join: north/app}]\n", "there already"},
+		{"a cut of one from itself", good + "events: [{at: 1s, cut: [north, north]}]\n", "two sites"},
+		{"at no time", good + "events: [{kill: north/gw}]\n", "events[0]: no `at`"},
+		{"an undrain of what takes traffic", good + "events: [{at: 1s, undrain: north/gw}]\n", "not drained"},
+		{"no mapping", "hello\n", "the file: a string does not belong there"},
+		{"a text where a list belongs", good + "events: later\n", "events: a string does not belong there"},
+		{"a share of two on one link", good + "links: [{between: [north, south], loss: 2}]\n", "links[0]: a share"},
 		{"after the end", good + "duration: 1s\nevents: [{at: 2s, kill: north/gw}]\n", "duration"},
 		{"too long", good + "duration: 48h\n", "24h"},
-		{"a site of no slice", "manifests: [manifests.yaml]\nsites:\n- {name: east, nodes: [{name: gw, gateway: true}]}\n", "no slice"},
+		{"a site of no slice", "manifests: [manifests.yaml]\nsites:\n- {name: east, nodes: [{name: gw, gateway: true}]}\n", "no slice of the manifests has this site: water has "},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := execute(t.Context(), []string{"simulate", writeScenario(t, tt.text)}, &stdout, &stderr); code != exitFailure || !strings.Contains(stderr.String(), tt.want) {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"slicewire/bench/lab"
@@ -64,6 +67,11 @@ func newSimWorld(s *scenario, warnings io.Writer) (*simWorld, error) {
 			w.byName[node.id.String()], w.byAddr[node.addr] = node, node
 		}
 	}
+	for _, site := range s.Sites {
+		if len(s.Sites) > 1 && !slices.ContainsFunc(site.Nodes, func(n nodeSpec) bool { return n.Gateway }) {
+			fmt.Fprintf(warnings, "site %s has no node with gateway: true: other sites do not reach it\n", site.Name)
+		}
+	}
 	for _, e := range s.Events {
 		if e.Join != "" {
 			w.byName[e.Join].late = true
@@ -72,13 +80,26 @@ func newSimWorld(s *scenario, warnings io.Writer) (*simWorld, error) {
 	return w, nil
 }
 
+// slicesText says which slices there are, and where.
+func slicesText(m *overlay.Mesh) string {
+	var out []string
+	for _, s := range m.Slices {
+		var sites []string
+		for _, x := range s.Sites {
+			sites = append(sites, x.Name)
+		}
+		out = append(out, s.Name+" has "+strings.Join(sites, ", "))
+	}
+	return cmp.Or(strings.Join(out, "; "), "there is no SliceConfig in them")
+}
+
 func (w *simWorld) attach(n *simNode, index int, isGateway bool) error {
 	grants, err := overlay.Grants(&w.mesh, n.id.Site, index, isGateway)
 	if err != nil {
 		return err
 	}
 	if len(grants) == 0 {
-		return errors.New("no slice of the manifests has this site")
+		return fmt.Errorf("no slice of the manifests has this site: %s", slicesText(&w.mesh))
 	}
 	n.subject = pki.Subject{ID: n.id, Gateway: isGateway, Index: index, Grants: grants}
 	authority := overlay.Authority{Mesh: w.mesh.Name, ID: n.id, Gateway: isGateway, Index: index, Grants: grants}

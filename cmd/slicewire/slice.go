@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"slicewire/dnsd"
@@ -38,12 +39,22 @@ type sliceNode struct {
 	local    localSlice
 	router   *router.Router
 	shaper   *shaper.Queue
+	outside  *shaper.Policer // the tunnel's side of the router
+	shaping  shaping
 	stack    *netstack.Stack
 	names    *dnsd.Server
 	publish  *publish.Publisher
+	virtual  *publish.Publisher // of services with a virtual address
+	naming   naming
+	upstream []netip.AddrPort
+	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
+	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys
+	policy   slicePolicy // the reconcile loop's
 	addrs    atomic.Pointer[[]netip.Addr]
+	lossy    atomic.Pointer[[]dropper] // the workloads' ports
+	gone     overlay.Drops             // of those that are no more
 
 	cancel context.CancelFunc
 	done   chan error // the fault that ended it, nil after stop
@@ -54,19 +65,23 @@ type sliceNode struct {
 type localSlice struct {
 	addr, addr6 netip.Addr
 	proxy, dns  string
+	zones       []string
+	upstream    []string
+	private     []string
 	mtu         int
 	forwards    []manifest.Forward
 }
 
 func (l localSlice) equal(m localSlice) bool {
 	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu &&
+		slices.Equal(l.zones, m.zones) && slices.Equal(l.upstream, m.upstream) && slices.Equal(l.private, m.private) &&
 		slices.Equal(l.forwards, m.forwards)
 }
 
 // localOf gathers what a slice's listeners depend on.
 func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 	s := file.SliceSettings(a.Slice)
-	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU}
+	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream, private: s.PrivateZones}
 	for _, f := range file.Forward {
 		if f.Slice == a.Slice {
 			l.forwards = append(l.forwards, f)
@@ -78,23 +93,24 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
-	n.shaper = shaper.New()
-	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper}); err != nil {
-		return nil, err
+	n.shaper = shaper.New(uplink)
+	if n.router, err = router.New(router.Config{Slice: a.Slice, MTU: local.mtu, Log: log, Outlet: n.shaper, Taps: taps}); err != nil {
+		return nil, errors.Join(err, n.shaper.Close())
 	}
+	n.outside = shaper.NewPolicer(n.router.Outside(), n.shaper.Drops())
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, n.shaper.Close())
 	}
 	parts, opened, err := n.attach(a, log)
 	if err != nil {
 		for _, c := range opened {
 			c()
 		}
-		return nil, errors.Join(fmt.Errorf("slice %s: %w", a.Slice, err), n.stack.Close())
+		return nil, errors.Join(fmt.Errorf("slice %s: %w", a.Slice, err), n.stack.Close(), n.shaper.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
@@ -114,11 +130,14 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, log *sl
 // attach opens what the slice serves and returns its parts in the order of
 // their start, and how to close what was opened should that not happen.
 func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []part, opened []func(), err error) {
-	if err := n.setAddresses(a); err != nil {
+	if err := n.setAddresses(a, nil); err != nil {
 		return nil, nil, err
 	}
 	closing := func(c interface{ Close() error }) { opened = append(opened, func() { c.Close() }) }
-	names := dnsd.Config{Log: log}
+	if n.upstream, err = upstreamsOf(n.local.upstream, resolvPath); err != nil {
+		return nil, nil, err
+	}
+	names := dnsd.Config{Log: log, Zones: n.local.zones, Upstream: n.upstream, Private: n.local.private}
 	for _, addr := range []netip.Addr{a.Addr, a.Addr6} {
 		at := netip.AddrPortFrom(addr, dnsPort)
 		p, err := n.stack.ListenUDP(at)
@@ -149,10 +168,13 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 	if n.publish, err = publish.New(publish.Config{Stack: n.stack, Log: log}); err != nil {
 		return nil, opened, err
 	}
-	parts = []part{
-		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run},
-	}
 	in := inSlice{n}
+	if n.virtual, err = publish.New(publish.Config{Stack: n.stack, Log: log, Dial: in.dialService}); err != nil {
+		return nil, opened, err
+	}
+	parts = []part{
+		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run}, {"virtual", n.virtual.Run},
+	}
 	if n.local.proxy != "" {
 		l, err := listenStream(n.local.proxy)
 		if err != nil {
@@ -199,26 +221,29 @@ func (n *sliceNode) openForward(want manifest.Forward, log *slog.Logger) (*forwa
 }
 
 // setAddresses tells the stack which addresses it answers on.
-func (n *sliceNode) setAddresses(a *overlay.Attachment) error {
+func (n *sliceNode) setAddresses(a *overlay.Attachment, virtual []netip.Addr) error {
 	own := a.Owned()
 	n.addrs.Store(&own)
-	return n.stack.Set(own)
+	return n.stack.Set(append(own, virtual...))
 }
 
 // set states what the slice should be now: the node's own addresses, the
-// prefixes behind its peers, what it passes on between them, what it publishes, its workloads and which names there are.
-func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v overlay.View, backends []publish.Backend, workloads []*workload) error {
+// prefixes behind its peers, what it passes on between them, what may pass, what
+// it publishes and its workloads.
+func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.Slice, v overlay.View, backends []publish.Backend, workloads []*workload) error {
 	remote := v.Fabric.Remote()
-	own := a.Owned()
-	state := router.State{Ports: []router.Port{
+	virtuals, fault := virtualsOf(v.Services)
+	virtual := virtualAddrs(virtuals)
+	own := append(a.Owned(), virtual...)
+	state := router.State{Self4: a.Addr, Self6: a.Addr6, Ports: []router.Port{
 		{Name: router.OutsideName, Role: router.Outside, Sources: remote},
 		{Name: localPort, Link: n.stack.Link(), Role: router.Local, Sources: hostPrefixes(own)},
 	}}
 	for _, t := range v.Fabric.Transits() {
 		state.Transits = append(state.Transits, router.Transit(t))
 	}
-	for _, site := range sites {
-		for _, p := range []netip.Prefix{site.Prefix, site.Prefix6} {
+	for _, site := range s.Sites {
+		for _, p := range append([]netip.Prefix{site.Prefix, site.Prefix6}, site.Routes...) {
 			state.Zones = append(state.Zones, router.Zone{Prefix: p, Name: site.Name})
 		}
 	}
@@ -229,17 +254,47 @@ func (n *sliceNode) set(a *overlay.Attachment, sites []overlay.SliceSite, v over
 		state.Routes = append(state.Routes, router.Route{Prefix: p, Port: localPort})
 	}
 	for _, w := range workloads {
-		state.Ports = append(state.Ports, w.port())
+		port := w.port()
+		for _, r := range a.Routes {
+			if r.Via == w.name {
+				port.Sources = append(port.Sources, r.Prefix)
+				state.Routes = append(state.Routes, router.Route{Prefix: r.Prefix, Port: port.Name})
+			}
+		}
+		state.Ports = append(state.Ports, port)
 		for _, p := range w.prefixes() {
 			state.Routes = append(state.Routes, router.Route{Prefix: p, Port: w.portName()})
 		}
 	}
-	entries := make([]dnsd.Entry, len(v.Names))
-	for i, e := range v.Names {
-		entries[i] = dnsd.Entry{Name: e.Name, Addrs: e.Addrs}
+	var err error
+	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, overlay.Know(self, a, &v))); err != nil {
+		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
 	}
-	n.names.Set(entries)
-	return errors.Join(n.setAddresses(a), n.publish.Set(backends), n.router.Set(state))
+	err = errors.Join(err, fault, n.setAddresses(a, virtual), n.publish.Set(backends), n.virtual.Set(virtuals), n.router.Set(state))
+	n.setLossy(workloads)
+	return err
+}
+
+// A dropper is a port that counts what it loses itself.
+type dropper interface{ Drops() *overlay.Drops }
+
+// setLossy remembers whose losses to count, and those of who has gone.
+func (n *sliceNode) setLossy(workloads []*workload) {
+	var now []dropper
+	for _, w := range workloads {
+		if d, ok := w.link.(dropper); ok {
+			now = append(now, d)
+		}
+	}
+	if old := n.lossy.Swap(&now); old != nil {
+		for _, d := range *old {
+			if !slices.Contains(now, d) {
+				for reason := range overlay.NumDrops {
+					n.gone.Add(reason, int(d.Drops().Get(reason)))
+				}
+			}
+		}
+	}
 }
 
 func hostPrefixes(addrs []netip.Addr) []netip.Prefix {
@@ -259,10 +314,22 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
 		}
 	}
-	for reason, packets := range n.shaper.Drops().Snapshot() {
-		c.Drops[reason] += packets
+	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone} {
+		addDrops(c.Drops, more.Snapshot())
 	}
+	if ports := n.lossy.Load(); ports != nil {
+		for _, p := range *ports {
+			addDrops(c.Drops, p.Drops().Snapshot())
+		}
+	}
+	out.ICMPErrors, out.ICMPLimited, out.Cut, out.Fragments = c.Slow.Errors, c.Slow.Limited+c.Slow.Overflow, c.Slow.Cut, c.Slow.Fragments
 	return out, c.Drops
+}
+
+func addDrops(to, from map[string]uint64) {
+	for reason, packets := range from {
+		to[reason] += packets
+	}
 }
 
 // stop ends the slice's parts and waits for them.
@@ -275,13 +342,20 @@ func (n *sliceNode) stop() error {
 type inSlice struct{ n *sliceNode }
 
 func (s inSlice) DialTCP(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	if !s.permits(overlay.ProtoTCP, dst) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(dst), Err: syscall.EACCES}
+	}
 	return s.n.stack.DialTCP(ctx, netip.Addr{}, dst)
 }
 
 func (s inSlice) ListenUDP(v6 bool) (net.PacketConn, error) {
 	for _, a := range *s.n.addrs.Load() { // the node's own come first
 		if a.Is6() == v6 {
-			return s.n.stack.ListenUDP(netip.AddrPortFrom(a, 0))
+			c, err := s.n.stack.ListenUDP(netip.AddrPortFrom(a, 0))
+			if err != nil {
+				return nil, err
+			}
+			return policedConn{c, s}, nil
 		}
 	}
 	return nil, net.UnknownNetworkError("no address of that family on the slice")

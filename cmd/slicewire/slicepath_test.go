@@ -67,7 +67,7 @@ func sites(t testing.TB) [2]*site {
 	var both [2]*site
 	for i := range both {
 		var at []netip.Addr
-		s := &site{queue: shaper.New(), work: &sink{in: make(chan [][]byte), done: make(chan struct{})}}
+		s := &site{queue: shaper.New(nil), work: &sink{in: make(chan [][]byte), done: make(chan struct{})}}
 		var own, workload []netip.Prefix
 		var routes []router.Route
 		for _, p := range prefixes[i] {

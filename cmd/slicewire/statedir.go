@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -106,6 +105,14 @@ func writeAtomic(path string, data []byte) error {
 	return syncDir(dir)
 }
 
+// forget removes a file, if it is there.
+func (d stateDir) forget(name string) error {
+	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget %s: %w", name, err)
+	}
+	return nil
+}
+
 // sweep removes what writes that were cut short have left behind. The folder is
 // locked: nobody writes meanwhile.
 func (d stateDir) sweep() error {
@@ -179,12 +186,12 @@ func (d stateDir) wireGuardKeys(slice string) (map[uint64][32]byte, error) {
 			continue
 		}
 		name := filepath.Join(dirWireGuard, f.Name())
-		data, err := d.read(name)
-		if err != nil {
-			return nil, fmt.Errorf("read a WireGuard key: %w", err)
+		data, err := d.readSealed(name)
+		if err == nil && len(data) != 32 {
+			err = fmt.Errorf("%s has %d bytes instead of 32", d.path(name), len(data))
 		}
-		if len(data) != 32 {
-			return nil, fmt.Errorf("%s has %d bytes instead of 32: remove it to have a new key made", d.path(name), len(data))
+		if err != nil {
+			return nil, fmt.Errorf("read a WireGuard key: %w: remove it to have a new one made", err)
 		}
 		keys[generation] = [32]byte(data)
 	}
@@ -223,7 +230,7 @@ func (d stateDir) makeWireGuardKey(slice string, generation uint64, generate fun
 	if err != nil {
 		return key, fmt.Errorf("make a WireGuard key: %w", err)
 	}
-	return key, d.write(wireGuardFile(slice, generation), key[:])
+	return key, d.writeSealed(wireGuardFile(slice, generation), key[:])
 }
 
 // dropWireGuardKey forgets a key.
@@ -240,25 +247,4 @@ func (d stateDir) forgetWireGuardKeys() error {
 		return fmt.Errorf("forget the WireGuard keys: %w", err)
 	}
 	return nil
-}
-
-// readJSON fills v from a file; a missing or damaged file leaves v alone and
-// says so, because what is kept as JSON can be computed again.
-func (d stateDir) readJSON(name string, v any) error {
-	data, err := d.read(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, v)
-}
-
-func (d stateDir) writeJSON(name string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return d.write(name, append(data, '\n'))
 }

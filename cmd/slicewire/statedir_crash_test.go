@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -116,12 +115,8 @@ func checkState(t *testing.T, d stateDir, kill int, said uint64) {
 			}
 		}
 	}
-	data, err := d.read(fileAddresses)
-	if !os.IsNotExist(err) {
-		var addresses map[string]uint64
-		if err == nil {
-			err = json.Unmarshal(data, &addresses)
-		}
+	var addresses map[string]uint64
+	if err := readJSON(d, fileAddresses, &addresses); err != nil || addresses != nil {
 		if one := slices.Compact(slices.Collect(maps.Values(addresses))); err != nil || len(addresses) != 500 || len(one) != 1 {
 			t.Fatalf("kill %d: addresses of %d writes, %v", kill, len(one), err)
 		}

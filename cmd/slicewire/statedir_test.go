@@ -119,7 +119,7 @@ func TestWireGuardKeysAreKeptByGeneration(t *testing.T) {
 	if keys, err := d.wireGuardKeys("blue"); err != nil || !maps.Equal(keys, want) {
 		t.Errorf("after one was dropped: %v, %v, want %v", keys, err, want)
 	}
-	if err := d.write("wireguard/red.7.key", []byte("short")); err != nil {
+	if err := d.writeSealed("wireguard/red.7.key", []byte("short")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.wireGuardKeys("red"); err == nil || !strings.Contains(err.Error(), "instead of 32") {

@@ -118,10 +118,10 @@ func printStatus(w io.Writer, output string, s Status) error {
 		}
 	}
 	t.flush()
-	t.row("WORKLOAD", "SLICE", "ADDRESS", "WHAT", "USER", "AGE", "RX", "TX")
+	t.row("WORKLOAD", "SLICE", "NAMESPACE", "ADDRESS", "WHAT", "USER", "AGE", "RX", "TX")
 	for _, x := range s.Slices {
 		for _, v := range x.Workloads {
-			t.row(clean(v.Name), clean(x.Name), v.Address, dash(v.what()), v.UID, short(time.Since(v.Since)), size(v.RxBytes), size(v.TxBytes))
+			t.row(clean(v.Name), clean(x.Name), dash(v.Namespace), v.Address, dash(v.what()), v.UID, short(time.Since(v.Since)), size(v.RxBytes), size(v.TxBytes))
 		}
 	}
 	t.flush()

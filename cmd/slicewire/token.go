@@ -14,7 +14,7 @@ const tokenLife = time.Hour
 
 func newTokenCommand(opts *clientOptions) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make join tokens, on a gateway that certifies nodes"}
-	cmd.AddCommand(newTokenCreateCommand(opts))
+	cmd.AddCommand(newTokenCreateCommand(opts), newTokenRevokeCommand(opts))
 	return cmd
 }
 
@@ -58,4 +58,17 @@ func newTokenCreateCommand(opts *clientOptions) *cobra.Command {
 	addOutputFlag(cmd, &output)
 	_ = cmd.MarkFlagRequired("node") // fails only for a flag that does not exist
 	return cmd
+}
+
+func newTokenRevokeCommand(opts *clientOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke ID",
+		Short: "Make a token void that was not used yet",
+		Long:  "Has the daemon that made a token forget it. `slicewire cert list` shows tokens by their ID. A node\nthat was let in already is put out with `slicewire cert revoke`.",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := call[struct{}](cmd.Context(), newClient(opts.socket), http.MethodPost, "token-revoke", TokenRevokeRequest{ID: args[0]})
+			return err
+		},
+	}
 }

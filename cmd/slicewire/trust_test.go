@@ -36,6 +36,16 @@ func (f *trusting) RotateGossipKey(context.Context, GossipKeyRequest) (GossipKey
 	return GossipKeyReply{}, nil
 }
 
+func (f *trusting) Announce(context.Context, AnnounceRequest) (AnnounceReply, error) {
+	f.asked = append(f.asked, "authority")
+	return AnnounceReply{}, nil
+}
+
+func (f *trusting) RevokeToken(context.Context, TokenRevokeRequest) error {
+	f.asked = append(f.asked, "token-revoke")
+	return nil
+}
+
 func (f *trusting) Revoke(context.Context, RevokeRequest) error {
 	f.asked = append(f.asked, "revoke")
 	return nil
@@ -58,6 +68,10 @@ func TestWhoMayChangeWhoIsTrusted(t *testing.T) {
 		{"revoking is for the owner", "revoke", `{}`, &own, http.StatusOK, true},
 		{"changing the gossip key is not for others", "gossip-key", `{}`, &other, http.StatusForbidden, false},
 		{"changing the gossip key is for the owner", "gossip-key", `{}`, &own, http.StatusOK, true},
+		{"naming an authority is not for others", "authority", `{}`, &other, http.StatusForbidden, false},
+		{"naming an authority is for the owner", "authority", `{}`, &own, http.StatusOK, true},
+		{"taking a token back is not for others", "token-revoke", `{}`, &other, http.StatusForbidden, false},
+		{"taking a token back is for the owner", "token-revoke", `{}`, &own, http.StatusOK, true},
 		{"nonsense is refused", "revoke", `[`, &own, http.StatusBadRequest, false},
 		{"and so is much of it", "token", `{"node":"` + strings.Repeat("x", maxRequestBody), &own, http.StatusBadRequest, false},
 	} {

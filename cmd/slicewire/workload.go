@@ -43,6 +43,7 @@ type workload struct {
 	kind    string // workloadRun or workloadAttach
 	slice   string
 	name    string
+	space   string // the namespace it is in; empty: none
 	uid     uint32
 	pid     int32 // of the client of a run
 	command string
@@ -70,7 +71,7 @@ var runName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$
 // newWorkload checks what a client asks for.
 func newWorkload(req WorkloadRequest, cred unix.Ucred, now time.Time) (*workload, error) {
 	w := &workload{
-		kind: req.Kind, slice: req.Slice, name: req.Name, uid: cred.Uid, pid: cred.Pid, since: now,
+		kind: req.Kind, slice: req.Slice, name: req.Name, space: req.Namespace, uid: cred.Uid, pid: cred.Pid, since: now,
 		command: req.Command, netns: req.Netns, device: req.Device, ended: make(chan struct{}),
 	}
 	switch w.kind {
@@ -124,6 +125,11 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 		return WorkloadOffer{}, err
 	}
 	w.slice, w.node = v.node.name, v.node
+	if s, ok := d.want.mesh.Slice(w.slice); ok {
+		if w.space, err = s.NamespaceFor(d.id.authority().ID.Site, w.space); err != nil {
+			return WorkloadOffer{}, err
+		}
+	}
 	if w.name == "" {
 		d.runs++
 		w.name = fmt.Sprintf("run-%d", d.runs)
@@ -140,7 +146,7 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 	a := &v.attachment
 	return WorkloadOffer{
 		Slice: w.slice, Name: w.name, Address: w.place.Addr, Address6: w.place.Addr6,
-		Subnet: a.Subnet, Subnet6: a.Subnet6, MTU: w.node.local.mtu,
+		Subnet: a.Subnet, Subnet6: a.Subnet6, Routes: d.routesBeside(w), MTU: w.node.local.mtu,
 		DNS: []netip.Addr{a.Addr, a.Addr6}, Search: []string{"svc." + overlay.Zone},
 		Proxy: w.node.local.proxy,
 	}, nil
@@ -223,7 +229,7 @@ func (d *daemon) end(w *workload, why error) {
 func (d *daemon) living() []overlay.Workload {
 	out := make([]overlay.Workload, len(d.workloads))
 	for i, w := range d.workloads {
-		out[i] = overlay.Workload{Slice: w.slice, Name: w.name, Addr: w.place.Addr}
+		out[i] = overlay.Workload{Slice: w.slice, Name: w.name, Namespace: w.space, Addr: w.place.Addr}
 	}
 	return out
 }
@@ -278,7 +284,7 @@ func (w *workload) prefixes() []netip.Prefix {
 // status is the workload as status shows it, but for its counters.
 func (w *workload) status() WorkloadStatus {
 	return WorkloadStatus{
-		Name: w.name, Kind: w.kind, Address: w.place.Addr, Address6: w.place.Addr6, UID: w.uid, PID: int(w.pid),
+		Name: w.name, Kind: w.kind, Namespace: w.space, Address: w.place.Addr, Address6: w.place.Addr6, UID: w.uid, PID: int(w.pid),
 		Command: w.command, Netns: w.netns, Device: w.device, Medium: w.medium, Since: w.since,
 	}
 }

@@ -42,6 +42,10 @@ type Config struct {
 	Stack Stack
 	Log   *slog.Logger // state changes; failed targets at debug level; nil discards
 
+	// Dial connects TCP ports with their targets on behalf of a member; nil means
+	// the host's net.Dialer.
+	Dial func(ctx context.Context, network, addr string, member netip.Addr) (net.Conn, error)
+
 	MaxConns           int           // TCP connections in all; zero means 4096
 	MaxConnsPerBackend int           // TCP connections of one backend; zero means 1024
 	MaxPerClient       int           // TCP connections, or UDP flows of a port, of one member; zero means 256

@@ -93,8 +93,7 @@ func (o *socket) release(client netip.Addr) {
 // carry connects to the target and moves bytes until both sides are done.
 func (o *socket) carry(c net.Conn) {
 	to := *o.target.Load()
-	d := net.Dialer{Timeout: o.p.cfg.DialTimeout}
-	up, err := d.DialContext(o.ctx, to.network, to.addr)
+	up, err := o.p.dial(o.ctx, to, addrOf(c.RemoteAddr()).Addr())
 	if o.ctx.Err() == nil {
 		o.share.dialed(err)
 	}
@@ -106,6 +105,16 @@ func (o *socket) carry(c net.Conn) {
 	if err := o.p.pump.Move(o.ctx, c, up, &o.share.bytes); err != nil {
 		o.p.cfg.Log.Debug("published connection broke", "target", to.addr, "err", err)
 	}
+}
+
+func (p *Publisher) dial(ctx context.Context, to target, member netip.Addr) (net.Conn, error) {
+	if p.cfg.Dial == nil {
+		d := net.Dialer{Timeout: p.cfg.DialTimeout}
+		return d.DialContext(ctx, to.network, to.addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	return p.cfg.Dial(ctx, to.network, to.addr, member)
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

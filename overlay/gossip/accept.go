@@ -23,16 +23,17 @@ const (
 //  4. The certificate's authority over what is said.
 //  5. The origin's pace, then the ledger.
 //
-// offered are chains that came along. It reports whether the record is new here.
-func (g *Gossip) accept(s sealed, offered map[fingerprint]chain, paced bool) bool {
-	reason, fresh := g.judge(s, offered, paced)
+// offered are chains that came along. It returns why it refused the record, if it
+// did, and whether the record is new here.
+func (g *Gossip) accept(s sealed, offered map[fingerprint]chain, paced bool) (reason string, fresh bool) {
+	reason, fresh = g.judge(s, offered, paced)
 	if reason != "" {
 		g.refused.add(reason, 1)
 		if reason == RefusedClone {
 			g.log.Warn("two holders of one node key speak", "node", s.record.Origin.String())
 		}
 	}
-	return fresh
+	return reason, fresh
 }
 
 func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (reason string, fresh bool) {
@@ -53,8 +54,8 @@ func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (rea
 		}
 	}
 	authority, err := g.cfg.Verifier.Authority(c, now)
-	if errors.Is(err, overlay.RefusedRevoked) {
-		return string(overlay.RefusedRevoked), false
+	if r, ok := void(err); ok {
+		return string(r), false
 	}
 	if err != nil || authority.Mesh != g.cfg.Mesh {
 		return RefusedCert, false
@@ -75,10 +76,7 @@ func (g *Gossip) judge(s sealed, offered map[fingerprint]chain, paced bool) (rea
 func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason string, fresh bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	// Bytes from outside lie in a message's buffer; what is kept gets its own,
-	// so that one record does not hold a whole message in memory.
-	raw := append([]byte(nil), s.raw...)
-	switch g.ledger.Judge(s.record, raw) {
+	switch g.ledger.Judge(s.record, s.raw) {
 	case overlay.Same:
 		return "", false
 	case overlay.Old:
@@ -89,19 +87,21 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 		return RefusedFull, false
 	}
 	// It may have been revoked since it was judged.
-	if _, err := g.cfg.Verifier.Authority(c, now); errors.Is(err, overlay.RefusedRevoked) {
-		return string(overlay.RefusedRevoked), false
+	_, err := g.cfg.Verifier.Authority(c, now)
+	if r, ok := void(err); ok {
+		return string(r), false
 	}
 	mine := s.record.Origin == g.cfg.Self
 	if paced && !mine && !g.paceLocked(s.record.Origin, now) {
 		return RefusedRate, false
 	}
-	g.ledger.Offer(s.record, raw)
-	if _, known := g.chains[s.signer]; !known {
-		g.chains[s.signer] = cloneChain(c)
-	}
+	// Bytes from outside lie in a message's buffer; what is kept gets its own,
+	// so that one record does not hold a whole message in memory.
+	g.ledger.Offer(s.record, g.cfg.Keep(s.raw))
+	g.keepChainLocked(s.signer, c)
 	if s.record.Key.Kind == overlay.KindRevocation {
 		g.enforceLocked()
+		g.queues.wakeMaintainer() // whoever is void is put out
 	}
 	if mine {
 		// Somebody told this node what it once said itself. A later version than
@@ -115,27 +115,36 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 	return reason, true
 }
 
-func cloneChain(c chain) chain {
-	out := make(chain, len(c))
-	for i, der := range c {
-		out[i] = append([]byte(nil), der...)
+// keepChainLocked keeps the chain of a signer whose record is held now.
+func (g *Gossip) keepChainLocked(signer fingerprint, c chain) {
+	if _, known := g.chains[signer]; known {
+		return
 	}
-	return out
+	kept := make(chain, len(c))
+	for i, der := range c {
+		kept[i] = g.cfg.Keep(der)
+	}
+	g.chains[signer] = kept
 }
+
+// pruneEvery is how often chains are forgotten that nothing held was signed
+// with, beside when records go: it looks at all records.
+const pruneEvery = time.Minute
 
 // pruneChainsLocked forgets the chains that nothing held was signed with.
 func (g *Gossip) pruneChainsLocked() {
 	used := make(map[fingerprint]bool, len(g.chains))
-	for _, id := range g.ledger.Origins() {
-		for _, h := range g.ledger.Of(id) {
-			used[signerOf(h.Raw)] = true
-		}
-	}
+	g.ledger.Each(func(h overlay.Held) { used[signerOf(h.Raw)] = true })
 	for fp := range g.chains {
 		if !used[fp] {
 			delete(g.chains, fp)
 		}
 	}
+}
+
+// forgetLocked forgets what is of no account any more of the origins' pace and
+// of what was asked.
+func (g *Gossip) forgetLocked() {
 	for id, b := range g.pace {
 		if b.full(g.cfg.Now()) {
 			delete(g.pace, id)
@@ -151,21 +160,21 @@ func (g *Gossip) pruneChainsLocked() {
 // signerOf reads the fingerprint out of sealed bytes that were accepted.
 func signerOf(raw []byte) fingerprint { return fingerprint(raw[3 : 3+len(fingerprint{})]) }
 
-// bucket is a token bucket: 0 <= tokens <= paceBurst.
+// bucket is a token bucket: 0 <= tokens <= burst.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-func (b *bucket) fill(now time.Time) {
+func (b *bucket) fill(now time.Time, burst, perSecond float64) {
 	if d := now.Sub(b.at); d > 0 {
-		b.tokens = min(paceBurst, b.tokens+d.Seconds()*pacePerSecond)
+		b.tokens = min(burst, b.tokens+d.Seconds()*perSecond)
 	}
 	b.at = now
 }
 
 func (b *bucket) full(now time.Time) bool {
-	b.fill(now)
+	b.fill(now, paceBurst, pacePerSecond)
 	return b.tokens >= paceBurst
 }
 
@@ -175,7 +184,7 @@ func (g *Gossip) paceLocked(id overlay.NodeID, now time.Time) bool {
 		b = &bucket{tokens: paceBurst, at: now}
 		g.pace[id] = b
 	}
-	b.fill(now)
+	b.fill(now, paceBurst, pacePerSecond)
 	if b.tokens < 1 {
 		return false
 	}

@@ -40,11 +40,15 @@ func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.n.broadcasts.GetBroadcasts(overhead, limit)
 }
 
-// LocalState returns a summary, not the records.
-func (d delegate) LocalState(bool) []byte { return d.g.summary() }
+// LocalState returns a summary or digests, not the records.
+func (d delegate) LocalState(bool) []byte { return d.g.state() }
 
-// MergeRemoteState takes the other side's summary.
-func (d delegate) MergeRemoteState(b []byte, _ bool) { d.NotifyMsg(b) }
+// MergeRemoteState takes the other side's.
+func (d delegate) MergeRemoteState(b []byte, _ bool) {
+	if !d.g.saidAlready(b) {
+		d.NotifyMsg(b)
+	}
+}
 
 // NotifyAlive refuses members without proof.
 func (d delegate) NotifyAlive(n *memberlist.Node) error { return d.g.admit(n) }
@@ -84,7 +88,7 @@ func (d delegate) NotifyMerge(peers []*memberlist.Node) error {
 
 // NotifyJoin greets a new member, so that both find out what they lack.
 func (d delegate) NotifyJoin(n *memberlist.Node) {
-	d.g.members.set(n)
+	d.g.members.set(n, d.g.cfg.Keep)
 	if n.Name == d.g.cfg.Self.String() {
 		return
 	}
@@ -93,7 +97,7 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 }
 
 // NotifyUpdate takes note of new metadata.
-func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.members.set(n) }
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.g.members.set(n, d.g.cfg.Keep) }
 
 // NotifyLeave takes note that a member is gone.
 func (d delegate) NotifyLeave(n *memberlist.Node) {

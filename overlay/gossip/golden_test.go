@@ -132,3 +132,81 @@ func goldenMessage(t *testing.T) []byte {
 	}
 	return b
 }
+
+// The terms of an export come after all else, and only where there are any, so
+// that records without them are what they always were.
+func TestGoldenTerms(t *testing.T) {
+	r := goldenRecord()
+	without, err := encodeBody(r, fingerprint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := unseal(goldenHex(t, "record.hex")); err != nil || !bytes.Equal(s.body[33:], without[33:]) {
+		t.Errorf("a record without terms is encoded otherwise than before: %v", err)
+	}
+	r.Service.ExportTerms = overlay.ExportTerms{Type: overlay.Virtual, AffinitySeconds: 10800, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	with, err := encodeBody(r, fingerprint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const terms = "0100002a3000000000695735a5"
+	if got := hex.EncodeToString(with[len(without):]); got != terms {
+		t.Errorf("terms %s, want %s", got, terms)
+	}
+	for _, bad := range []string{"00000000000000000000000000", "0200002a300000000069573005", "01", "0100002a300000000069573005ff", "0100002a30ffffffff69573005"} {
+		b, _ := hex.DecodeString(bad)
+		body := append(bytes.Clone(without), b...)
+		at := len(without) - int(payloadOf(without))
+		body[at-2], body[at-1] = byte((len(body)-at)>>8), byte(len(body)-at)
+		if _, _, err := decodeBody(body); err == nil {
+			t.Errorf("terms %s are read", bad)
+		}
+	}
+}
+
+func TestGoldenLost(t *testing.T) {
+	r := goldenRecord()
+	r.Key = overlay.Key{Kind: overlay.KindLost, Slice: "water"}
+	r.Service, r.Lost = nil, &overlay.LostBody{Nodes: []overlay.NodeID{{Site: "worker-1", Node: "n2"}, {Site: "worker-2", Node: "gw"}}}
+	body, err := encodeBody(r, fingerprint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const payload = "0019" + "02" + "08776f726b65722d31" + "026e32" + "08776f726b65722d32" + "026777"
+	if got := hex.EncodeToString(body[len(body)-27:]); got != payload {
+		t.Errorf("payload %s, want %s", got, payload)
+	}
+	if back, _, err := decodeBody(body); err != nil || !reflect.DeepEqual(back, r) {
+		t.Errorf("it reads back as %+v, %v", back, err)
+	}
+}
+
+// payloadOf returns the length of a service's payload at the end of its body:
+// what follows origin, key, version, lifetime and the mark of deletion.
+func payloadOf(body []byte) uint16 {
+	r := reader{b: body[33:]}
+	_, _, _ = r.str(), r.str(), r.u8()
+	_, _ = r.str(), r.str()
+	r.take(8 + 8 + 8 + 1)
+	return r.u16()
+}
+
+// What two versions compare, they must work out alike: otherwise they hold the
+// same and tell each other everything for ever.
+func TestGoldenDigests(t *testing.T) {
+	raw := goldenHex(t, "record.hex")
+	var l overlay.Ledger
+	if l.Offer(goldenRecord(), raw) != overlay.New {
+		t.Fatal("not taken")
+	}
+	self := overlay.NodeID{Site: "worker-2", Node: "gw"}
+	digests, err := encodeDigests(self, l.Digests())
+	if err != nil || !bytes.Equal(digests, goldenHex(t, "digests.hex")) {
+		t.Errorf("digests (%v):\n%x", err, digests)
+	}
+	parts := overlay.PartSet(1) << overlay.PartOf(goldenRecord().Origin)
+	part, err := encodePart(self, parts, l.SummaryOf(parts))
+	if err != nil || !bytes.Equal(part, goldenHex(t, "part.hex")) {
+		t.Errorf("part (%v):\n%x", err, part)
+	}
+}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ const minLife = time.Minute
 type Config struct {
 	Self      overlay.NodeID
 	Mesh      string         // at most 255 bytes; separates meshes that share a network
+	Leaf      bool           // not a member: it dials gateways and is dialed by nobody; Key, Bind and Advertise are not used
 	Key       []byte         // 32 bytes that all members share, see SetKeys
 	Bind      netip.AddrPort // UDP and TCP; port 0 takes a free one
 	Advertise netip.AddrPort // where members reach this node; zero: the bound address, which then must be a specific one
@@ -57,9 +59,15 @@ type Config struct {
 	Verifier  Verifier
 	Epoch     uint64           // greater at each start of the node, see Gossip.Epoch
 	Life      time.Duration    // of records; zero: DefaultLife
+	Suspicion int              // probe intervals, times the logarithm of the members, until a silent one counts as dead; zero: 6
 	Log       *slog.Logger     // zero: no log
 	Now       func() time.Time // wall clock; zero: time.Now
 	Network   Network          // zero: this machine's
+	// Keep returns bytes equal to b that nobody changes, for as long as somebody
+	// holds them: what is kept of a message. Many in one process can so hold what
+	// they have in common once. It is called concurrently, with a lock held, and
+	// must not call back. Zero: a copy.
+	Keep func(b []byte) []byte
 }
 
 func (c *Config) validate() error {
@@ -68,6 +76,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("gossip: self %q: want two DNS labels", c.Self)
 	case c.Mesh == "" || len(c.Mesh) > 255:
 		return fmt.Errorf("gossip: mesh name of %d bytes, want 1 to 255", len(c.Mesh))
+	case c.Leaf: // has neither key nor address
 	case len(c.Key) != keyBytes:
 		return fmt.Errorf("gossip: key of %d bytes, want %d", len(c.Key), keyBytes)
 	case !c.Bind.Addr().IsValid():
@@ -76,10 +85,14 @@ func (c *Config) validate() error {
 		return fmt.Errorf("gossip: bound to %v, so an address to advertise is needed", c.Bind)
 	case c.Advertise.Addr().IsValid() && (c.Advertise.Addr().IsUnspecified() || c.Advertise.Addr().IsMulticast()):
 		return fmt.Errorf("gossip: cannot advertise %v", c.Advertise)
+	}
+	switch {
 	case c.Signer == nil || c.Verifier == nil:
 		return errors.New("gossip: signer and verifier are needed")
 	case len(c.Signer.Chain()) == 0 || len(c.Signer.Chain()) > maxChain:
 		return fmt.Errorf("gossip: own chain of %d certificates, want 1 to %d", len(c.Signer.Chain()), maxChain)
+	case c.Suspicion < 0:
+		return fmt.Errorf("gossip: suspicion of %d probe intervals", c.Suspicion)
 	case c.Life != 0 && c.Life < minLife:
 		return fmt.Errorf("gossip: records that live %v, want %v at least", c.Life, minLife)
 	}
@@ -98,15 +111,18 @@ type Gossip struct {
 	net     atomic.Pointer[network] // set while running
 	keys    keyring
 
+	sessions sessions
+
 	mu     sync.Mutex // guards what follows; never held while calling memberlist
 	ledger overlay.Ledger
 	chains map[fingerprint]chain // of the signers of what the ledger holds
 	own    own
+	filled time.Time // when many records came at once
+	pruned time.Time // when pruneChainsLocked last ran
 	pace   map[overlay.NodeID]*bucket
+	relays bucket                      // what is passed on of others, see mayRelay
 	asked  map[overlay.NodeID]question // the last one about an origin
 	seeds  []string
-
-	newcomers map[overlay.NodeID]time.Time // when to ask them, see greet
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -117,11 +133,17 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
 	}
+	if cfg.Suspicion == 0 {
+		cfg.Suspicion = defaultSuspicion
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if cfg.Network == nil {
 		cfg.Network = system{}
+	}
+	if cfg.Keep == nil {
+		cfg.Keep = bytes.Clone
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -134,10 +156,13 @@ func New(cfg Config) (*Gossip, error) {
 		own:     own{epoch: cfg.Epoch},
 		pace:    make(map[overlay.NodeID]*bucket),
 		asked:   make(map[overlay.NodeID]question),
-
-		newcomers: make(map[overlay.NodeID]time.Time),
 	}
-	if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
+	if !cfg.Leaf {
+		if err := g.SetKeys([][]byte{cfg.Key}); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.sessions.init(); err != nil {
 		return nil, err
 	}
 	g.refused.by = make(map[string]uint64)
@@ -146,8 +171,9 @@ func New(cfg Config) (*Gossip, error) {
 	return g, nil
 }
 
-// SetSeeds says where to look for members, as "host:port". They are tried until
+// SetSeeds says where to look for gateways, as "host:port". They are tried until
 // this node is no longer alone, and again whenever one of them is not a member.
+// A leaf tries them as long as it knows no better gateway.
 // What is no address, or a name that has none now, is passed over.
 func (g *Gossip) SetSeeds(seeds []string) {
 	g.mu.Lock()
@@ -162,6 +188,20 @@ func (g *Gossip) Records() []overlay.Record {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.ledger.Records(g.cfg.Now())
+}
+
+// RecordsOf is Records of one origin.
+func (g *Gossip) RecordsOf(id overlay.NodeID) []overlay.Record {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.cfg.Now()
+	var out []overlay.Record
+	for _, h := range g.ledger.Of(id) {
+		if !h.Record.Deleted && now.Before(h.Record.NotAfter) {
+			out = append(out, h.Record)
+		}
+	}
+	return out
 }
 
 // Changed delivers whenever Records may have changed since the last delivery.
@@ -179,7 +219,7 @@ func (g *Gossip) signal() {
 func (g *Gossip) Ready() <-chan struct{} { return g.ready }
 
 // Addr returns the address that others reach this node at, or the zero AddrPort
-// before Run has bound it.
+// before Run has bound it, and of a leaf.
 func (g *Gossip) Addr() netip.AddrPort {
 	if n := g.net.Load(); n != nil {
 		return n.transport.advertise
@@ -211,7 +251,8 @@ const (
 	RefusedFull      = "full"       // the origin has said as much as it may
 	RefusedRate      = "rate"       // the origin speaks faster than it may
 	RefusedQueue     = "queue-full" // this node could not keep up
-	RefusedMember    = "member"     // a member without proof of its name and address
+	RefusedMember    = "member"     // a member without proof of its name and address, or that is no gateway
+	RefusedSession   = "session"    // a session without a good certificate, one too many, or of one who breaks the rules
 )
 
 // counts counts by reason.

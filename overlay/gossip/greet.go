@@ -3,61 +3,36 @@ package gossip
 import (
 	"math/rand/v2"
 	"strings"
-	"time"
 
 	"slicewire/overlay"
 )
 
-// How a new member is told what is known, and tells what it knows. It has
-// exchanged summaries with the one that let it in. In a mesh of few, all others
-// send it theirs at once: nothing is faster. A summary is as long as the mesh is
-// large, and there are as many, so in a mesh of many only some do. The others
-// expect its news by broadcast, and ask it afterwards for what they missed of
-// what it has to say itself: each at another time, in a packet that is answered
-// only if something is missing.
-const (
-	greeters = 32
-	// askSpread times the number of members is how long it takes until all have
-	// asked: twenty a second.
-	askSpread = 50 * time.Millisecond
-	// maxNewcomers bounds those to be asked. In a mesh that comes together, of
-	// more than so many, the rest are found by summaries.
-	maxNewcomers = 1024
-)
+// How a new member is told what is known, and tells what it knows. It exchanges
+// states with the one that lets it in, which tells it everything. In a mesh of
+// few, all others send it their state at once: nothing is faster. In a mesh of
+// many, so many of them, chosen at random, ask for what it says of itself, in a
+// packet, and pass it on; digests carry it to whoever it does not reach.
+const greeters = 32
 
-// greet tells a new member what is known here, or remembers to ask it. It is
-// called with memberlist's lock held.
+// greet tells a new member what is known here, or asks it. It is called with
+// memberlist's lock held.
 func (g *Gossip) greet(name string) {
-	if n := g.members.count(); rand.IntN(n) >= greeters {
-		id := memberID(name)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if len(g.newcomers) < maxNewcomers {
-			g.newcomers[id] = time.Now().Add(rand.N(askSpread * time.Duration(n)))
-		}
+	if rand.IntN(g.members.count()) >= greeters {
 		return
 	}
-	if !g.queues.send(job{to: name, make: func() [][]byte { return [][]byte{g.summary()} }}) {
-		g.refused.add(RefusedQueue, 1)
-	}
-}
-
-// askNewcomers asks those whose time has come.
-func (g *Gossip) askNewcomers(n *network) {
-	var ask []want
-	g.mu.Lock()
-	for id, at := range g.newcomers {
-		if !time.Now().Before(at) {
-			delete(g.newcomers, id)
-			ask = append(ask, want{origin: id, marks: g.ledger.Marks(id)})
+	j := job{to: name, fit: true, make: func() [][]byte {
+		g.mu.Lock()
+		if g.ledger.Len() <= fewOrigins {
+			g.mu.Unlock()
+			return [][]byte{g.state()}
 		}
-	}
-	g.mu.Unlock()
-	for _, w := range ask {
-		messages := g.wantMessages([]want{w}, false)
-		small := len(messages) == 1 && len(messages[0]) <= n.packetRoom
-		// When the outbox is full, summaries have to do.
-		g.queues.send(job{to: w.origin.String(), make: func() [][]byte { return messages }, packet: small})
+		id := memberID(name)
+		ask := []want{{origin: id, marks: g.ledger.Marks(id)}}
+		g.mu.Unlock()
+		return g.wantMessages(ask, false)
+	}}
+	if !g.queues.send(j) {
+		g.refused.add(RefusedQueue, 1)
 	}
 }
 

@@ -47,7 +47,11 @@ func (c testCert) signed() []byte {
 func (a *authority) issue(t testing.TB, allowed overlay.Authority) *identity {
 	t.Helper()
 	seed := sha256.Sum256([]byte(a.name + allowed.ID.String()))
-	key := ed25519.NewKeyFromSeed(seed[:])
+	return a.certify(t, allowed, ed25519.NewKeyFromSeed(seed[:]))
+}
+
+func (a *authority) certify(t testing.TB, allowed overlay.Authority, key ed25519.PrivateKey) *identity {
+	t.Helper()
 	c := testCert{Authority: allowed, Public: key.Public().(ed25519.PublicKey)}
 	c.Signature = ed25519.Sign(a.key, c.signed())
 	der, err := json.Marshal(c)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -43,20 +44,30 @@ const (
 
 // A Member is a node as membership sees it. It is no statement about any path.
 type Member struct {
-	Name  string // "site/node"
-	Addr  netip.AddrPort
+	Name  string         // "site/node"
+	Addr  netip.AddrPort // where it is reached; a leaf: where its session comes from
 	State string
+	Leaf  bool // it has a session with this node instead of being a member of its own
 }
 
 // members is what memberlist's events told. It keeps its own copies, because
 // memberlist changes the nodes it hands out.
 type members struct {
 	mu       sync.Mutex // guards what follows; taken under memberlist's lock
-	live     map[string]*memberlist.Node
+	live     map[string]*live
+	order    []*live                // all of them, shuffled by some
+	at       map[netip.AddrPort]int // how many of them have that address
 	gone     map[string]departed
 	unproven map[string]bool
 	proofs   map[[32]byte]bool
 	twins    map[string]twin
+}
+
+// live is a member that is there. The node is not changed any more.
+type live struct {
+	node  *memberlist.Node
+	addr  netip.AddrPort
+	place int // in order
 }
 
 // departed is where a member was. died is zero if it said that it leaves.
@@ -101,7 +112,8 @@ func (m *members) twin(name string, now time.Time) bool {
 }
 
 func (m *members) init() {
-	m.live = make(map[string]*memberlist.Node)
+	m.live = make(map[string]*live)
+	m.at = make(map[netip.AddrPort]int)
 	m.gone = make(map[string]departed)
 	m.unproven = make(map[string]bool)
 	m.proofs = make(map[[32]byte]bool)
@@ -113,20 +125,44 @@ func addrOf(n *memberlist.Node) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), n.Port)
 }
 
-// set takes note of a live member.
-func (m *members) set(n *memberlist.Node) {
+// set takes note of a live member, whose metadata keep copies.
+func (m *members) set(n *memberlist.Node, keep func([]byte) []byte) {
 	c := *n
-	c.Addr, c.Meta = slices.Clone(n.Addr), slices.Clone(n.Meta)
+	c.Addr, c.Meta = slices.Clone(n.Addr), keep(n.Meta)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.live[n.Name] = &c
+	m.takeOutLocked(n.Name)
+	l := &live{node: &c, addr: addrOf(n), place: len(m.order)}
+	m.live[n.Name] = l
+	m.order = append(m.order, l)
+	m.at[l.addr]++
 	delete(m.gone, n.Name)
+}
+
+// takeOutLocked takes out a live member, if there is one of that name.
+func (m *members) takeOutLocked(name string) {
+	l := m.live[name]
+	if l == nil {
+		return
+	}
+	delete(m.live, name)
+	m.swapLocked(l.place, len(m.order)-1)
+	m.order[len(m.order)-1] = nil
+	m.order = m.order[:len(m.order)-1]
+	if m.at[l.addr]--; m.at[l.addr] == 0 {
+		delete(m.at, l.addr)
+	}
+}
+
+func (m *members) swapLocked(i, j int) {
+	m.order[i], m.order[j] = m.order[j], m.order[i]
+	m.order[i].place, m.order[j].place = i, j
 }
 
 func (m *members) remove(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.live, n.Name)
+	m.takeOutLocked(n.Name)
 	delete(m.unproven, n.Name)
 	if len(m.gone) < maxGone {
 		d := departed{addr: addrOf(n)}
@@ -141,7 +177,25 @@ func (m *members) remove(n *memberlist.Node) {
 func (m *members) find(name string) *memberlist.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.live[name]
+	if l := m.live[name]; l != nil {
+		return l.node
+	}
+	return nil
+}
+
+// some returns the names of n live members but self, chosen at random, or of
+// all if they are fewer.
+func (m *members) some(self string, n int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]string, 0, n)
+	for i := 0; i < len(m.order) && len(out) < n; i++ {
+		m.swapLocked(i, i+rand.IntN(len(m.order)-i))
+		if name := m.order[i].node.Name; name != self {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // names returns the live members but self, sorted.
@@ -156,8 +210,10 @@ func (m *members) names(self string) []string {
 func (m *members) withoutMembers(set map[netip.AddrPort]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, n := range m.live {
-		delete(set, addrOf(n))
+	for addr := range set {
+		if m.at[addr] > 0 {
+			delete(set, addr)
+		}
 	}
 }
 
@@ -188,17 +244,21 @@ func (m *members) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.live)
+	clear(m.at)
+	m.order = nil
 }
 
-// Members returns the members that are known, this node included, sorted by name.
+// Members returns the members that are known, this node included, sorted by name:
+// to a gateway, all gateways and the leaves that have a session with it; to a
+// leaf, the gateways that it has sessions with.
 func (g *Gossip) Members() []Member {
 	m := &g.members
 	m.mu.Lock()
 	var out []Member
 	metas := make(map[string][]byte)
-	for name, n := range m.live {
-		out = append(out, Member{Name: name, Addr: addrOf(n)})
-		metas[name] = n.Meta
+	for name, l := range m.live {
+		out = append(out, Member{Name: name, Addr: l.addr})
+		metas[name] = l.node.Meta
 	}
 	for name, d := range m.gone {
 		out = append(out, Member{Name: name, Addr: d.addr, State: StateGone})
@@ -212,6 +272,10 @@ func (g *Gossip) Members() []Member {
 			}
 		}
 	}
+	if g.cfg.Leaf {
+		out = append(out, Member{Name: g.cfg.Self.String(), State: StateProven, Leaf: true})
+	}
+	out = g.sessions.members(out)
 	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
@@ -258,7 +322,7 @@ func (g *Gossip) proves(name string, addr netip.AddrPort, meta []byte) proof {
 		return unknown
 	}
 	authority, err := g.cfg.Verifier.Authority(c, g.cfg.Now())
-	if err != nil || authority.ID != id || authority.Mesh != g.cfg.Mesh {
+	if err != nil || authority.ID != id || authority.Mesh != g.cfg.Mesh || !authority.Gateway {
 		return disproved
 	}
 	claim := memberClaim(name, addr)

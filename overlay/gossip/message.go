@@ -6,6 +6,8 @@ package gossip
 //	records = u8 n, n × chain, u16 n, n × sealed      chains of these records' signers
 //	chain   = u8 n (1 to 4), n × (u16 length, DER)    leaf first
 //	summary = sender, u16 n, n × (origin, u64 epoch, u64 sequence, u32 count, 16 bytes digest)
+//	digests = sender, 64 × 16 bytes                   of the parts of what the sender holds
+//	part    = u64 parts, summary                      of the origins in these parts
 //	want    = sender, u8 back, u16 n, n × (origin, u16 n, n × mark)
 //	          back is 1 in a question that a question gave rise to
 //	mark    = 8 bytes key, u64 epoch, u64 sequence, 8 bytes digest
@@ -26,6 +28,8 @@ const (
 	typeRecords = 1
 	typeSummary = 2
 	typeWant    = 3
+	typeDigests = 4
+	typePart    = 5
 
 	maxMessage     = 1 << 20 // bytes accepted in one message
 	bulkMessage    = 128 << 10
@@ -33,7 +37,8 @@ const (
 	maxCertificate = 16 << 10
 )
 
-// message is one decoded message: records and chains, or a summary, or wants.
+// message is one decoded message: records and chains, or a summary, digests or
+// wants.
 // Everything points into the bytes it was decoded from.
 type message struct {
 	kind    uint8
@@ -42,6 +47,8 @@ type message struct {
 	refused int // records that are malformed, and thereby skipped
 	sender  overlay.NodeID
 	summary []overlay.OriginSummary
+	parts   overlay.PartSet // that the summary is of
+	digests *[overlay.Parts]overlay.Digest
 	wants   []want
 	back    bool // the wants came back for wants
 }
@@ -95,6 +102,27 @@ func (r *reader) chain() chain {
 
 func encodeSummary(sender overlay.NodeID, summary []overlay.OriginSummary) ([]byte, error) {
 	w := writer{b: []byte{wireVersion, typeSummary}}
+	w.summary(sender, summary)
+	return w.done("summary")
+}
+
+func encodePart(sender overlay.NodeID, parts overlay.PartSet, summary []overlay.OriginSummary) ([]byte, error) {
+	w := writer{b: []byte{wireVersion, typePart}}
+	w.u64(uint64(parts))
+	w.summary(sender, summary)
+	return w.done("part of a summary")
+}
+
+func encodeDigests(sender overlay.NodeID, digests [overlay.Parts]overlay.Digest) ([]byte, error) {
+	w := writer{b: []byte{wireVersion, typeDigests}}
+	w.id(sender)
+	for i := range digests {
+		w.b = append(w.b, digests[i][:]...)
+	}
+	return w.done("digests")
+}
+
+func (w *writer) summary(sender overlay.NodeID, summary []overlay.OriginSummary) {
 	w.id(sender)
 	w.u16(len(summary))
 	for _, s := range summary {
@@ -104,7 +132,6 @@ func encodeSummary(sender overlay.NodeID, summary []overlay.OriginSummary) ([]by
 		w.u32(uint32(s.Count))
 		w.b = append(w.b, s.Digest[:]...)
 	}
-	return w.done("summary")
 }
 
 func encodeWants(sender overlay.NodeID, wants []want, back bool) ([]byte, error) {
@@ -154,7 +181,13 @@ func decodeMessage(b []byte) (message, error) {
 	case typeRecords:
 		m.readRecords(&r)
 	case typeSummary:
+		m.parts = overlay.AllParts
 		m.readSummary(&r)
+	case typePart:
+		m.parts = overlay.PartSet(r.u64())
+		m.readSummary(&r)
+	case typeDigests:
+		m.readDigests(&r)
 	case typeWant:
 		m.readWants(&r)
 	default:
@@ -193,6 +226,14 @@ func (m *message) readSummary(r *reader) {
 		s := overlay.OriginSummary{Origin: r.id(), Newest: overlay.Version{Epoch: r.u64(), Seq: r.u64()}, Count: int(r.u32())}
 		copy(s.Digest[:], r.take(len(s.Digest)))
 		m.summary = append(m.summary, s)
+	}
+}
+
+func (m *message) readDigests(r *reader) {
+	m.sender = r.id()
+	m.digests = new([overlay.Parts]overlay.Digest)
+	for i := range m.digests {
+		copy(m.digests[i][:], r.take(len(m.digests[i])))
 	}
 }
 

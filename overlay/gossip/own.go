@@ -18,9 +18,11 @@ type own struct {
 	told   bool // Set was called
 	facts  map[overlay.Key]overlay.Record
 	epoch  uint64
-	dirty  bool      // the ledger holds a record of this node that it did not just sign
-	healed time.Time // when dirty was last dealt with
-	lost   string    // the last error that was logged
+	dirty  bool        // the ledger holds a record of this node that it did not just sign
+	healed time.Time   // when dirty was last dealt with
+	lost   string      // the last error that was logged
+	signer fingerprint // that was used last, since a time
+	since  time.Time
 }
 
 // healEvery bounds how often this node answers somebody who speaks in its name:
@@ -138,9 +140,7 @@ func (g *Gossip) signLocked(r overlay.Record, c chain, fp fingerprint, a overlay
 	if v := g.ledger.Offer(r, raw); v != overlay.New {
 		return nil, fmt.Errorf("own record of kind %d, slice %q, name %q: no room (verdict %d)", r.Key.Kind, r.Key.Slice, r.Key.Name, v)
 	}
-	if _, known := g.chains[fp]; !known {
-		g.chains[fp] = cloneChain(c)
-	}
+	g.keepChainLocked(fp, c)
 	return raw, nil
 }
 
@@ -174,7 +174,11 @@ func (g *Gossip) maintain() [][]byte {
 	if gone > 0 {
 		gone += g.enforceLocked()
 	}
-	g.pruneChainsLocked()
+	if gone > 0 || now.Sub(g.pruned).Abs() > pruneEvery {
+		g.pruned = now
+		g.pruneChainsLocked()
+	}
+	g.forgetLocked()
 	if g.own.dirty && now.Sub(g.own.healed).Abs() < healEvery {
 		g.mu.Unlock()
 		if gone > 0 {

@@ -17,6 +17,7 @@ type job struct {
 	to     string // a member's name
 	make   func() [][]byte
 	packet bool // by packet, which may be lost
+	fit    bool // by packet those that fit
 	cost   int  // bytes from outside that make holds on to
 }
 

@@ -24,7 +24,7 @@ func issuerTest(t testing.TB, a *authority, name string, limits overlay.Issuer) 
 
 func sealTestRevocation(t testing.TB, id *identity, a overlay.Authority, r overlay.Revocation) []byte {
 	t.Helper()
-	b, err := SealRevocation(id, a.ID, r, a.NotAfter)
+	b, err := SealRevocation(id, a.ID, r, a.NotAfter, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestRevocationsAreComparedBesideBroadcasts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !g.accept(m.records[0], map[fingerprint]chain{m.chains[0].leaf(): m.chains[0]}, true) {
+		if _, fresh := g.accept(m.records[0], map[fingerprint]chain{m.chains[0].leaf(): m.chains[0]}, true); !fresh {
 			t.Fatal("refused", g.Refused())
 		}
 	}

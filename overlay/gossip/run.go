@@ -4,51 +4,45 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"math/rand/v2"
-	"net"
-	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 )
 
-// Timing. A mesh has few gateways, each of which matters: memberlist's WAN
-// defaults, made to notice sooner.
+// Timing; that of looking for members is in seeds.go. A mesh has few gateways,
+// each of which matters: memberlist's WAN defaults, made to notice sooner.
 const (
 	probeInterval = time.Second
 	probeTimeout  = 500 * time.Millisecond
 	// Two members that do not get to run for five seconds, one after the other,
 	// are not to take each other for dead. In no mesh does anything wait for a
 	// member to be dead: paths have probes of their own.
-	suspicionMult    = 6
-	gossipInterval   = 200 * time.Millisecond
-	gossipNodes      = 4
-	pushPullInterval = 15 * time.Second
-	gossipToDead     = 30 * time.Second
+	defaultSuspicion = 6
+	// How often a member repeats what it heard of members, times the logarithm of
+	// their number. Whoever misses all of it when a suspect speaks up takes that
+	// member for dead. If repetitions go to members at random, that is one in 3,000
+	// at eight times, which is 60 members with memberlist's 4, one in 160,000 at
+	// twelve, and one in nine million at sixteen.
+	memberMult     = 8
+	gossipInterval = 200 * time.Millisecond
+	gossipNodes    = 4
+	gossipToDead   = 30 * time.Second
 	// A name that died may come back at another address at once: the proof in
 	// its metadata says whose it is.
 	reclaimTime = time.Second
 
-	leaveTime   = time.Second
-	joinFirst   = 100 * time.Millisecond
-	joinSlowest = 500 * time.Millisecond
-	joinMissing = 500 * time.Millisecond // seeds that are not members, while there are others
-	// A seed that answered and is no member answers under another address, or the
-	// two have taken each other for dead and are about to find out.
-	joinAgain = time.Second // doubles up to joinQuiet
-	joinQuiet = 15 * time.Second
-	// So many members of all look for one that died, in every joinMissing. It may
-	// hear them and not be heard: then nothing tells it that it counts as dead,
-	// and nobody else would ask until the next exchange of everything.
-	lookForLost   = 2
+	leaveTime     = time.Second
 	maintainEvery = 5 * time.Second
 	senders       = 4
-	maxSeeds      = 64
 
-	packetSize    = 1400
-	maxBroadcasts = 8192
+	packetSize = 1400
+	// How often a member repeats a record is memberlist's for a mesh of a hundred,
+	// at most: relays and digests do the rest. There are as many to be repeated
+	// as go out in a minute; the oldest give way.
+	broadcastMult = 3
+	broadcastFor  = 99
+	maxBroadcasts = 256
 )
 
 // network is what exists while Run runs.
@@ -60,8 +54,11 @@ type network struct {
 }
 
 // Run joins the mesh and serves until ctx ends; then it tells the others that it
-// leaves, for a second at most, and returns nil. It is called once.
+// leaves, for a second or two, and returns nil. It is called once.
 func (g *Gossip) Run(ctx context.Context) error {
+	if g.cfg.Leaf {
+		return g.runLeaf(ctx)
+	}
 	t, err := listen(ctx, g.cfg.Network, g.cfg.Bind, g.cfg.Advertise, g.cfg.Mesh)
 	if err != nil {
 		return err
@@ -71,11 +68,12 @@ func (g *Gossip) Run(ctx context.Context) error {
 		transport: t,
 		// What memberlist takes of a packet: label, encryption, checksum, framing.
 		packetRoom: packetSize - len(t.label) - cipherBytes - 5 - 2 - 2 - 1,
-		broadcasts: &memberlist.TransmitLimitedQueue{NumNodes: g.members.count, RetransmitMult: 4},
+		broadcasts: &memberlist.TransmitLimitedQueue{NumNodes: func() int { return min(g.members.count(), broadcastFor) }, RetransmitMult: broadcastMult},
 	}
 	if n.list, err = memberlist.Create(g.listConfig(n)); err != nil {
 		return fmt.Errorf("gossip at %v: %w", t.advertise, err)
 	}
+	t.session = g.serveSession
 	t.serve()
 	g.net.Store(n)
 
@@ -90,11 +88,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	joining, stopJoining := context.WithCancel(work)
 	defer stopJoining()
 	wg.Go(func() { g.joinLoop(joining, n) })
+	wg.Go(func() { g.exchangeLoop(joining, n) })
 	close(g.ready)
 	g.log.Info("gossip up", "node", g.cfg.Self.String())
 
 	<-ctx.Done()
 	stopJoining()
+	g.sessions.close()
 	if err := n.list.Leave(leaveTime); err != nil {
 		g.log.Debug("left without a word", "err", err)
 	}
@@ -117,9 +117,9 @@ func (g *Gossip) listConfig(n *network) *memberlist.Config {
 	c.ProtocolVersion = memberlist.ProtocolVersionMax
 	c.TCPTimeout = ioTimeout
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
-	c.SuspicionMult = suspicionMult
+	c.SuspicionMult, c.RetransmitMult = g.cfg.Suspicion, memberMult
 	c.GossipInterval, c.GossipNodes, c.GossipToTheDeadTime = gossipInterval, gossipNodes, gossipToDead
-	c.PushPullInterval = pushPullInterval
+	c.PushPullInterval = 0 // see exchangeLoop
 	c.DeadNodeReclaimTime = reclaimTime
 	c.UDPBufferSize = packetSize
 	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = d, d, d, d, d
@@ -158,11 +158,11 @@ func (g *Gossip) work(n *network, j job) {
 	if to == nil {
 		return
 	}
-	send := n.list.SendReliable
-	if j.packet {
-		send = n.list.SendBestEffort
-	}
 	for _, b := range j.make() {
+		send := n.list.SendReliable
+		if j.packet || j.fit && len(b) <= n.packetRoom {
+			send = n.list.SendBestEffort
+		}
 		if err := send(to, b); err != nil {
 			g.log.Debug("not sent", "node", j.to, "err", err)
 			return
@@ -179,7 +179,8 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 	for {
 		g.publish(g.maintain())
 		g.compareRevocations(n)
-		g.askNewcomers(n)
+		g.compare()
+		g.checkSessions()
 		if _, fp := g.ownChain(); fp != proved {
 			proved = fp
 			if err := n.list.UpdateNode(leaveTime); err != nil {
@@ -193,125 +194,4 @@ func (g *Gossip) maintainLoop(ctx context.Context, n *network) {
 			return
 		}
 	}
-}
-
-// joinLoop looks for the seeds: from 100 ms to 500 ms apart while this node is
-// alone, and as often for those that are not members, so that two halves of a
-// mesh find each other in two seconds once they can. The time that it takes to
-// find out that nobody answers counts: a first packet then goes to every seed
-// once a second, which repeats it by itself after one.
-func (g *Gossip) joinLoop(ctx context.Context, n *network) {
-	backoff := joinFirst
-	before := make(map[netip.AddrPort]answered)
-	for {
-		alone := g.members.count() <= 1
-		wait := joinMissing
-		if alone {
-			wait = backoff
-			backoff = min(2*backoff, joinSlowest)
-		} else {
-			backoff = joinFirst
-		}
-		began := time.Now()
-		g.joinMissing(ctx, n, alone, before)
-		if alone && g.members.count() > 1 {
-			wait = joinMissing
-		}
-		wait += rand.N(wait / 4)
-		timer := time.NewTimer(max(joinFirst, wait-time.Since(began)))
-		select {
-		case <-timer.C:
-		case <-g.queues.join:
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-		timer.Stop()
-	}
-}
-
-// answered is when a seed answered, and for how long it is left alone then.
-type answered struct {
-	at    time.Time
-	quiet time.Duration
-}
-
-// joinMissing tries every seed that is not a member, and sometimes a member that
-// died, all at once.
-func (g *Gossip) joinMissing(ctx context.Context, n *network, alone bool, before map[netip.AddrPort]answered) {
-	missing := g.resolveSeeds(ctx)
-	delete(missing, n.transport.advertise)
-	if rand.IntN(g.members.count()) < lookForLost {
-		if addr, ok := g.members.lost(); ok {
-			missing[addr] = true
-		}
-	}
-	g.members.withoutMembers(missing)
-	for addr := range before {
-		if !missing[addr] {
-			delete(before, addr)
-		}
-	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for addr := range missing {
-		mu.Lock()
-		quiet := !alone && time.Since(before[addr].at) < before[addr].quiet
-		mu.Unlock()
-		if quiet {
-			continue
-		}
-		wg.Go(func() {
-			if _, err := n.list.Join([]string{addr.String()}); err != nil {
-				g.log.Debug("seed does not answer", "peer", addr.String(), "err", err)
-				return
-			}
-			mu.Lock()
-			before[addr] = answered{time.Now(), min(max(2*before[addr].quiet, joinAgain), joinQuiet)}
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-}
-
-// resolveSeeds returns the addresses of the seeds, maxSeeds at most.
-func (g *Gossip) resolveSeeds(ctx context.Context) map[netip.AddrPort]bool {
-	g.mu.Lock()
-	seeds := g.seeds
-	g.mu.Unlock()
-	out := make(map[netip.AddrPort]bool)
-	for _, s := range seeds {
-		for _, a := range resolve(ctx, s) {
-			if len(out) < maxSeeds {
-				out[a] = true
-			}
-		}
-	}
-	return out
-}
-
-// resolve returns the addresses of one "host:port", none if it has none now.
-func resolve(ctx context.Context, seed string) []netip.AddrPort {
-	if a, err := netip.ParseAddrPort(seed); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(a.Addr().Unmap(), a.Port())}
-	}
-	host, service, err := net.SplitHostPort(seed)
-	if err != nil {
-		return nil
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return nil
-	}
-	var out []netip.AddrPort
-	for _, a := range addrs {
-		out = append(out, netip.AddrPortFrom(a.Unmap(), uint16(port)))
-	}
-	return out
 }

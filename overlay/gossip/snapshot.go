@@ -8,6 +8,7 @@ package gossip
 //	                                                  first and last, for many records hang on it
 //	record = sealed
 //	floor = origin, u8 kind, str slice, str name, u64 epoch, u64 sequence
+//	gateway = str name, addr, u16 port, 97 bytes    as in sessionmessage.go; of a leaf, to dial next time
 //
 // The checksum finds accidents, not forgery: records are verified anew, and
 // floors, which only refuse, are as safe as the file.
@@ -27,6 +28,7 @@ const (
 	itemChain  = 1
 	itemRecord = 2
 	itemFloor  = 3
+	itemEntry  = 4 // gateway
 
 	itemOverhead = 4 + 1 + 4 + 4
 	maxItem      = 128 << 10
@@ -65,6 +67,11 @@ func (g *Gossip) Snapshot() []byte {
 		w.u64(f.Version.Epoch)
 		w.u64(f.Version.Seq)
 		out = appendItem(out, itemFloor, w.b)
+	}
+	for _, e := range g.sessions.entries() {
+		var w writer
+		w.gateway(e)
+		out = appendItem(out, itemEntry, w.b)
 	}
 	return append(out, chains...)
 }
@@ -160,6 +167,11 @@ func (g *Gossip) Restore(snapshot []byte) (n int, err error) {
 			if !r.bad && len(r.b) == 0 {
 				floors = append(floors, f)
 			}
+		case itemEntry:
+			if e := r.gateway(); !r.bad && len(r.b) == 0 && g.cfg.Leaf {
+				e.meta = bytes.Clone(e.meta)
+				g.sessions.learn(e, g.cfg.Self)
+			}
 		}
 	}
 	// Revocations first: what they void is then refused instead of dropped.
@@ -167,7 +179,7 @@ func (g *Gossip) Restore(snapshot []byte) (n int, err error) {
 		return rank(a.record) - rank(b.record)
 	})
 	for _, s := range records {
-		if g.accept(s, chains, false) {
+		if _, fresh := g.accept(s, chains, false); fresh {
 			n++
 		}
 	}

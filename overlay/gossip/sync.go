@@ -1,7 +1,7 @@
 package gossip
 
 import (
-	"math/rand/v2"
+	"slices"
 	"time"
 
 	"slicewire/overlay"
@@ -10,6 +10,12 @@ import (
 // askAgain is how soon the same is asked for once more: when several members
 // offer the same news of an origin, the first is asked.
 const askAgain = 300 * time.Millisecond
+
+// answerLate is how long a question may wait for its answer. By then others have
+// told the asker much of what it lacked, and while many ask at once nobody is
+// helped by telling everything to each three times: it hears instead what there
+// is, and asks for what it lacks still.
+const answerLate = 2 * time.Second
 
 // A question is what was asked for, and when.
 type question struct {
@@ -31,8 +37,10 @@ func (g *Gossip) handle(b []byte) {
 	switch m.kind {
 	case typeRecords:
 		g.takeRecords(m)
-	case typeSummary:
+	case typeSummary, typePart:
 		g.answer(m, len(b), g.answerSummary)
+	case typeDigests:
+		g.answer(m, len(b), g.answerDigests)
 	case typeWant:
 		g.answer(m, len(b), g.answerWants)
 	}
@@ -46,7 +54,16 @@ func (g *Gossip) answer(m message, size int, how func(message) [][]byte) {
 	if m.sender == g.cfg.Self || g.members.find(m.sender.String()) == nil {
 		return
 	}
-	if !g.queues.send(job{to: m.sender.String(), make: func() [][]byte { return how(m) }, cost: size}) {
+	// What digests ask for, they ask for again if it gets lost.
+	fit := m.kind == typeDigests || m.kind == typePart
+	asked := time.Now()
+	late := func() [][]byte {
+		if time.Since(asked) > answerLate {
+			return [][]byte{g.state()}
+		}
+		return how(m)
+	}
+	if !g.queues.send(job{to: m.sender.String(), fit: fit, make: late, cost: size}) {
 		g.refused.add(RefusedQueue, 1)
 	}
 }
@@ -58,19 +75,82 @@ func (g *Gossip) takeRecords(m message) {
 	for _, c := range m.chains {
 		offered[c.leaf()] = c
 	}
+	few := len(m.records) <= fewRecords
+	if !few {
+		g.mu.Lock()
+		g.filled = time.Now()
+		g.mu.Unlock()
+	}
 	var fresh [][]byte
 	for _, s := range m.records {
-		if g.accept(s, offered, true) {
+		reason, isNew := g.accept(s, offered, true)
+		if isNew {
 			fresh = append(fresh, s.raw)
+		}
+		if few && reason == RefusedNoCert {
+			g.askSigner(s.record.Origin)
 		}
 	}
 	if len(fresh) == 0 {
 		return
 	}
 	g.signal()
-	if len(m.records) <= fewRecords {
-		small, _ := g.broadcast(fresh)
-		g.sendNow(small, relayAtOnce)
+	g.tellSessions(fresh, nil)
+	if few {
+		g.passOn(fresh, len(m.chains) > 0) // as it came
+	}
+}
+
+// passOn tells members a few records of others that are new here, as far as its
+// pace allows; a revocation waits for nothing.
+func (g *Gossip) passOn(fresh [][]byte, chained bool) {
+	urgent := slices.ContainsFunc(fresh, func(raw []byte) bool {
+		s, err := unseal(raw)
+		return err == nil && s.record.Origin.Site == ""
+	})
+	if len(fresh) == 0 || !urgent && !g.mayRelay(len(fresh), time.Now()) {
+		return
+	}
+	small, _ := g.broadcast(fresh, chained)
+	g.sendNow(small, relayAtOnce)
+}
+
+// Pace of what this node passes on of what others say. When a whole mesh starts,
+// or changes at once, passing everything on would keep all of it busy for
+// minutes; summaries then carry it, many records in one answer.
+const (
+	relayBurst     = 64
+	relayPerSecond = 8
+)
+
+// mayRelay reports whether so many records may be passed on now.
+func (g *Gossip) mayRelay(records int, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.relays.fill(now, relayBurst, relayPerSecond)
+	if g.relays.tokens < float64(records) {
+		return false
+	}
+	g.relays.tokens -= float64(records)
+	return true
+}
+
+// askSigner asks a member for what it says, of which news came without the
+// certificate it was signed with.
+func (g *Gossip) askSigner(id overlay.NodeID) {
+	if g.members.find(id.String()) == nil {
+		return // summaries will tell, if it is anybody
+	}
+	now := g.cfg.Now()
+	g.mu.Lock()
+	again := now.Sub(g.asked[id].at).Abs() < askAgain
+	if !again {
+		g.asked[id] = question{at: now}
+	}
+	marks := g.ledger.Marks(id)
+	g.mu.Unlock()
+	if !again {
+		g.sendTo(id.String(), g.wantMessages([]want{{origin: id, marks: marks}}, false))
 	}
 }
 
@@ -79,7 +159,7 @@ func (g *Gossip) takeRecords(m message) {
 func (g *Gossip) answerSummary(m message) [][]byte {
 	now := g.cfg.Now()
 	g.mu.Lock()
-	push, pull := g.ledger.Compare(m.summary)
+	push, pull := g.ledger.Compare(m.summary, m.parts)
 	var raws [][]byte
 	for _, id := range push {
 		raws = append(raws, g.ledger.Missing(id, nil)...)
@@ -96,7 +176,7 @@ func (g *Gossip) answerSummary(m message) [][]byte {
 		g.asked[id] = offered[id]
 		wants = append(wants, want{origin: id, marks: g.ledger.Marks(id)})
 	}
-	messages := g.recordMessagesLocked(raws)
+	messages := g.recordMessagesLocked(raws, true)
 	g.mu.Unlock()
 	return append(messages, g.wantMessages(wants, false)...)
 }
@@ -119,7 +199,7 @@ func (g *Gossip) answerWants(m message) [][]byte {
 			}
 		}
 	}
-	return append(g.recordMessagesLocked(raws), g.wantMessages(wants, true)...)
+	return append(g.recordMessagesLocked(raws, true), g.wantMessages(wants, true)...)
 }
 
 func (g *Gossip) sendTo(name string, messages [][]byte) {
@@ -128,22 +208,9 @@ func (g *Gossip) sendTo(name string, messages [][]byte) {
 	}
 }
 
-// summary says what is held here.
-func (g *Gossip) summary() []byte {
-	g.mu.Lock()
-	s := g.ledger.Summary()
-	g.mu.Unlock()
-	b, err := encodeSummary(g.cfg.Self, s)
-	if err != nil { // the ledger's bounds keep it within maxMessage
-		g.log.Error("summary cannot be said", "err", err)
-		return nil
-	}
-	return b
-}
-
-// recordMessagesLocked packs sealed records and the chains they need into as few
-// messages as bulkMessage allows.
-func (g *Gossip) recordMessagesLocked(raws [][]byte) [][]byte {
+// recordMessagesLocked packs sealed records, and the chains they need if chained,
+// into as few messages as bulkMessage allows.
+func (g *Gossip) recordMessagesLocked(raws [][]byte, chained bool) [][]byte {
 	var out [][]byte
 	for len(raws) > 0 {
 		chains := make(map[fingerprint]bool)
@@ -151,7 +218,7 @@ func (g *Gossip) recordMessagesLocked(raws [][]byte) [][]byte {
 		n, size := 0, 0
 		for ; n < len(raws) && size < bulkMessage && len(with) < 200; n++ {
 			fp := signerOf(raws[n])
-			if c := g.chains[fp]; c != nil && !chains[fp] {
+			if c := g.chains[fp]; chained && c != nil && !chains[fp] {
 				chains[fp] = true
 				with = append(with, c)
 				for _, der := range c {
@@ -195,11 +262,18 @@ func (g *Gossip) publish(raws [][]byte) {
 		return
 	}
 	g.signal()
+	g.tellSessions(raws, nil)
+	g.tellMembers(raws, g.isNews())
+}
+
+// tellMembers tells all members what this node, or a leaf of it, has signed, with
+// the certificate if chained.
+func (g *Gossip) tellMembers(raws [][]byte, chained bool) {
 	if len(raws) > fewRecords {
 		g.sendToAll(raws)
 		return
 	}
-	small, large := g.broadcast(raws)
+	small, large := g.broadcast(raws, chained)
 	g.sendToAll(large)
 	g.sendNow(small, tellAtOnce)
 }
@@ -215,26 +289,42 @@ func (g *Gossip) sendNow(messages [][]byte, members int) {
 	if len(messages) == 0 {
 		return
 	}
-	names := g.members.names(g.cfg.Self.String())
-	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:min(len(names), members)] {
+	for _, name := range g.members.some(g.cfg.Self.String(), members) {
 		// When the outbox is full, the broadcast has to do.
 		g.queues.send(job{to: name, make: func() [][]byte { return messages }, packet: true})
 	}
 }
 
-// broadcast puts each record that fits a packet, with its chain, into the
-// broadcast queue, and returns these messages and the other records.
-func (g *Gossip) broadcast(raws [][]byte) (messages, rest [][]byte) {
+// newChain is how long after this node's certificate was first used it goes with
+// every record. Nearly all have it then, and it is two thirds of a message. Who
+// has not asks, see askSigner.
+const newChain = time.Minute
+
+// isNews reports whether others may not know the certificate yet that this node
+// signs with.
+func (g *Gossip) isNews() bool {
+	_, fp := g.ownChain()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.own.signer != fp {
+		g.own.signer, g.own.since = fp, time.Now()
+	}
+	return time.Since(g.own.since) < newChain
+}
+
+// broadcast puts each record that fits a packet, with or without its chain, into
+// the broadcast queue, and returns these messages and the other records.
+func (g *Gossip) broadcast(raws [][]byte, chained bool) (messages, rest [][]byte) {
 	n := g.net.Load()
 	if n == nil {
 		return nil, nil // whoever comes asks
 	}
 	for _, raw := range raws {
-		g.mu.Lock()
-		packed := g.recordMessagesLocked([][]byte{raw})
-		g.mu.Unlock()
 		s, err := unseal(raw)
+		with := chained || s.record.Origin.Site == "" // issuers are rare, and revocations urgent
+		g.mu.Lock()
+		packed := g.recordMessagesLocked([][]byte{raw}, with)
+		g.mu.Unlock()
 		if err != nil || len(packed) != 1 || len(packed[0]) > n.packetRoom {
 			rest = append(rest, raw)
 			continue
@@ -251,7 +341,7 @@ func (g *Gossip) sendToAll(raws [][]byte) {
 		return
 	}
 	g.mu.Lock()
-	messages := g.recordMessagesLocked(raws)
+	messages := g.recordMessagesLocked(raws, true)
 	g.mu.Unlock()
 	for _, name := range g.members.names(g.cfg.Self.String()) {
 		g.sendTo(name, messages)

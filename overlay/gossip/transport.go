@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -51,7 +52,8 @@ type transport struct {
 	label     []byte
 	packets   chan *memberlist.Packet
 	streams   chan net.Conn
-	ctx       context.Context // ends with shutdown; for dials
+	session   func(context.Context, *transport, *conn) // serves a stream of a leaf
+	ctx       context.Context                          // ends with shutdown; for dials
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 
@@ -173,11 +175,51 @@ func (t *transport) accept() {
 			_ = inner.Close()
 			continue
 		}
-		select {
-		case t.streams <- c:
-		case <-t.ctx.Done():
-			_ = c.Close()
-			return
+		t.wg.Go(func() { t.sort(c) })
+	}
+}
+
+// sort gives a stream to whom its first byte is for, in ioTimeout.
+func (t *transport) sort(c *conn) {
+	c.begin = make([]byte, 1)
+	err := c.SetReadDeadline(time.Now().Add(ioTimeout))
+	if err == nil {
+		_, err = io.ReadFull(c.Conn, c.begin)
+	}
+	if err == nil {
+		err = c.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	if c.begin[0] == firstOfTLS {
+		c.checked, c.head = true, c.begin
+		t.session(t.ctx, t, c)
+		return
+	}
+	select {
+	case t.streams <- c:
+	case <-t.ctx.Done():
+		_ = c.Close()
+	}
+}
+
+// trust has a stream count no more as one of a stranger.
+func (t *transport) trust(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.conns[c]; ok {
+		t.forgetLocked(c)
+		c.source = netip.Addr{}
+	}
+}
+
+func (t *transport) forgetLocked(c *conn) {
+	if c.source.IsValid() {
+		t.opened--
+		if t.count[c.source]--; t.count[c.source] == 0 {
+			delete(t.count, c.source)
 		}
 	}
 }
@@ -208,12 +250,7 @@ func (t *transport) closed(c *conn) {
 		return
 	}
 	delete(t.conns, c)
-	if c.source.IsValid() {
-		t.opened--
-		if t.count[c.source]--; t.count[c.source] == 0 {
-			delete(t.count, c.source)
-		}
-	}
+	t.forgetLocked(c)
 }
 
 // Shutdown closes the sockets and every stream and returns once nothing is
@@ -299,6 +336,7 @@ type conn struct {
 	source  netip.Addr // of an incoming stream
 	prefix  []byte     // label that has to come first
 	checked bool
+	begin   []byte // read before the check
 	head    []byte // read and checked, but not yet given out
 }
 
@@ -321,7 +359,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) check() error {
 	n := len(c.prefix)
 	head := make([]byte, n+1+4+1) // label, type, length, cipher version
-	if _, err := io.ReadFull(c.Conn, head); err != nil {
+	if _, err := io.ReadFull(io.MultiReader(bytes.NewReader(c.begin), c.Conn), head); err != nil {
 		return err
 	}
 	size := binary.BigEndian.Uint32(head[n+1:])

@@ -20,8 +20,12 @@ package gossip
 //	          u8 n, n × str alias
 //	          u16 n, n × (str name, u8 families, [4 bytes], [16 bytes])
 //	                     families: 1 IPv4, 2 IPv6, 3 both
+//	          [u8 type, u32 seconds of affinity, i64 seconds since 1970]  the terms
+//	          of the export; what is all zero is left out
 //	revocation = i64 seconds since 1970          0 for a key
 //	issuer  = as node, [u64 version of the key, if not 0]
+//	lost    = u8 n, n × (str site, str node)
+//	root    = 1 to 4096 bytes, see pki.Succession
 //
 // The signature is over the body, in the domain signRecord: it covers the
 // certificate's fingerprint, so that nobody can attach a record to another
@@ -151,7 +155,7 @@ func decodeBody(body []byte) (overlay.Record, fingerprint, error) {
 // its kind, or with one although it is deleted, has no encoding.
 func (w *writer) payload(r overlay.Record) {
 	bodies := 0
-	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil} {
+	for _, has := range []bool{r.Node != nil, r.WGKey != nil, r.Prefix != nil, r.Service != nil, r.Revocation != nil, r.Issuer != nil, r.Root != nil, r.Lost != nil} {
 		if has {
 			bodies++
 		}
@@ -170,6 +174,12 @@ func (w *writer) payload(r overlay.Record) {
 		if r.Issuer.Keys != 0 {
 			w.u64(r.Issuer.Keys)
 		}
+	case r.Key.Kind == overlay.KindLost && r.Lost != nil:
+		w.count(len(r.Lost.Nodes))
+		for _, n := range r.Lost.Nodes {
+			w.str(n.Site)
+			w.str(n.Node)
+		}
 	case r.Key.Kind == overlay.KindKey && r.WGKey != nil:
 		w.keys(r.WGKey)
 	case r.Key.Kind == overlay.KindPrefix && r.Prefix != nil:
@@ -179,8 +189,12 @@ func (w *writer) payload(r overlay.Record) {
 			w.bad = w.bad || !p.IsValid()
 			w.u8(p.Bits())
 		}
-	case r.Key.Kind == overlay.KindService && r.Service != nil:
+	case (r.Key.Kind == overlay.KindService || r.Key.Kind == overlay.KindWorkloads) && r.Service != nil:
 		w.service(r.Service)
+	case r.Key.Kind == overlay.KindRoot && r.Root != nil:
+		n := len(r.Root.Statement)
+		w.bad = w.bad || n == 0 || n > overlay.MaxRootStatement
+		w.b = append(w.b, r.Root.Statement...)
 	case r.Key.Kind == overlay.KindRevocation && r.Revocation != nil:
 		seconds := int64(0)
 		if until := r.Revocation.Until; !until.IsZero() {
@@ -273,6 +287,17 @@ func (w *writer) service(s *overlay.ServiceBody) {
 		w.b = append(w.b, e.Addr.AsSlice()...)
 		w.b = append(w.b, e.Addr6.AsSlice()...)
 	}
+	if t := s.ExportTerms; t != (overlay.ExportTerms{}) {
+		w.u8(int(t.Type))
+		w.u32(t.AffinitySeconds)
+		created := int64(0)
+		if !t.Created.IsZero() {
+			created = t.Created.Unix()
+			w.bad = w.bad || created <= 0 || created > maxUnixTime || t.Created.Nanosecond() != 0
+		}
+		w.bad = w.bad || t.Type > overlay.LastServiceType
+		w.u64(uint64(created))
+	}
 }
 
 // into reads the payload of rec's kind into rec. Counts need no bound of their
@@ -291,6 +316,15 @@ func (r *reader) into(rec *overlay.Record) {
 			rec.Issuer.Keys = r.u64()
 			r.bad = r.bad || rec.Issuer.Keys == 0
 		}
+	case overlay.KindLost:
+		rec.Lost = &overlay.LostBody{}
+		for n := r.u8(); n > 0 && !r.bad; n-- {
+			rec.Lost.Nodes = append(rec.Lost.Nodes, overlay.NodeID{Site: r.str(), Node: r.str()})
+		}
+	case overlay.KindRoot:
+		n := len(r.b)
+		r.bad = r.bad || n == 0 || n > overlay.MaxRootStatement
+		rec.Root = &overlay.RootBody{Statement: append([]byte(nil), r.take(n)...)}
 	case overlay.KindRevocation:
 		rec.Revocation = &overlay.RevocationBody{}
 		seconds := r.u64()
@@ -307,7 +341,7 @@ func (r *reader) into(rec *overlay.Record) {
 			r.bad = r.bad || !p.IsValid()
 			rec.Prefix.Prefixes = append(rec.Prefix.Prefixes, p)
 		}
-	case overlay.KindService:
+	case overlay.KindService, overlay.KindWorkloads:
 		rec.Service = r.service()
 	default:
 		r.bad = true
@@ -345,5 +379,15 @@ func (r *reader) service() *overlay.ServiceBody {
 		}
 		s.Endpoints = append(s.Endpoints, e)
 	}
+	if r.bad || len(r.b) == 0 {
+		return s
+	}
+	s.Type, s.AffinitySeconds = overlay.ServiceType(r.u8()), r.u32()
+	seconds := r.u64()
+	r.bad = r.bad || s.Type > overlay.LastServiceType || seconds > maxUnixTime
+	if seconds != 0 && !r.bad {
+		s.Created = time.Unix(int64(seconds), 0).UTC()
+	}
+	r.bad = r.bad || s.ExportTerms == overlay.ExportTerms{}
 	return s
 }

@@ -37,6 +37,9 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		NotAfter: time.Unix(rng.Int64N(maxUnixTime), 0).UTC(),
 		Deleted:  rng.IntN(5) == 0,
 	}
+	if r.Key.Kind == 8 { // not used
+		r.Key.Kind = overlay.KindLost
+	}
 	if r.Deleted {
 		return r
 	}
@@ -62,12 +65,19 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 		if rng.IntN(3) != 0 {
 			r.Revocation.Until = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
 		}
+	case overlay.KindLost:
+		r.Lost = &overlay.LostBody{}
+		for range rng.IntN(20) {
+			r.Lost.Nodes = append(r.Lost.Nodes, overlay.NodeID{Site: str(64), Node: str(64)})
+		}
+	case overlay.KindRoot:
+		r.Root = &overlay.RootBody{Statement: []byte("x" + str(overlay.MaxRootStatement))}
 	case overlay.KindIssuer:
 		r.Issuer = &overlay.IssuerBody{Keys: rng.Uint64N(2) * rng.Uint64()}
 		for range rng.IntN(20) {
 			r.Issuer.Endpoints = append(r.Issuer.Endpoints, netip.AddrPortFrom(addr(), uint16(rng.Uint32())))
 		}
-	case overlay.KindService:
+	case overlay.KindService, overlay.KindWorkloads:
 		s := &overlay.ServiceBody{}
 		for range rng.IntN(64) {
 			s.Ports = append(s.Ports, overlay.ServicePort{Name: str(16), Port: uint16(rng.Uint32()), Protocol: []overlay.Protocol{overlay.TCP, overlay.UDP}[rng.IntN(2)]})
@@ -84,6 +94,12 @@ func anyRecord(rng *rand.Rand) overlay.Record {
 				e.Addr, e.Addr6 = netip.Addr{}, v6()
 			}
 			s.Endpoints = append(s.Endpoints, e)
+		}
+		if rng.IntN(2) == 0 {
+			s.Type, s.AffinitySeconds = overlay.ServiceType(rng.IntN(2)), uint32(rng.IntN(2))*rng.Uint32()
+			if rng.IntN(2) == 0 {
+				s.Created = time.Unix(1+rng.Int64N(maxUnixTime), 0).UTC()
+			}
 		}
 		r.Service = s
 	}
@@ -121,7 +137,7 @@ func TestRecordsWithoutAnEncoding(t *testing.T) {
 		"a revocation before 1970":   func(r *overlay.Record) { revoking(r, time.Unix(-1, 0)) },
 		"a tombstone with a body":    func(r *overlay.Record) { r.Deleted = true },
 		"an unknown kind":            func(r *overlay.Record) { r.Key.Kind = 9 },
-		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = 9, true, nil },
+		"a tombstone of no kind":     func(r *overlay.Record) { r.Key.Kind, r.Deleted, r.Prefix = overlay.LastKind+1, true, nil },
 		"an invalid prefix":          func(r *overlay.Record) { r.Prefix.Prefixes = []netip.Prefix{{}} },
 		"a thousand prefixes":        func(r *overlay.Record) { r.Prefix.Prefixes = make([]netip.Prefix, 1000) },
 		"an endpoint with a zone":    func(r *overlay.Record) { zoned(r) },
@@ -165,6 +181,7 @@ func TestTheLargestServiceFits(t *testing.T) {
 	for i := range overlay.MaxRecordBackends {
 		s.Endpoints = append(s.Endpoints, overlay.Endpoint{Name: label(i), Addr: netip.AddrFrom4([4]byte{1}), Addr6: netip.AddrFrom16([16]byte{1})})
 	}
+	s.Type, s.Created = overlay.Virtual, begin
 	r.Service = s
 	body, err := encodeBody(r, fingerprint{})
 	if err != nil {
@@ -203,6 +220,10 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add(recordsTest(f, id, sealTest(f, id, sound(1)), sealTest(f, id, sound(2))))
 	summary, _ := encodeSummary(allowed(1).ID, []overlay.OriginSummary{{Origin: allowed(2).ID, Count: 3}})
 	f.Add(summary)
+	part, _ := encodePart(allowed(1).ID, 5, []overlay.OriginSummary{{Origin: allowed(2).ID, Count: 3}})
+	f.Add(part)
+	digests, _ := encodeDigests(allowed(1).ID, [overlay.Parts]overlay.Digest{3: {1, 2, 3}})
+	f.Add(digests)
 	wants, _ := encodeWants(allowed(1).ID, []want{{origin: allowed(2).ID, marks: []overlay.Mark{{Key: 1}}}}, true)
 	f.Add(wants)
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -220,6 +241,10 @@ func FuzzDecodeMessage(f *testing.F) {
 			again, err = encodeRecords(m.chains, raws)
 		case typeSummary:
 			again, err = encodeSummary(m.sender, m.summary)
+		case typePart:
+			again, err = encodePart(m.sender, m.parts, m.summary)
+		case typeDigests:
+			again, err = encodeDigests(m.sender, *m.digests)
 		case typeWant:
 			again, err = encodeWants(m.sender, m.wants, m.back)
 		}

@@ -95,6 +95,7 @@ func (b *builder) assemble(o *Object, spec *SliceConfigSpec, octets map[string]i
 		s.Subnet6 = overlay.SliceSubnet6(b.mesh.Name, s.Name)
 		b.addressSites(o, spec, &s)
 	}
+	b.siteRoutes(o, &s)
 	slices.SortFunc(s.Sites, func(x, y overlay.SliceSite) int { return x.Index - y.Index })
 	return s
 }

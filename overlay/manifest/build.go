@@ -50,12 +50,14 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 	b.checkRotations()
 	// 3. the slices, then all that refers to them
 	b.buildSlices()
+	b.buildClasses()
 	b.checkWorkerSlices()
 	b.checkIpams()
 	b.buildServices()
 	if opts.Node != nil {
 		b.checkNode(opts.Node)
 	}
+	b.buildPolicies()
 	b.finish()
 	return b.mesh, b.problems
 }

@@ -94,6 +94,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string, tag reflect
 			at := field + "[" + strconv.Itoa(i) + "]"
 			d.lines[at] = item.Line
 			e := reflect.New(v.Type().Elem()).Elem()
+			if d.strict && isNull(item) { // nothing is not the same as an object without fields
+				d.report(Error, item.Line, at, "is empty")
+			}
 			d.value(item, e, at, tag, depth+1)
 			if d.spent {
 				return
@@ -303,6 +306,8 @@ func (d *decoder) setDefault(f reflect.Value, def string) {
 		f.Set(reflect.ValueOf([]string{def}))
 	case reflect.Uint16:
 		f.SetUint(uint64(mustInt(def)))
+	case reflect.Bool:
+		f.SetBool(def == "true")
 	default:
 		f.SetInt(mustInt(def))
 	}

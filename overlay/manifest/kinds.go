@@ -12,25 +12,35 @@ const (
 type kindInfo struct {
 	apiVersion string
 	body       func() any
+	strict     bool // unknown and repeated keys are errors
 }
 
-// kinds lists what KubeSlice has; it is never written to.
+// ownGroup is the API group of what KubeSlice has no object for. Its objects are
+// read strictly: an unknown field is an error.
+const (
+	ownGroup    = "slicewire.io"
+	ownV1alpha1 = ownGroup + "/v1alpha1"
+)
+
+// kinds lists what KubeSlice has, and what is ours; it is never written to.
 var kinds = map[string]kindInfo{
-	"Project":               {controllerV1alpha1, func() any { return new(Project) }},
-	"Cluster":               {controllerV1alpha1, func() any { return new(Cluster) }},
-	"SliceConfig":           {controllerV1alpha1, func() any { return new(SliceConfig) }},
-	"ServiceExportConfig":   {controllerV1alpha1, func() any { return new(ServiceExportConfig) }},
-	"SliceQoSConfig":        {controllerV1alpha1, func() any { return new(SliceQoSConfig) }},
-	"VpnKeyRotation":        {controllerV1alpha1, func() any { return new(VpnKeyRotation) }},
-	"SliceIpam":             {controllerV1alpha1, func() any { return new(SliceIpam) }},
-	"WorkerSliceConfig":     {workerV1alpha1, func() any { return new(WorkerSliceConfig) }},
-	"WorkerSliceGateway":    {workerV1alpha1, func() any { return new(WorkerSliceGateway) }},
-	"WorkerServiceImport":   {workerV1alpha1, func() any { return new(WorkerServiceImport) }},
-	"WorkerSliceGwRecycler": {workerV1alpha1, func() any { return new(WorkerSliceGwRecycler) }},
-	"Slice":                 {networkingV1beta1, func() any { return new(Slice) }},
-	"SliceGateway":          {networkingV1beta1, func() any { return new(SliceGateway) }},
-	"ServiceExport":         {networkingV1beta1, func() any { return new(ServiceExport) }},
-	"ServiceImport":         {networkingV1beta1, func() any { return new(ServiceImport) }},
+	"Project":               {controllerV1alpha1, func() any { return new(Project) }, false},
+	"Cluster":               {controllerV1alpha1, func() any { return new(Cluster) }, false},
+	"SliceConfig":           {controllerV1alpha1, func() any { return new(SliceConfig) }, false},
+	"ServiceExportConfig":   {controllerV1alpha1, func() any { return new(ServiceExportConfig) }, false},
+	"SliceQoSConfig":        {controllerV1alpha1, func() any { return new(SliceQoSConfig) }, false},
+	"VpnKeyRotation":        {controllerV1alpha1, func() any { return new(VpnKeyRotation) }, false},
+	"SliceIpam":             {controllerV1alpha1, func() any { return new(SliceIpam) }, false},
+	"WorkerSliceConfig":     {workerV1alpha1, func() any { return new(WorkerSliceConfig) }, false},
+	"WorkerSliceGateway":    {workerV1alpha1, func() any { return new(WorkerSliceGateway) }, false},
+	"WorkerServiceImport":   {workerV1alpha1, func() any { return new(WorkerServiceImport) }, false},
+	"WorkerSliceGwRecycler": {workerV1alpha1, func() any { return new(WorkerSliceGwRecycler) }, false},
+	"Slice":                 {networkingV1beta1, func() any { return new(Slice) }, false},
+	"SliceGateway":          {networkingV1beta1, func() any { return new(SliceGateway) }, false},
+	"ServiceExport":         {networkingV1beta1, func() any { return new(ServiceExport) }, false},
+	"ServiceImport":         {networkingV1beta1, func() any { return new(ServiceImport) }, false},
+	"SlicePolicy":           {ownV1alpha1, func() any { return new(SlicePolicy) }, true},
+	"SliceClasses":          {ownV1alpha1, func() any { return new(SliceClasses) }, true},
 }
 
 // Metadata is an object's metadata. Fields of type any are known and not used.

@@ -30,36 +30,35 @@ type NodeFile struct {
 	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
 	Gossip    NodeGossip       `json:"gossip" default:"{}"`
 	Join      NodeJoin         `json:"join" default:"{}"`
-	Manifests []string         `json:"manifests" default:"manifests"` // files and folders
-	State     string           `json:"state"`                         // folder; empty: the daemon chooses
-	Socket    string           `json:"socket"`                        // unix socket; empty: the daemon chooses
+	Manifests []string         `json:"manifests" default:"manifests"`             // files and folders
+	State     string           `json:"state"`                                     // folder; empty: the daemon chooses
+	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses
+	OuterTOS  string           `json:"outerTOS" default:"ecn" enum:"off,ecn,all"` // what tunnels show of traffic classes
+
+	UplinkKbps int `json:"uplinkKbps" min:"0"` // that all slices of the node share, on the underlay; 0: not known, each slice has its own ceiling only
 
 	Slices  map[string]NodeSlice `json:"slices"`
 	Forward []Forward            `json:"forward"`
 	Publish []Publish            `json:"publish"`
+	Routes  []NodeRoute          `json:"routes"`
 
 	file  string
 	lines map[string]int
 }
 
-// NodeGossip says how the node meets the others.
+// NodeGossip says how the node meets the others. Listen and Advertise are for
+// gateways that others can reach; other nodes only dial.
 type NodeGossip struct {
 	Listen    netip.AddrPort `json:"listen" default:"0.0.0.0:7946"`
-	Advertise netip.AddrPort `json:"advertise"` // zero: Listen's
-	Join      []string       `json:"join"`      // host:port
+	Advertise netip.AddrPort `json:"advertise"`                // zero: Listen's
+	Reachable bool           `json:"reachable" default:"true"` // false: a gateway that nobody can dial, as behind NAT
+	Join      []string       `json:"join"`                     // host:port of gateways that can be reached
 }
 
 // NodeJoin says where a gateway that holds an issuer's key lets nodes in.
 type NodeJoin struct {
 	Listen    netip.AddrPort   `json:"listen"`    // TCP; zero: the address and port of the tunnels
 	Advertise []netip.AddrPort `json:"advertise"` // where other nodes reach Listen; empty: worked out
-}
-
-// NodeSlice is what a node sets for one slice.
-type NodeSlice struct {
-	Proxy string `json:"proxy"` // SOCKS5 and HTTP CONNECT: host:port or unix:/path; empty: none
-	DNS   string `json:"dns"`   // host:port of a local DNS listener; empty: none
-	MTU   int    `json:"mtu"`   // bytes; overlay.DefaultMTU unless set
 }
 
 // Forward makes a local port that leads to a destination on a slice.
@@ -77,7 +76,17 @@ type Publish struct {
 	Backend   string        `json:"backend"` // the node's name unless set
 	Target    string        `json:"target"`  // host:port; short for Ports when the service has one port
 	Ports     []PublishPort `json:"ports"`
-	Export    []ExportPort  `json:"export"` // exports the service from here when no ServiceExport does
+	Check     string        `json:"check" enum:"none,tcp"`             // tcp: the target is connected to twice a second, and withdrawn while it does not accept
+	Export    []ExportPort  `json:"export"`                            // exports the service from here when no ServiceExport does
+	Type      string        `json:"type" enum:"Headless,ClusterSetIP"` // of the service that Export exports; Headless unless set
+}
+
+// NodeRoute is a network behind this node, reached by one of its workloads. The
+// manifests have to give it to the site (AnnotationSiteRoutes).
+type NodeRoute struct {
+	Slice  string       `json:"slice" req:"1"`
+	Prefix netip.Prefix `json:"prefix" req:"1"`
+	Via    string       `json:"via" req:"1"` // a workload: a run's name, or NETNS-PATH/DEVICE of an attached namespace
 }
 
 // TargetOf returns where the service's port of that name leads, "" when the
@@ -246,6 +255,8 @@ func (n *NodeFile) check() []Problem {
 	if a := n.Gossip.Advertise; a.IsValid() {
 		if err := checkAdvertised(a); err != nil {
 			fail("gossip.advertise", "%v", err)
+		} else if !n.Gossip.Reachable {
+			fail("gossip.advertise", "says where other nodes reach this one, and gossip.reachable that they do not: leave one out")
 		}
 	}
 	for i, a := range n.Join.Advertise {
@@ -278,6 +289,18 @@ func (n *NodeFile) check() []Problem {
 			}
 		}
 	}
+	for i, r := range n.Routes {
+		at := fmt.Sprintf("routes[%d].", i)
+		label(at+"slice", r.Slice)
+		if r.Prefix.IsValid() && r.Prefix != r.Prefix.Masked() {
+			fail(at+"prefix", "%v has bits behind its length: want %v", r.Prefix, r.Prefix.Masked())
+		}
+		for j := range i {
+			if n.Routes[j].Slice == r.Slice && n.Routes[j].Prefix == r.Prefix {
+				fail(at+"prefix", "%v is already routes[%d]", r.Prefix, j)
+			}
+		}
+	}
 	seen := map[string]int{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)
@@ -292,24 +315,6 @@ func (n *NodeFile) check() []Problem {
 			seen[key] = i
 		}
 		out = append(out, n.checkPorts(at, p)...)
-	}
-	return out
-}
-
-func (n *NodeFile) checkSlice(name string) []Problem {
-	var out []Problem
-	s, at := n.Slices[name], "slices."+name
-	if !overlay.ValidLabel(name) {
-		out = append(out, n.problem(Error, at, "%q is not a DNS label", name))
-	}
-	if s.MTU < minMTU || s.MTU > maxMTU {
-		out = append(out, n.problem(Error, at+".mtu", "%d is outside %d to %d", s.MTU, minMTU, maxMTU))
-	}
-	if s.Proxy != "" {
-		out = append(out, n.checkListener(at+".proxy", s.Proxy, true)...)
-	}
-	if s.DNS != "" {
-		out = append(out, n.checkListener(at+".dns", s.DNS, false)...)
 	}
 	return out
 }
@@ -375,14 +380,6 @@ func (n *NodeFile) checkPorts(at string, p Publish) []Problem {
 		}
 	}
 	return out
-}
-
-// checkAdvertised refuses what no other node could send to.
-func checkAdvertised(a netip.AddrPort) error {
-	if !a.IsValid() || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
-		return fmt.Errorf("%v cannot be reached: want the address and port that other nodes send to", a)
-	}
-	return nil
 }
 
 // checkHostPort returns the host of a host:port whose host is an IP address or

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -44,10 +45,10 @@ func TestParseNodeReadsAWholeFile(t *testing.T) {
 		t.Fatal(problems)
 	}
 	got := fmt.Sprint(n.Mesh, n.ID(), n.Listen, n.Advertise, n.Gossip, n.Manifests, n.State, n.Socket, n.Slices, n.Forward, n.Publish)
-	want := "home a/gw-1 0.0.0.0:51821 [203.0.113.7:51821] {0.0.0.0:7947 203.0.113.7:7947 [gw.example.com:7946]}" +
-		" [/etc/slicewire/manifests] /etc/slicewire/state /run/x.sock map[red:{127.0.0.1:1080 127.0.0.1:5300 1380}]" +
+	want := "home a/gw-1 0.0.0.0:51821 [203.0.113.7:51821] {0.0.0.0:7947 203.0.113.7:7947 true [gw.example.com:7946]}" +
+		" [/etc/slicewire/manifests] /etc/slicewire/state /run/x.sock map[red:{127.0.0.1:1080 127.0.0.1:5300 1380  []  [] []}]" +
 		" [{red 127.0.0.1:8000 web.shop.svc.slice.local:80}]" +
-		" [{red web shop web-0  [{http 127.0.0.1:8080} {dns localhost:53}] []} {red api shop gw-1 [::1]:9000 [] []}]"
+		" [{red web shop web-0  [{http 127.0.0.1:8080} {dns localhost:53}] [] } {red api shop gw-1 [::1]:9000 [] [] }]"
 	got, want = strings.Join(strings.Fields(got), " "), strings.Join(strings.Fields(want), " ")
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -69,9 +70,9 @@ func TestParseNodeFillsInDefaults(t *testing.T) {
 	if len(problems) != 0 {
 		t.Fatal(problems)
 	}
-	if n.Mesh != DefaultMesh || n.Listen != netip.MustParseAddrPort("0.0.0.0:51820") || n.Gossip.Listen != netip.MustParseAddrPort("0.0.0.0:7946") ||
+	if n.Mesh != DefaultMesh || n.Listen != netip.MustParseAddrPort("0.0.0.0:51820") || n.Gossip.Listen != netip.MustParseAddrPort("0.0.0.0:7946") || !n.Gossip.Reachable ||
 		!slices.Equal(n.Manifests, []string{"/d/manifests"}) || n.State != "" || n.Socket != "" ||
-		n.Slices["red"] != (NodeSlice{Proxy: "unix:/d/p.sock", MTU: overlay.DefaultMTU}) {
+		!reflect.DeepEqual(n.Slices["red"], NodeSlice{Proxy: "unix:/d/p.sock", MTU: overlay.DefaultMTU}) {
 		t.Errorf("got %+v", n)
 	}
 }
@@ -101,6 +102,8 @@ func TestNodeFileRules(t *testing.T) {
 		{"an advertised address is one", "advertise: [203.0.113.7:51821]", "advertise: [0.0.0.0:51821]", Error, 6, "advertise[0]", "cannot be reached"},
 		{"an advertised port is one", "advertise: [203.0.113.7:51821]", "advertise: [203.0.113.7:0]", Error, 6, "advertise[0]", "cannot be reached"},
 		{"gossip advertises an address", `advertise: "203.0.113.7:7947"`, `advertise: "0.0.0.0:7947"`, Error, 7, "gossip.advertise", "cannot be reached"},
+		{"who advertises gossip is reachable", `{listen: "0.0.0.0:7947", `, "{reachable: false, ", Error, 7, "gossip.advertise", "leave one out"},
+		{"reachable is yes or no", `{listen: "0.0.0.0:7947", `, "{reachable: 1, ", Error, 7, "gossip.reachable", "true or false"},
 		{"a seed is host:port", `["gw.example.com:7946"]`, `["gw.example.com"]`, Error, 7, "gossip.join[0]", "not host:port"},
 		{"a manifest path is not empty", "manifests: [manifests]", "manifests: ['']", Error, 8, "manifests[0]", "empty"},
 		{"an MTU is at least 1280", "mtu: 1380", "mtu: 1279", Error, 12, "slices.red.mtu", "outside 1280 to 65455"},

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -24,6 +25,18 @@ func (b *builder) checkNode(n *NodeFile) {
 	}
 	for i, f := range n.Forward {
 		b.sliceHere(n, fmt.Sprintf("forward[%d].slice", i), f.Slice)
+	}
+	for i, r := range n.Routes {
+		at := fmt.Sprintf("routes[%d].", i)
+		s := b.sliceHere(n, at+"slice", r.Slice)
+		if s == nil {
+			continue
+		}
+		site, _ := s.Site(n.Site)
+		given := func(p netip.Prefix) bool { return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr()) }
+		if !slices.ContainsFunc(site.Routes, given) {
+			report(Error, at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
+		}
 	}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)
@@ -63,6 +76,9 @@ func (b *builder) exportedBy(s *overlay.Slice, p Publish) *service {
 		svc.Name, svc.Namespace = p.Service, p.Namespace
 		svc.DNSNames = []string{overlay.ServiceDNSName(p.Service, p.Namespace)}
 		b.services[key] = svc
+	}
+	if p.Type != "" {
+		svc.Type, _ = overlay.ParseServiceType(p.Type)
 	}
 	for _, e := range p.Export {
 		port := overlay.ServicePort{Name: e.Name, Port: e.Port, Protocol: overlay.Protocol(e.Protocol)}
@@ -153,4 +169,12 @@ func (b *builder) serviceNames(slice, namespace string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// checkAdvertised refuses what no other node could send to.
+func checkAdvertised(a netip.AddrPort) error {
+	if !a.IsValid() || a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+		return fmt.Errorf("%v cannot be reached: want the address and port that other nodes send to", a)
+	}
+	return nil
 }

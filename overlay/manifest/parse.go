@@ -89,7 +89,7 @@ func Parse(file string, data []byte) (*Set, []Problem) {
 	for _, doc := range docs {
 		if separators(doc.text) > maxNodes {
 			// A large ConfigMap of somebody else's is none of our business.
-			if bytes.Contains(doc.text, []byte(groupSuffix)) {
+			if bytes.Contains(doc.text, []byte(groupSuffix)) || bytes.Contains(doc.text, []byte(ownGroup)) {
 				fail(doc.line, "the document has more than %d values", maxNodes)
 			}
 			continue
@@ -250,7 +250,7 @@ func (r *reader) document(root *yaml.Node) {
 		return
 	}
 	group, _, _ := strings.Cut(apiVersion, "/")
-	ours := strings.HasSuffix(group, groupSuffix)
+	ours := strings.HasSuffix(group, groupSuffix) || group == ownGroup
 	if strings.HasSuffix(kind, "List") && (ours || apiVersion == "v1") {
 		r.list(keys["items"], kind)
 		return
@@ -260,6 +260,8 @@ func (r *reader) document(root *yaml.Node) {
 	}
 	k, ok := kinds[kind]
 	switch {
+	case !ok && group == ownGroup:
+		r.report(Error, root.Line, kind, "kind", "slicewire has no such kind%s", didYouMean(kind, kindNames()))
 	case !ok:
 		r.report(Warning, root.Line, kind, "kind", "slicewire does not know this kind; the object is ignored%s", didYouMean(kind, kindNames()))
 	case k.apiVersion != apiVersion:
@@ -302,7 +304,7 @@ func (r *reader) object(root *yaml.Node, kind string, k kindInfo) {
 	o := &Object{Kind: kind, File: r.file, Line: root.Line, Body: k.body()}
 	var problems []Problem
 	var count [2]int
-	d := newDecoder(false, &r.budget, func(sev Severity, line int, field, message string) {
+	d := newDecoder(k.strict, &r.budget, func(sev Severity, line int, field, message string) {
 		o.Broken = o.Broken || sev == Error
 		if count[sev]++; count[sev] <= maxProblems {
 			problems = append(problems, Problem{Severity: sev, File: r.file, Line: line, Field: field, Message: message})

@@ -26,6 +26,15 @@ type SliceSummary struct {
 	QoS        QoSSummary       `json:"qos"`
 	Namespaces []string         `json:"namespaces"`
 	Services   []ServiceSummary `json:"services"`
+	Isolated   bool             `json:"isolated,omitempty"` // its namespaces are
+	Policies   []PolicySummary  `json:"policies,omitempty"`
+}
+
+// PolicySummary is a SlicePolicy: which directions it polices, with how many rules.
+type PolicySummary struct {
+	Name    string `json:"name"`
+	Ingress *int   `json:"ingress,omitempty"` // absent: it says nothing of that direction
+	Egress  *int   `json:"egress,omitempty"`
 }
 
 // SiteSummary is one site's share of a slice.
@@ -121,6 +130,17 @@ func summarize(s overlay.Slice) SliceSummary {
 		QoS:        QoSSummary{s.QoS.CeilingKbps, s.QoS.GuaranteedKbps, s.QoS.Priority, s.QoS.DSCP},
 		Namespaces: []string{},
 		Services:   []ServiceSummary{},
+	}
+	out.Isolated = s.Isolated
+	for _, p := range s.Policies {
+		x := PolicySummary{Name: p.Name}
+		if n := len(p.Ingress); p.PolicesIngress {
+			x.Ingress = &n
+		}
+		if n := len(p.Egress); p.PolicesEgress {
+			x.Egress = &n
+		}
+		out.Policies = append(out.Policies, x)
 	}
 	if s.Subnet.IsValid() {
 		out.Subnet = s.Subnet.String()

@@ -3,7 +3,9 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"slicewire/overlay"
 )
@@ -41,6 +43,7 @@ func (b *builder) buildServices() {
 		s, ok := b.exportedOn(o, "spec.slice", spec.Slice)
 		svc := &service{from: o}
 		svc.Name, svc.Namespace = o.Name, namespace
+		svc.ExportTerms = b.terms(o, &o.Body.(*ServiceExport).Metadata)
 		for i, p := range spec.Ports {
 			b.addPort(o, svc, fmt.Sprintf("spec.ports[%d]", i), p.Name, "containerPort", p.ContainerPort, p.Protocol)
 		}
@@ -59,6 +62,40 @@ func (b *builder) buildServices() {
 	for _, o := range b.byKind["ServiceImport"] {
 		b.exportedOn(o, "spec.slice", o.Body.(*ServiceImport).Spec.Slice)
 	}
+}
+
+// What the Multi-Cluster Services API says of a service and KubeSlice's objects
+// have no field for.
+const (
+	annotationType     = "slicewire.io/service-type"             // Headless or ClusterSetIP
+	annotationAffinity = "slicewire.io/session-affinity-seconds" // 0 to a day
+	maxAffinity        = 86400
+)
+
+// terms reads the terms of an export from its metadata.
+func (b *builder) terms(o *Object, m *Metadata) (t overlay.ExportTerms) {
+	if v, there := m.Annotations[annotationType]; there {
+		var ok bool
+		if t.Type, ok = overlay.ParseServiceType(v); !ok {
+			b.fail(o, "metadata.annotations", "%s is Headless or ClusterSetIP, not %q", annotationType, v)
+		}
+	}
+	if v, there := m.Annotations[annotationAffinity]; there {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil || n > maxAffinity {
+			b.fail(o, "metadata.annotations", "%s is 0 to %d, not %q", annotationAffinity, maxAffinity, v)
+		}
+		t.AffinitySeconds = uint32(n)
+	}
+	switch created := m.CreationTimestamp.(type) {
+	case string:
+		if at, err := time.Parse(time.RFC3339, created); err == nil && at.Unix() > 0 {
+			t.Created = at.UTC().Truncate(time.Second)
+		}
+	case time.Time:
+		t.Created = created.UTC().Truncate(time.Second)
+	}
+	return t
 }
 
 // exportedOn returns the slice of that name. ok is false when there is none
@@ -168,6 +205,7 @@ func (b *builder) addExportConfig(o *Object, aliases map[[2]string]*Object) {
 	}
 	svc := &service{from: o}
 	svc.Name, svc.Namespace = spec.ServiceName, namespace
+	svc.ExportTerms = b.terms(o, &o.Body.(*ServiceExportConfig).Metadata)
 	for i, p := range spec.ServiceDiscoveryPorts {
 		b.addPort(o, svc, fmt.Sprintf("spec.serviceDiscoveryPorts[%d]", i), p.Name, "port", p.Port, p.Protocol)
 	}

@@ -11,6 +11,8 @@
 // The authority's key may stay offline: issuers, which it certifies, sign nodes
 // of their sites for what lies inside their grants, and every verifier holds them
 // to it. What is void is told by revocations, which name a node or a key.
+// An authority is replaced by one that it has certified, see Succession; Roots
+// are those that a node trusts.
 //
 // The package reads no file and no clock, and starts no goroutine. Byte slices
 // passed in are not kept and those returned belong to the caller, except where

@@ -14,8 +14,7 @@ type revoked struct {
 }
 
 // Revoke states everything that is void, whole. Chains that were verified before
-// are judged by it as well. Roots cannot be revoked: they are trusted by
-// configuration.
+// are judged by it as well. Roots cannot be revoked: they are retired.
 func (v *Verifier) Revoke(all []overlay.Revocation) {
 	r := &revoked{nodes: make(map[overlay.NodeID]time.Time), keys: make(map[[32]byte]bool)}
 	for _, x := range all {

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,18 +29,21 @@ const (
 // ErrNotValid says that a chain is good, but not at the time asked about.
 var ErrNotValid = errors.New("certificate not valid at this time")
 
+// ErrUnknownRoot says that a chain leads to no authority that is trusted, perhaps
+// to one that came later.
+var ErrUnknownRoot = errors.New("no authority that this node knows")
+
 // A Verifier tells which certificates a mesh's authorities have issued and what
 // these allow. It remembers the chains that it has verified, at most maxVerified
 // of them, but judges their validity anew each time. It may be used concurrently.
 type Verifier struct {
-	mesh    string
-	roots   []*x509.Certificate
 	revoked atomic.Pointer[revoked]
 	clock   atomic.Pointer[Clock] // see Follow
 
 	mu       sync.Mutex // guards what follows
-	verified map[[32]byte]verified
-	order    [][32]byte // of verified, oldest first
+	roots    *Roots
+	verified map[[32]byte]verified // by these roots
+	order    [][32]byte            // of verified, oldest first
 }
 
 // verified is what a chain came to. The times in authority are the common part
@@ -50,40 +52,60 @@ type verified struct {
 	authority overlay.Authority
 	key       ed25519.PublicKey
 	keys      [][32]byte // KeySum of every certificate's but a root's
+	root      [32]byte   // KeySum of the root's
 }
 
-// NewVerifier trusts the authorities in rootsPEM, of which there is at least
-// one, for the named mesh.
+// NewVerifier trusts the authorities in rootsPEM, as Roots.Text has them, for the
+// named mesh.
 func NewVerifier(mesh string, rootsPEM []byte) (*Verifier, error) {
-	chain, err := decodeChain(rootsPEM)
+	roots, err := ParseRoots(rootsPEM)
 	if err != nil {
 		return nil, fmt.Errorf("authorities of mesh %s: %w", mesh, err)
 	}
-	v := &Verifier{mesh: mesh, verified: make(map[[32]byte]verified)}
-	for _, der := range chain {
-		root, a, err := parseAuthorityCert(der)
-		if err != nil {
-			return nil, err
-		}
-		if a.Mesh != mesh {
-			return nil, fmt.Errorf("authority of mesh %q, want %q", a.Mesh, mesh)
-		}
-		v.roots = append(v.roots, root)
+	if roots.mesh != mesh {
+		return nil, fmt.Errorf("authority of mesh %q, want %q", roots.mesh, mesh)
 	}
-	return v, nil
+	return &Verifier{roots: roots, verified: make(map[[32]byte]verified)}, nil
+}
+
+// Roots returns the authorities that are trusted.
+func (v *Verifier) Roots() *Roots {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.roots
+}
+
+// SetRoots states which authorities are trusted, whole. They are of the same mesh.
+func (v *Verifier) SetRoots(r *Roots) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.roots, v.order = r, nil
+	clear(v.verified)
+}
+
+// Root returns the KeySum of the authority on which a chain hangs, whatever the
+// time and whatever is revoked.
+func (v *Verifier) Root(chain [][]byte) ([32]byte, error) {
+	c, _, err := v.resolve(chain)
+	return c.root, err
 }
 
 // Authority verifies a chain (DER, leaf first, without the root) and returns
 // what its leaf allows: a node's certificate, or, when Issuer is set, one that
-// signs others. A root's own chain is the root alone. The error wraps
-// overlay.RefusedRevoked if the chain is void, and ErrNotValid if only the time
+// signs others. A root's own chain is the root alone, or its certificate by the
+// root before it. The error wraps overlay.RefusedRevoked if the chain is void,
+// overlay.RefusedRetired if its root is retired, overlay.RefusedFork if it hangs on
+// a second successor of an authority, and ErrNotValid if only the time
 // is wrong; the authority is then returned all the same.
 func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, error) {
-	c, err := v.resolve(chain)
+	c, roots, err := v.resolve(chain)
 	if err != nil {
 		return overlay.Authority{}, err
 	}
 	if err := v.revoked.Load().check(&c); err != nil {
+		return c.authority, err
+	}
+	if err := roots.check(c.authority.ID, c.root, now); err != nil {
 		return c.authority, err
 	}
 	a := c.authority
@@ -97,32 +119,34 @@ func (v *Verifier) Authority(chain [][]byte, now time.Time) (overlay.Authority, 
 // of the chain. It asks whether the chain is trusted and not revoked, but not
 // for the time: that is Authority's part.
 func (v *Verifier) Signed(chain [][]byte, domain string, message, sig []byte) bool {
-	c, err := v.resolve(chain)
+	c, _, err := v.resolve(chain)
 	return err == nil && v.revoked.Load().check(&c) == nil &&
 		len(sig) == ed25519.SignatureSize && ed25519.Verify(c.key, separated(domain, message), sig)
 }
 
-// resolve returns what the chain comes to, from memory if it was verified before.
-func (v *Verifier) resolve(chain [][]byte) (verified, error) {
+// resolve returns what the chain comes to, from memory if it was verified before,
+// and by which roots.
+func (v *Verifier) resolve(chain [][]byte) (verified, *Roots, error) {
 	if len(chain) == 0 || len(chain) > MaxChain {
-		return verified{}, fmt.Errorf("chain of %d certificates, want 1 to %d", len(chain), MaxChain)
+		return verified{}, nil, fmt.Errorf("chain of %d certificates, want 1 to %d", len(chain), MaxChain)
 	}
 	fingerprint, err := chainFingerprint(chain)
 	if err != nil {
-		return verified{}, err
+		return verified{}, nil, err
 	}
 	v.mu.Lock()
+	roots := v.roots
 	c, ok := v.verified[fingerprint]
 	v.mu.Unlock()
 	if ok {
-		return c, nil
+		return c, roots, nil
 	}
-	if c, err = v.verify(chain); err != nil {
-		return verified{}, err
+	if c, err = roots.verify(chain); err != nil {
+		return verified{}, nil, err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, again := v.verified[fingerprint]; !again {
+	if _, again := v.verified[fingerprint]; !again && v.roots == roots {
 		if len(v.order) >= maxVerified {
 			delete(v.verified, v.order[0])
 			v.order = v.order[1:]
@@ -130,7 +154,7 @@ func (v *Verifier) resolve(chain [][]byte) (verified, error) {
 		v.verified[fingerprint] = c
 		v.order = append(v.order, fingerprint)
 	}
-	return c, nil
+	return c, roots, nil
 }
 
 // chainFingerprint names a whole chain: the same leaf may come with another
@@ -149,21 +173,28 @@ func chainFingerprint(chain [][]byte) (sum [32]byte, err error) {
 }
 
 // verify follows the chain from the leaf to a root. Each certificate must be
-// signed by the next, the last by a root, and a node's be within the limits of
-// every issuer; who is limited makes no other issuers. There is no search for
-// other ways.
-func (v *Verifier) verify(chain [][]byte) (verified, error) {
+// signed by the next, the last by a root or be one, and a node's be within the
+// limits of every issuer; who is limited makes no other issuers. There is no
+// search for other ways.
+func (r *Roots) verify(chain [][]byte) (verified, error) {
 	leaf, authority, err := parseHolder(chain[0])
 	if err != nil {
 		return verified{}, err
 	}
-	if authority.Mesh != v.mesh {
-		return verified{}, fmt.Errorf("certificate of %v for mesh %q, want %q", authority.ID, authority.Mesh, v.mesh)
+	if authority.Mesh != r.mesh {
+		return verified{}, fmt.Errorf("certificate of %v for mesh %q, want %q", authority.ID, authority.Mesh, r.mesh)
 	}
 	c := verified{authority: authority, key: leaf.PublicKey.(ed25519.PublicKey)}
-	if v.isRoot(chain) {
-		c.authority.Issuer.Root = true
+	own := r.holds(chain[len(chain)-1])
+	if own >= 0 && len(chain) == 1 {
+		root := r.all[own].cert
+		c.authority.Issuer.Root, c.root = true, r.all[own].key
+		c.authority.NotBefore, c.authority.NotAfter, c.authority.Enrolled = root.NotBefore, root.NotAfter, root.NotBefore
 		return c, nil
+	}
+	candidates := slices.Backward(r.all)
+	if own >= 0 {
+		chain, candidates = chain[:len(chain)-1], slices.Backward(r.all[own:own+1])
 	}
 	c.keys = append(c.keys, KeySum(leaf))
 	below, intermediates := leaf, 0
@@ -172,8 +203,8 @@ func (v *Verifier) verify(chain [][]byte) (verified, error) {
 		if err != nil {
 			return verified{}, err
 		}
-		if limits.Mesh != v.mesh {
-			return verified{}, fmt.Errorf("intermediate authority for mesh %q, want %q", limits.Mesh, v.mesh)
+		if limits.Mesh != r.mesh {
+			return verified{}, fmt.Errorf("intermediate authority for mesh %q, want %q", limits.Mesh, r.mesh)
 		}
 		if below.IsCA {
 			intermediates++
@@ -196,18 +227,17 @@ func (v *Verifier) verify(chain [][]byte) (verified, error) {
 	if below.IsCA {
 		intermediates++
 	}
-	for _, root := range v.roots {
-		if err = issued(root, below, intermediates); err == nil {
-			narrow(&c.authority, root)
+	for _, root := range candidates {
+		if err = issued(root.cert, below, intermediates); err == nil {
+			if r.forks(root.key, below) {
+				return verified{}, fmt.Errorf("certificate of %v: %w", authority.ID, ErrFork)
+			}
+			narrow(&c.authority, root.cert)
+			c.root = root.key
 			return c, nil
 		}
 	}
-	return verified{}, fmt.Errorf("certificate of %v: issued by no authority of mesh %s: %w", authority.ID, v.mesh, err)
-}
-
-// isRoot reports whether a chain is one of the roots, alone.
-func (v *Verifier) isRoot(chain [][]byte) bool {
-	return len(chain) == 1 && slices.ContainsFunc(v.roots, func(r *x509.Certificate) bool { return bytes.Equal(r.Raw, chain[0]) })
+	return verified{}, fmt.Errorf("certificate of %v: issued by %w of mesh %s: %w", authority.ID, ErrUnknownRoot, r.mesh, err)
 }
 
 // issued checks that issuer signed below, with the given number of
@@ -261,7 +291,7 @@ func parseAuthorityCert(der []byte) (*x509.Certificate, overlay.Authority, error
 	}
 	sum := KeySum(cert)
 	a = overlay.Authority{
-		Mesh: mesh, ID: overlay.NodeID{Node: "issuer-" + hex.EncodeToString(sum[:8])},
+		Mesh: mesh, ID: overlay.NodeID{Node: overlay.IssuerName(sum)},
 		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Enrolled: cert.NotBefore, Issuer: &overlay.Issuer{},
 	}
 	value, err := only(cert, oidScope)

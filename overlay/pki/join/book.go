@@ -125,6 +125,25 @@ func (b *Book) Add(t Token, terms Terms, now time.Time) error {
 	return nil
 }
 
+// Remove forgets a token that was not used: it lets nobody in any more.
+func (b *Book) Remove(id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entries[id]
+	switch {
+	case e == nil:
+		return fmt.Errorf("join token %q: there is none of that name here", id)
+	case !e.Used.IsZero():
+		return fmt.Errorf("join token %s was used at %s: revoke the node %v instead", id, e.Used.UTC().Format(time.RFC3339), e.Node)
+	}
+	delete(b.entries, id)
+	if err := b.saveLocked(); err != nil {
+		b.entries[id] = e
+		return err
+	}
+	return nil
+}
+
 // List returns the tokens, sorted by their end.
 func (b *Book) List() []Listed {
 	b.mu.Lock()

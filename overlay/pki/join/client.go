@@ -28,13 +28,13 @@ var errOther = errors.New("it is not the issuer that the token names: somebody e
 type Admission struct {
 	Chain  []byte // PEM
 	Root   []byte // PEM
-	Gossip []byte
+	Gossip []byte // the gossip key, if the node is a gateway
 }
 
 // Join asks the token's issuer to certify the key in requestPEM as the node
 // want. It tries every address, and again for a few seconds, unless it is
 // refused (Refusal). What it returns comes from the issuer that the token names,
-// but is otherwise for the caller to check.
+// but is otherwise for the caller to check, see Token.Pins.
 func Join(ctx context.Context, t Token, want overlay.NodeID, requestPEM []byte) (Admission, error) {
 	if want != t.Node {
 		return Admission{}, Refusal{RefusedNode, fmt.Sprintf("the join token is for %v, not for %v", t.Node, want)}
@@ -67,6 +67,17 @@ func Join(ctx context.Context, t Token, want overlay.NodeID, requestPEM []byte) 
 	return Admission{Chain: out.Chain, Root: out.Root, Gossip: out.Gossip}, nil
 }
 
+// Pins reports whether a certificate that hangs on the authority root of roots,
+// both from an Admission, is what the token's maker meant: the authority that the
+// token names, or one that came after it.
+func (t *Token) Pins(roots *pki.Roots, root [32]byte) error {
+	if roots.Mesh() != t.Mesh || !roots.Leads(t.Root, root) {
+		return fmt.Errorf("the certificate hangs on authority %x of mesh %s, the token is for authority %x of mesh %s, or one after it",
+			root[:8], roots.Mesh(), t.Root[:8], t.Mesh)
+	}
+	return nil
+}
+
 // Renew asks the issuer at addr for a younger certificate than id's, once. The
 // issuer must be one for the node's site by the verifier's judgement at now.
 func Renew(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, self overlay.NodeID, now time.Time) ([]byte, error) {
@@ -91,8 +102,8 @@ func Renew(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, 
 	return out.Chain, err
 }
 
-// FetchKeys asks the issuer at addr for the keys of the mesh's gossip, once. It
-// may be an issuer for any site: the gossip is one for all.
+// FetchKeys asks the issuer at addr for the keys of the mesh's gossip, once, for
+// a gateway. It may be an issuer for any site: the gossip is one for all.
 func FetchKeys(ctx context.Context, addr string, id *pki.Identity, v *pki.Verifier, now time.Time) (Keys, error) {
 	conf := clientConfig(func(chain [][]byte) error {
 		a, err := v.Authority(chain, now)

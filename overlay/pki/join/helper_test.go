@@ -70,9 +70,8 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	}
 	x.addr = l.Addr().String()
 	s, err := NewServer(Config{
-		Listener: l, Issuer: x.issuer, Verifier: x.verifier, Book: x.book, Root: ca.CertPEM(), Keys: x.gossip,
-		Now: x.clock, Holder: x.holder,
-	})
+		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder,
+	}, x.issuer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,12 +129,21 @@ var edge = overlay.NodeID{Site: "site-a", Node: "edge"}
 
 // token gives out a token for edge that is good for an hour.
 func (x *testIssuer) token() Token {
+	return x.tokenFor(Terms{Node: edge, Index: 1, Grants: grants("10.1.1.0/24")})
+}
+
+// gatewayToken is one for a gateway of the same name.
+func (x *testIssuer) gatewayToken() Token {
+	return x.tokenFor(Terms{Node: edge, Gateway: true, Index: 1, Grants: grants("10.1.1.0/24")})
+}
+
+func (x *testIssuer) tokenFor(terms Terms) Token {
 	x.t.Helper()
 	t, err := NewToken(Token{Issuer: x.issuer.Key(), Expires: x.clock().Add(time.Hour), Mesh: "lab", Node: edge, Slices: []string{"water"}, Addresses: []string{x.addr}})
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	if err := x.book.Add(t, Terms{Node: edge, Index: 1, Grants: grants("10.1.1.0/24")}, x.clock()); err != nil {
+	if err := x.book.Add(t, terms, x.clock()); err != nil {
 		x.t.Fatal(err)
 	}
 	return t

@@ -24,7 +24,7 @@ func TestATokenLetsInWhomItNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got.Gossip) != "gossip key" || string(got.Root) != string(x.ca.CertPEM()) {
+	if got.Gossip != nil || string(got.Root) != string(x.ca.CertPEM()) {
 		t.Errorf("with root %q, gossip key %q", got.Root, got.Gossip)
 	}
 	id, err := pki.LoadIdentity(key, got.Chain)
@@ -276,9 +276,16 @@ func TestARenewalIsForTheSameKeyAndContents(t *testing.T) {
 	}
 }
 
-func TestKeysAreForNodesThatAreNotRevoked(t *testing.T) {
+func TestKeysAreForGatewaysThatAreNotRevoked(t *testing.T) {
 	x := newTestIssuer(t)
-	id, err := x.join(x.token())
+	plain, err := x.join(x.token())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FetchKeys(t.Context(), x.addr, plain, x.verifier, begin); reason(err) != RefusedCert {
+		t.Errorf("for a node that is no gateway: %v", err)
+	}
+	id, err := x.join(x.gatewayToken())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +316,7 @@ func TestKeysAreForNodesThatAreNotRevoked(t *testing.T) {
 		x.until = until
 		x.mu.Unlock()
 		_, request := newRequest(t)
-		got, err := Join(t.Context(), x.token(), edge, request)
+		got, err := Join(t.Context(), x.gatewayToken(), edge, request)
 		if err != nil || string(got.Gossip) != want {
 			t.Errorf("a newcomer gets %q, %v, want %q", got.Gossip, err, want)
 		}

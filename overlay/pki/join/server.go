@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"slicewire/overlay"
@@ -27,10 +29,8 @@ const DefaultLife = 7 * 24 * time.Hour
 // say what zero means.
 type Config struct {
 	Listener net.Listener // the Server closes it
-	Issuer   *pki.Issuer
 	Verifier *pki.Verifier
 	Book     *Book
-	Root     []byte           // the mesh's authority in PEM, for newcomers
 	Keys     func() Keys      // those of the mesh's gossip, as they are now
 	Life     time.Duration    // of certificates; zero: DefaultLife
 	Now      func() time.Time // wall clock
@@ -42,18 +42,25 @@ type Config struct {
 
 // A Server lets nodes in and renews certificates.
 type Server struct {
-	cfg  Config
-	conf *tls.Config
+	cfg    Config
+	conf   *tls.Config
+	issuer atomic.Pointer[shown] // see Set
 
 	mu    sync.Mutex // guards limit
 	limit limiter
 	conns sync.WaitGroup
 }
 
+// shown is an issuer as others see it.
+type shown struct {
+	issuer *pki.Issuer
+	cert   tls.Certificate
+}
+
 // NewServer checks cfg. It starts nothing.
-func NewServer(cfg Config) (*Server, error) {
-	if cfg.Listener == nil || cfg.Issuer == nil || cfg.Verifier == nil || cfg.Book == nil || cfg.Now == nil || len(cfg.Root) == 0 || cfg.Keys == nil {
-		return nil, errors.New("join server: listener, issuer, verifier, book, root, gossip keys and clock are needed")
+func NewServer(cfg Config, issuer *pki.Issuer) (*Server, error) {
+	if cfg.Listener == nil || issuer == nil || cfg.Verifier == nil || cfg.Book == nil || cfg.Now == nil || cfg.Keys == nil {
+		return nil, errors.New("join server: listener, issuer, verifier, book, gossip keys and clock are needed")
 	}
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
@@ -67,14 +74,30 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Holder == nil {
 		cfg.Holder = func([32]byte) (overlay.NodeID, bool) { return overlay.NodeID{}, false }
 	}
-	return &Server{cfg: cfg, conf: &tls.Config{
-		Certificates: []tls.Certificate{cfg.Issuer.Certificate()},
-		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{protocol},
+	s := &Server{cfg: cfg}
+	s.conf = &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &s.issuer.Load().cert, nil },
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     []string{protocol},
 		// Newcomers have none. Whether one that is shown is good, renew asks.
 		ClientAuth:             tls.RequestClientCert,
 		SessionTicketsDisabled: true,
-	}}, nil
+	}
+	s.Set(issuer)
+	return s, nil
+}
+
+// Set states who signs from now on: the same key, with another certificate. It
+// may be called at any time. An issuer that hangs on an authority with one before
+// it shows how the one leads to the other, for those who know only the latter.
+func (s *Server) Set(issuer *pki.Issuer) {
+	x := &shown{issuer: issuer, cert: issuer.Certificate()}
+	roots := s.cfg.Verifier.Roots()
+	root, err := s.cfg.Verifier.Root(issuer.Chain())
+	if last := roots.Last(); err == nil && last != nil && last.Key() == root && len(x.cert.Certificate) < pki.MaxChain {
+		x.cert.Certificate = append(slices.Clip(x.cert.Certificate), last.Chain()...)
+	}
+	s.issuer.Store(x)
 }
 
 // Run serves until ctx ends and returns nil once every connection has ended; or
@@ -206,8 +229,9 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 	if err != nil {
 		return answer{}, err
 	}
-	now := s.cfg.Now()
+	now, isGateway := s.cfg.Now(), false
 	chain, err := s.cfg.Book.spend(r, binding, now, func(t Terms) ([]byte, error) {
+		isGateway = t.Gateway
 		key, err := pki.RequestSum([]byte(r.Request))
 		if err != nil {
 			return nil, err
@@ -221,12 +245,15 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 		return answer{}, err
 	}
 	s.cfg.Log.Info("node let in", "node", r.Site+"/"+r.Node, "peer", from.String(), "token", r.Token)
+	if !isGateway {
+		return answer{Chain: chain, Root: s.cfg.Verifier.Roots().Text()}, nil
+	}
 	k := s.cfg.Keys()
 	gossip := k.Key
 	if k.UseIn > 0 {
 		gossip = k.Old
 	}
-	return answer{Chain: chain, Root: s.cfg.Root, Gossip: gossip}, nil
+	return answer{Chain: chain, Root: s.cfg.Verifier.Roots().Text(), Gossip: gossip}, nil
 }
 
 // enrolment is when a node is let in: now, and after whatever was revoked of it.
@@ -260,11 +287,15 @@ func (s *Server) renew(r request, session tls.ConnectionState, from netip.AddrPo
 	return answer{Chain: out}, nil
 }
 
-// keys tells a node that shows a good certificate the keys of the gossip.
+// keys tells a gateway that shows a good certificate the keys of the gossip,
+// which other nodes do without.
 func (s *Server) keys(session tls.ConnectionState, from netip.AddrPort) (answer, error) {
 	_, a, err := s.node(session, s.cfg.Now())
 	if err != nil {
 		return answer{}, err
+	}
+	if !a.Gateway {
+		return answer{}, Refusal{RefusedCert, "only gateways have the gossip key"}
 	}
 	k := s.cfg.Keys()
 	s.cfg.Log.Debug("gossip keys handed out", "node", a.ID.String(), "peer", from.String())
@@ -289,11 +320,12 @@ func (s *Server) node(session tls.ConnectionState, now time.Time) ([][]byte, ove
 }
 
 func (s *Server) issue(r request, subject pki.Subject, now time.Time) ([]byte, error) {
-	if err := s.cfg.Issuer.Permits(subject); err != nil {
+	issuer := s.issuer.Load().issuer
+	if err := issuer.Permits(subject); err != nil {
 		return nil, Refusal{RefusedIssuer, err.Error()}
 	}
-	if _, err := s.cfg.Verifier.Authority(s.cfg.Issuer.Chain(), now); err != nil {
+	if _, err := s.cfg.Verifier.Authority(issuer.Chain(), now); err != nil {
 		return nil, Refusal{RefusedIssuer, "the issuer's own certificate is no good: " + err.Error()}
 	}
-	return s.cfg.Issuer.Issue([]byte(r.Request), subject, now, s.cfg.Life)
+	return issuer.Issue([]byte(r.Request), subject, now, s.cfg.Life)
 }

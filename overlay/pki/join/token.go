@@ -22,6 +22,7 @@ import (
 // big-endian; str is a length of one byte and as many bytes:
 //
 //	token = 8 bytes id, 16 bytes secret, 32 bytes KeySum of the issuer
+//	        32 bytes KeySum of the mesh's authority
 //	        i64 seconds since 1970            expires
 //	        str mesh, str site, str node
 //	        u8 n, n × str slice               sorted
@@ -30,7 +31,7 @@ import (
 //
 // The sum at the end finds slips of the hand, not forgery: what counts is the
 // issuer's note, and the proof covers every byte of the token.
-const tokenPrefix = "slicewire1."
+const tokenPrefix = "slicewire2."
 
 // Bounds of a token.
 const (
@@ -51,6 +52,7 @@ type Token struct {
 	ID        [8]byte
 	Secret    [16]byte
 	Issuer    [32]byte  // pki.KeySum of the key that the issuer shows
+	Root      [32]byte  // pki.KeySum of the authority that the issuer hangs on
 	Expires   time.Time // whole seconds
 	Mesh      string
 	Node      overlay.NodeID
@@ -124,6 +126,7 @@ func (t *Token) bytes() []byte {
 	b = append(b, t.ID[:]...)
 	b = append(b, t.Secret[:]...)
 	b = append(b, t.Issuer[:]...)
+	b = append(b, t.Root[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Expires.Unix()))
 	str(t.Mesh)
 	str(t.Node.Site)
@@ -190,6 +193,7 @@ func decodeToken(b []byte) (t Token, ok bool) {
 	copy(t.ID[:], take(len(t.ID)))
 	copy(t.Secret[:], take(len(t.Secret)))
 	copy(t.Issuer[:], take(len(t.Issuer)))
+	copy(t.Root[:], take(len(t.Root)))
 	seconds := binary.BigEndian.Uint64(take(8))
 	t.Mesh = str()
 	t.Node = overlay.NodeID{Site: str(), Node: str()}

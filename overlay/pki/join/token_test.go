@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -11,17 +12,18 @@ import (
 	"time"
 
 	"slicewire/overlay"
+	"slicewire/overlay/pki"
 )
 
 func tokenTest() Token {
 	return Token{
-		ID: [8]byte{1, 2, 3}, Secret: [16]byte{4, 5, 6}, Issuer: [32]byte{7, 8, 9}, Expires: begin,
+		ID: [8]byte{1, 2, 3}, Secret: [16]byte{4, 5, 6}, Issuer: [32]byte{7, 8, 9}, Root: [32]byte{10, 11, 12}, Expires: begin,
 		Mesh: "lab.example", Node: edge, Slices: []string{"earth", "water"}, Addresses: []string{"192.0.2.1:51820", "[2001:db8::1]:51820", "gw.example:443"},
 	}
 }
 
 // What an earlier version gave out is read as it was meant.
-const goldenToken = "slicewire1.AQIDAAAAAAAEBQYAAAAAAAAAAAAAAAAABwgJAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAaVc1pQtsYWIuZXhhbXBsZQZzaXRlLWEEZWRnZQIFZWFydGgFd2F0ZXIDDzE5Mi4wLjIuMTo1MTgyMBNbMjAwMTpkYjg6OjFdOjUxODIwDmd3LmV4YW1wbGU6NDQz45WDoQ"
+const goldenToken = "slicewire2.AQIDAAAAAAAEBQYAAAAAAAAAAAAAAAAABwgJAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAKCwwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABpVzWlC2xhYi5leGFtcGxlBnNpdGUtYQRlZGdlAgVlYXJ0aAV3YXRlcgMPMTkyLjAuMi4xOjUxODIwE1syMDAxOmRiODo6MV06NTE4MjAOZ3cuZXhhbXBsZTo0NDPxPruV"
 
 func TestATokenIsReadAsItIsWritten(t *testing.T) {
 	want := tokenTest()
@@ -199,4 +201,68 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Fatal("a request without a proof is let in")
 		}
 	})
+}
+
+func TestATokenIsTakenBack(t *testing.T) {
+	x := newTestIssuer(t)
+	token := x.token()
+	x.fail = errors.New("no space left")
+	if err := x.book.Remove(token.Name()); err == nil || len(x.book.List()) != 1 {
+		t.Errorf("taken back without being saved: %v", err)
+	}
+	x.fail = nil
+	if err := x.book.Remove(token.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.join(token); reason(err) != RefusedToken {
+		t.Errorf("it still lets in: %v", err)
+	}
+	if err := x.book.Remove(token.Name()); err == nil {
+		t.Error("taken back twice")
+	}
+	used := x.token()
+	if _, err := x.join(used); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.book.Remove(used.Name()); err == nil || !strings.Contains(err.Error(), "revoke the node") {
+		t.Errorf("taken back after its use: %v", err)
+	}
+}
+
+// A token names the authority: a certificate below another is not what its maker
+// meant, unless that came after it.
+func TestATokenPinsTheAuthority(t *testing.T) {
+	ca, err := pki.NewCA("lab", begin, 1000*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := pki.ParseRoots(ca.CertPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := roots.Newest()
+	_, s, err := ca.Succeed(begin, 1000*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if roots, err = roots.Add(s); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name         string
+		mesh         string
+		pinned, root [32]byte
+		ok           bool
+	}{
+		{"the very one", "lab", first, first, true},
+		{"the one after it", "lab", first, s.Key(), true},
+		{"the one before it", "lab", s.Key(), first, false},
+		{"a stranger's", "lab", [32]byte{1}, s.Key(), false},
+		{"another mesh", "other", first, first, false},
+	} {
+		token := Token{Mesh: tt.mesh, Root: tt.pinned}
+		if err := token.Pins(roots, tt.root); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
 }

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"slicewire/dnsd"
+	"slicewire/netstack/publish"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+const (
+	// namesLook is how often the state of links is taken over into answers. A
+	// link that was idle is judged within 1.5 s: with this, what is dead is out of
+	// the answers within two.
+	namesLook = 200 * time.Millisecond
+	// youngFor is how long a link that was never up is not held to be down.
+	youngFor = 5 * time.Second
+	// maxVirtual bounds the sockets for virtual addresses: two for each port.
+	maxVirtual = 1024
+)
+
+// naming is what a slice's names are made of. The daemon's loop owns it.
+type naming struct {
+	self  overlay.NodeID
+	view  overlay.View
+	set   dnsd.View // what the server has
+	peers map[overlay.NodeID]namedPeer
+	lost  []overlay.NodeID // what this gateway tells others that it does not reach
+}
+
+// A namedPeer is what is remembered of a peer from one look to the next.
+type namedPeer struct {
+	since time.Time     // when it was first seen
+	rtt   time.Duration // that answers go by
+}
+
+// settle returns the round trip that answers are to go by: the old one unless
+// the new one is another by half, so that noise does not turn answers over.
+func (p namedPeer) settle(rtt time.Duration) time.Duration {
+	if p.rtt == 0 || rtt > p.rtt*3/2 || rtt < p.rtt*2/3 {
+		return rtt
+	}
+	return p.rtt
+}
+
+// zonesOf lists the zones of a slice on this node.
+func zonesOf(s manifest.NodeSlice) []string {
+	return append([]string{overlay.Zone, overlay.ClusterSetZone}, s.Zones...)
+}
+
+// setNames states which names there are.
+func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overlay.View, s manifest.NodeSlice, links []overlay.PeerLink) {
+	n.naming.self, n.naming.view = self, v
+	want := dnsd.View{
+		Services: v.Services, Mode: dnsd.Mode(s.Answers), Lenient: s.UnknownNames == "noerror",
+		Reverse: []netip.Prefix{a.Subnet, a.Subnet6, overlay.VirtualRange},
+		Forward: []netip.Addr{a.Addr, a.Addr6},
+		Reach:   overlay.Reaches(self, &v, links),
+	}
+	for _, w := range a.Workloads {
+		want.Forward = append(want.Forward, w.Addr, w.Addr6)
+	}
+	for _, node := range v.Nodes {
+		e := dnsd.Entry{Name: overlay.NodeDNSName(node.ID), Addrs: nodeAddrs(node), Reverse: true}
+		if node.ID == self {
+			e.Addrs = []netip.Addr{a.Addr, a.Addr6}
+		}
+		if !want.Reach[node.ID].Lost {
+			want.Entries = append(want.Entries, e)
+		}
+	}
+	sticky := make(map[string]bool)
+	for i := range v.Services {
+		if x := &v.Services[i]; x.Affinity > 0 {
+			sticky[overlay.ServiceDNSName(x.Name, x.Namespace)] = true
+		}
+	}
+	n.sticky.Store(&sticky)
+	if reflect.DeepEqual(want, n.naming.set) {
+		return // answers go on in turn
+	}
+	n.naming.set = want
+	n.reach.Store(&want.Reach)
+	n.names.Set(want)
+}
+
+// nodeAddrs returns a node's own addresses: the first of its blocks.
+func nodeAddrs(n overlay.Node) (out []netip.Addr) {
+	for _, p := range n.Prefixes {
+		if p.Addr().Is4() {
+			out = append(out, overlay.NodeAddr(p))
+		} else {
+			out = append(out, overlay.NodeAddr6(p))
+		}
+	}
+	return out
+}
+
+// linksOf returns the state of the links to a slice's peers.
+func (d *daemon) linksOf(n *sliceNode, now time.Time) (out []overlay.PeerLink) {
+	peers := make(map[overlay.NodeID]namedPeer)
+	for _, p := range d.gateway.Links(n.name) {
+		site, node, _ := strings.Cut(p.Name, "/")
+		l := overlay.PeerLink{ID: overlay.NodeID{Site: site, Node: node}, Watched: p.Watched, Up: p.Up, Prefixes: p.Prefixes}
+		known := n.naming.peers[l.ID]
+		if known.since.IsZero() {
+			known.since = now
+		}
+		known.rtt = known.settle(p.RTT)
+		peers[l.ID] = known
+		l.RTT, l.Young = known.rtt, p.Changes == 0 && now.Sub(known.since) < youngFor
+		out = append(out, l)
+	}
+	n.naming.peers = peers
+	return out
+}
+
+// lookNames takes over into every slice's answers what has changed of its links
+// since the last look.
+func (d *daemon) lookNames() {
+	now := time.Now()
+	told := false
+	for _, n := range d.slices {
+		if lost := overlay.LostNodes(n.naming.self, &n.naming.view, d.linksOf(n, now)); !slices.Equal(lost, n.naming.lost) {
+			n.naming.lost, told = lost, true
+		}
+		reach := overlay.Reaches(n.naming.self, &n.naming.view, d.linksOf(n, now))
+		if maps.Equal(reach, n.naming.set.Reach) {
+			continue
+		}
+		view := d.view.Load()
+		i := slices.IndexFunc(view.slices, func(x sliceView) bool { return x.node == n })
+		if i >= 0 {
+			n.setNames(n.naming.self, &view.slices[i].attachment, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now))
+		}
+	}
+	if told {
+		if err := d.gossip.Set(slices.Concat(d.facts, d.lostFacts())); err != nil {
+			d.log.Error("others are not told which nodes are lost", "err", err)
+		}
+	}
+}
+
+// lostFacts are what this node tells of others that it does not reach.
+func (d *daemon) lostFacts() (out []overlay.Record) {
+	for name, n := range d.slices {
+		if len(n.naming.lost) > 0 {
+			out = append(out, overlay.Record{
+				Origin: n.naming.self, Key: overlay.Key{Kind: overlay.KindLost, Slice: name}, Lost: &overlay.LostBody{Nodes: n.naming.lost},
+			})
+		}
+	}
+	return out
+}
+
+// virtualsOf lists the sockets behind the virtual addresses of a slice's
+// services. Each connection goes to an endpoint as the service's name answers
+// then; it stays there whatever happens to others.
+func virtualsOf(services []overlay.ServiceView) (out []publish.Backend, err error) {
+	sockets := 0
+	for i := range services {
+		s := &services[i]
+		if s.Type != overlay.Virtual || !s.Virtual.IsValid() {
+			continue
+		}
+		b := publish.Backend{Name: s.Namespace + "/" + s.Name, Addrs: []netip.Addr{s.Virtual, s.Virtual6}}
+		for _, p := range s.Ports {
+			if p.Protocol == overlay.TCP {
+				b.Ports = append(b.Ports, publish.Port{Name: p.Name, Port: p.Port, Protocol: p.Protocol,
+					Target: net.JoinHostPort(overlay.ServiceDNSName(s.Name, s.Namespace), strconv.Itoa(int(p.Port)))})
+			}
+		}
+		if sockets += 2 * len(b.Ports); sockets > maxVirtual {
+			return out, fmt.Errorf("virtual addresses: from %s/%s on they are not served: all services together have more than %d ports", s.Namespace, s.Name, maxVirtual/2)
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func virtualAddrs(backends []publish.Backend) (out []netip.Addr) {
+	for _, b := range backends {
+		out = append(out, b.Addrs...)
+	}
+	return out
+}
+
+// dialService connects a virtual address with an endpoint that answers.
+func (s inSlice) dialService(ctx context.Context, _, addr string, client netip.Addr) (net.Conn, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	if sticky := s.n.sticky.Load(); sticky != nil && (*sticky)[host] {
+		addrs, _ = s.n.names.LookupFor(host, client)
+	} else {
+		addrs, _ = s.n.names.Lookup(host)
+	}
+	err = fmt.Errorf("%s: no endpoint that is reached", host)
+	var errs []error
+	for _, a := range addrs[:min(len(addrs), maxTried)] {
+		one, cancel := context.WithTimeout(ctx, tryFor)
+		c, err := s.DialTCP(one, netip.AddrPortFrom(a, uint16(port)))
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(append(errs, err)...)
+}
+
+// A connection to a virtual address tries so many endpoints, each for so long.
+const (
+	maxTried = 4
+	tryFor   = time.Second
+)

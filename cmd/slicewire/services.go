@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newServicesCommand(opts *clientOptions) *cobra.Command {
+	var output, slice string
+	cmd := &cobra.Command{
+		Use: "services", Short: "Show the services that this node's slices import",
+		Long: "Shows every service of the node's slices: its type and address, its endpoints in the order in which\n" +
+			"they are answered, and where exports of several sites contradict each other.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			s, err := newClient(opts.socket).status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			all := make(map[string][]ServiceStatus)
+			for _, x := range s.Slices {
+				if slice == "" || x.Name == slice {
+					all[x.Name] = x.Services
+				}
+			}
+			if slice != "" && len(all) == 0 {
+				return &exitError{exitUsage, fmt.Errorf("slice %q: %w", slice, errNoSlice)}
+			}
+			if output != "table" {
+				return printDocument(cmd.OutOrStdout(), output, all)
+			}
+			return printServices(cmd.OutOrStdout(), s.Slices, slice)
+		},
+	}
+	addOutputFlag(cmd, &output)
+	cmd.Flags().StringVar(&slice, "slice", "", "only this slice")
+	return cmd
+}
+
+func printServices(w io.Writer, all []SliceStatus, slice string) error {
+	t := newTable(w)
+	t.row("SERVICE", "SLICE", "TYPE", "ADDRESS", "PORTS", "REACHED", "ENDPOINTS", "ALIASES", "CONDITIONS")
+	for _, x := range all {
+		if slice != "" && x.Name != slice {
+			continue
+		}
+		for _, v := range x.Services {
+			reached := 0
+			for _, e := range v.Endpoints {
+				if !e.Lost {
+					reached++
+				}
+			}
+			address := ""
+			if v.Virtual.IsValid() {
+				address = v.Virtual.String()
+			}
+			var conditions []string
+			for _, c := range v.Conditions {
+				conditions = append(conditions, clean(c.Site+"/"+c.Node+" "+c.Reason))
+			}
+			t.row(clean(v.Namespace+"/"+v.Name), clean(x.Name), v.Type, dash(address), ports(v.Ports), fmt.Sprintf("%d/%d", reached, len(v.Endpoints)),
+				endpoints(v.Endpoints), dash(clean(strings.Join(v.DNSNames[min(1, len(v.DNSNames)):], " "))), dash(strings.Join(conditions, ", ")))
+		}
+	}
+	t.flush()
+	return t.err
+}

@@ -1,0 +1,194 @@
+package dnsd
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"slicewire/overlay"
+)
+
+// A Mode says how many of a service's endpoints an answer holds.
+type Mode string
+
+// The modes. Within equals every answer starts with another one.
+const (
+	All  Mode = "all"  // every endpoint, the nearest first
+	Near Mode = "near" // the nearest only: of this site, else of the site with the shortest round trip
+	One  Mode = "one"  // one of the nearest
+)
+
+// A View is all that a Server answers with.
+type View struct {
+	Entries  []Entry
+	Services []overlay.ServiceView // shared: not to be changed any more
+	// Reach says how well an endpoint's node is reached; nil: all alike.
+	Reach map[overlay.NodeID]overlay.Reach
+	Mode  Mode // empty means All
+	// Lenient answers NOERROR without data where a name does not exist, as
+	// KubeSlice's DNS does.
+	Lenient bool
+	// Reverse are the networks whose addresses have names here.
+	Reverse []netip.Prefix
+	// Forward are the clients for whom other names are asked upstream, if there
+	// is an Upstream; nobody else's question goes there.
+	Forward []netip.Addr
+}
+
+// dnsVersions is what "dns-version" says in a zone: which specification it
+// keeps (Kubernetes DNS, KEP-1645).
+var dnsVersions = map[string]string{overlay.Zone: "1.1.0", overlay.ClusterSetZone: "1.0.0"}
+
+// service is an exported service and the addresses that its name has.
+type service struct {
+	*overlay.ServiceView
+	live []int32 // the endpoints that can be reached, the nearest first
+	rank []uint8 // of each of live
+}
+
+// newService sorts a service's endpoints by how well they are reached. Detours
+// (see overlay.Reaches) count only where there is nothing else.
+func newService(v *overlay.ServiceView, reach map[overlay.NodeID]overlay.Reach) *service {
+	s := &service{ServiceView: v}
+	s.live = make([]int32, 0, len(v.Endpoints))
+	ranks := make([]uint8, len(v.Endpoints))
+	for i := range v.Endpoints {
+		r := reach[v.Endpoints[i].Origin]
+		if r.Lost {
+			continue
+		}
+		ranks[i] = r.Rank
+		s.live = append(s.live, int32(i))
+	}
+	slices.SortStableFunc(s.live, func(a, b int32) int { return int(ranks[a]) - int(ranks[b]) })
+	if n := slices.IndexFunc(s.live, func(i int32) bool { return ranks[i] >= overlay.RankDetour }); n > 0 {
+		s.live = s.live[:n]
+	}
+	s.rank = make([]uint8, len(s.live))
+	for i, e := range s.live {
+		s.rank[i] = ranks[e]
+	}
+	return s
+}
+
+// addresses puts the service's endpoints into a record's sets.
+func (s *service) addresses(r *record, mode Mode) {
+	nearest := len(s.rank)
+	if mode == Near || mode == One {
+		nearest = 0
+		for nearest < len(s.rank) && s.rank[nearest] == s.rank[0] {
+			nearest++
+		}
+	}
+	for i, e := range s.live[:nearest] {
+		r.add(s.Endpoints[e].Addr, s.rank[i])
+		r.add(s.Endpoints[e].Addr6, s.rank[i])
+	}
+	if mode == One {
+		r.v4.most, r.v6.most = 1, 1
+	}
+}
+
+// at returns the range of s.Endpoints of one site: they are sorted by it.
+func (s *service) at(site string) (from, to int) {
+	from, _ = slices.BinarySearchFunc(s.Endpoints, site, func(e overlay.EndpointView, site string) int { return strings.Compare(e.Origin.Site, site) })
+	for to = from; to < len(s.Endpoints) && s.Endpoints[to].Origin.Site == site; to++ {
+	}
+	return from, to
+}
+
+func (s *service) reached(i int) bool { return slices.Contains(s.live, int32(i)) }
+
+// decideBelow answers for a name below a service's: labels stand before it, the
+// nearest last. mcs says that the zone keeps the rules of KEP-1645: a service
+// with a virtual address has no names of clusters and endpoints there, for
+// which of them is used is not for the client to know.
+func (s *snapshot) decideBelow(svc *service, labels []string, mcs bool, owner int, qtype uint16) verdict {
+	none := verdict{rcode: rcodeNXDomain, soa: owner}
+	found := verdict{soa: owner}
+	last := labels[len(labels)-1]
+	if protocol, is := strings.CutPrefix(last, "_"); is {
+		ports := svc.portsOf(protocol)
+		switch {
+		case len(ports) == 0 || len(labels) > 2:
+			return none
+		case len(labels) == 1:
+			return found // names lie below it
+		}
+		name, is := strings.CutPrefix(labels[0], "_")
+		ports = slices.DeleteFunc(ports, func(p overlay.ServicePort) bool { return p.Name != name })
+		if !is || name == "" || len(ports) == 0 {
+			return none
+		}
+		if qtype == typeSRV {
+			found.srv, found.ports = svc, ports
+		}
+		if qtype == typeANY {
+			found.minAny = true
+		}
+		return found
+	}
+	if mcs && svc.Type == overlay.Virtual || len(labels) > 2 {
+		return none
+	}
+	from, to := svc.at(last)
+	r := new(record)
+	exists := false
+	for i := from; i < to; i++ {
+		e := &svc.Endpoints[i]
+		if len(labels) == 2 && e.Name != labels[0] || !svc.reached(i) {
+			continue
+		}
+		exists = true
+		if len(labels) == 2 || !mcs {
+			r.add(e.Addr, 0)
+			r.add(e.Addr6, 0)
+		}
+	}
+	if !exists {
+		return none
+	}
+	r.v4.pack(typeA, s.ttl)
+	r.v6.pack(typeAAAA, s.ttl)
+	return r.decide(found, qtype)
+}
+
+// portsOf returns a service's ports of a protocol, by its name in lower case.
+func (s *service) portsOf(protocol string) (out []overlay.ServicePort) {
+	for _, p := range s.Ports {
+		if strings.EqualFold(string(p.Protocol), protocol) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// A target is what an SRV record leads to.
+type target struct {
+	port  uint16
+	name  string // below the zone's apex, without the final dot
+	addrs []netip.Addr
+}
+
+// targets lists where a service's ports are served, each once: two ports of one
+// number differ only in their protocol, which SRV data does not hold.
+func (s *service) targets(ports []overlay.ServicePort, mcs bool) (out []target) {
+	base := s.Name + "." + s.Namespace + ".svc"
+	add := func(t target) {
+		if !slices.ContainsFunc(out, func(u target) bool { return t.port == u.port && t.name == u.name }) {
+			out = append(out, t)
+		}
+	}
+	for _, p := range ports {
+		if mcs && s.Type == overlay.Virtual {
+			add(target{p.Port, base, []netip.Addr{s.Virtual, s.Virtual6}})
+			continue
+		}
+		for _, i := range s.live {
+			if e := &s.Endpoints[i]; slices.Contains(e.Ports, p) {
+				add(target{p.Port, e.Name + "." + e.Origin.Site + "." + base, []netip.Addr{e.Addr, e.Addr6}})
+			}
+		}
+	}
+	return out
+}

@@ -34,6 +34,9 @@ var layers = map[string][]string{
 	"netstack/publish":    {"slicewire/overlay", "slicewire/netstack/pump"},
 	"netstack/forward":    {"slicewire/overlay", "slicewire/netstack/pump"},
 	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
+	"deploy/image":        {},
+	"kube/kubetest":       {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
+	"kube/kubetest/peer":  {},
 	"cmd/slicewire":       {"*"},
 	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
 	"bench/dns":           {"slicewire/overlay", "slicewire/dnsd"},
@@ -41,7 +44,7 @@ var layers = map[string][]string{
 }
 
 // testOnly is what any test may import besides.
-var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy"}
+var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube/kubetest"}
 
 // soleImporters are outside trees that exactly one folder may import, tests included.
 var soleImporters = map[string]string{
@@ -63,6 +66,9 @@ func TestImportsPointDown(t *testing.T) {
 		if d.IsDir() {
 			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
 				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); path != root && err == nil {
+				return filepath.SkipDir // a module of its own
 			}
 			return nil
 		}

@@ -84,18 +84,26 @@ func (r ready) kubectl(ctx context.Context, cluster int, stdin string, args ...s
 	return string(out), err
 }
 
-// toolsImage makes an image of busybox.
-func toolsImage(t *testing.T) string {
+// addTools puts an image of busybox where the rig finds it.
+func (r ready) addTools(t *testing.T) {
 	t.Helper()
-	busybox, err := exec.LookPath("busybox")
+	path, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal("package busybox-static is missing: ", err)
 	}
-	path := filepath.Join(t.TempDir(), "tools.tar")
-	if err := runImage([]string{"-o", path, "-name", "docker.io/library/tools:1", "-busybox", busybox, "-applets", "sh,httpd,wget,sleep,nc"}); err != nil {
+	busybox, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	f, err := os.Create(filepath.Join(r.Images, "tools.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := writeImage(f, image{name: "docker.io/library/tools:1", entrypoint: []string{"/busybox"}, user: "65532:65532",
+		files: []imageFile{{path: "busybox", mode: 0o755, data: busybox}}}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 const webManifest = `
@@ -114,7 +122,8 @@ spec:
       containers:
       - name: web
         image: docker.io/library/tools:1
-        command: [sh, -c, "mkdir /tmp/www && echo $HOSTNAME > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"]
+        imagePullPolicy: Always
+        args: [sh, -c, "/busybox mkdir /tmp/www && echo $HOSTNAME > /tmp/www/index.html && exec /busybox httpd -f -p 8080 -h /tmp/www"]
         volumeMounts: [{name: tmp, mountPath: /tmp}]
         securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
       volumes: [{name: tmp, emptyDir: {}}]
@@ -132,7 +141,8 @@ func TestClustersRunPodsAndLeaveNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	before := traces(t)
-	r, end := startRig(t, "--clusters", "2", "--nodes", "2", "--images", toolsImage(t))
+	r, end := startRig(t, "--clusters", "2", "--nodes", "2")
+	r.addTools(t)
 	t.Logf("up after %.1f s", r.Seconds)
 	must := func(cluster int, stdin string, args ...string) string {
 		t.Helper()
@@ -159,12 +169,12 @@ func TestClustersRunPodsAndLeaveNothing(t *testing.T) {
 	service := must(0, "", "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 	seen := make(map[string]bool)
 	for range 20 {
-		seen[strings.TrimSpace(must(0, "", "exec", near[0], "--", "wget", "-q", "-O", "-", "http://"+service))] = true
+		seen[strings.TrimSpace(must(0, "", "exec", near[0], "--", "/busybox", "wget", "-q", "-O", "-", "http://"+service))] = true
 	}
 	if !seen[near[0]] || !seen[near[3]] || len(seen) != 2 {
 		t.Errorf("the service is answered by %v, want both pods %q", seen, near)
 	}
-	if got := strings.TrimSpace(must(0, "", "exec", near[0], "--", "wget", "-q", "-O", "-", "http://"+net.JoinHostPort(far[1], "8080"))); got != far[0] {
+	if got := strings.TrimSpace(must(0, "", "exec", near[0], "--", "/busybox", "wget", "-q", "-O", "-", "http://"+net.JoinHostPort(far[1], "8080"))); got != far[0] {
 		t.Errorf("the other cluster's pod answers %q, want %q", got, far[0])
 	}
 	if out, err := r.kubectl(ctx, 0, strings.Replace(webManifest, "runAsNonRoot: true, runAsUser: 1000", "runAsUser: 0", 1), "create", "--dry-run=server", "-f", "-"); err == nil && !strings.Contains(out, "would violate PodSecurity") {

@@ -18,12 +18,11 @@ const (
 // A config is what a rig is to be. It is handed from process to process as a
 // file.
 type config struct {
-	Name     string   // of this rig on this machine: its cgroups and its host link
-	Dir      string   // kubeconfigs and logs
-	Bin      string   // programs
-	Clusters int      // named c1, c2 ...
-	Nodes    int      // each, named c1-n1, c1-n2 ...
-	Images   []string // archives
+	Name     string // of this rig on this machine: its cgroups and its host link
+	Dir      string // kubeconfigs and logs
+	Bin      string // programs
+	Clusters int    // named c1, c2 ...
+	Nodes    int    // each, named c1-n1, c1-n2 ...
 	HostLink netip.Prefix
 }
 
@@ -38,10 +37,8 @@ func (c *config) validate(dir string) error {
 	case c.Nodes < 0 || c.Nodes > maxNodes:
 		return fmt.Errorf("--nodes %d: want 0 to %d", c.Nodes, maxNodes)
 	}
-	for _, path := range append([]string{c.Dir}, c.Images...) {
-		if _, err := os.Stat(path); err != nil {
-			return err
-		}
+	if _, err := os.Stat(c.Dir); err != nil {
+		return err
 	}
 	if c.Nodes > 0 {
 		return haveNodePrograms()
@@ -51,6 +48,9 @@ func (c *config) validate(dir string) error {
 
 // state is where the rig mounts its tmpfs.
 func (c *config) state() string { return filepath.Join(c.Dir, "state") }
+
+// imageDir is where image archives are looked for.
+func (c *config) imageDir() string { return filepath.Join(c.Dir, "images") }
 
 func (c *config) log(name string) string { return filepath.Join(c.Dir, "logs", name+".log") }
 
@@ -75,10 +75,14 @@ func nodePods(i, n int) netip.Prefix {
 // fabricRange holds every control plane and node.
 var fabricRange = netip.MustParsePrefix("10.10.0.1/16")
 
+// registryAddr is where nodes pull images.
+const registryAddr = "10.10.0.1:5000"
+
 // A ready is what "up" prints once everything is up.
 type ready struct {
 	Bin      string         `json:"bin"` // kubectl is there
 	Clusters []readyCluster `json:"clusters"`
+	Images   string         `json:"images"`  // a folder: archives (X.tar, in the OCI layout) that are put there can be pulled
 	Seconds  float64        `json:"seconds"` // it took
 }
 
@@ -86,6 +90,7 @@ type readyCluster struct {
 	Name       string   `json:"name"`
 	Kubeconfig string   `json:"kubeconfig"` // of an administrator, for the caller's network namespace
 	API        string   `json:"api"`        // the API server's URL for nodes and pods of the rig
+	CA         string   `json:"ca"`         // its authority's certificate, PEM
 	Nodes      []string `json:"nodes"`
 }
 

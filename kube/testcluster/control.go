@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -22,7 +24,14 @@ type cluster struct {
 	name  string
 	ca    *authority
 	http  *http.Client // as an administrator
+
+	mu      sync.Mutex // guards what follows
+	running map[string]*exec.Cmd
+	args    map[string][]string // of all that were ever started
 }
+
+// apiServer is the program that all others talk to.
+const apiServer = "kube-apiserver"
 
 // poll is how often is asked for what has no event.
 const poll = 50 * time.Millisecond
@@ -122,8 +131,14 @@ func (c *cluster) writeKubeconfig(path, server, name string) error {
 }
 
 func (c *cluster) start(program string, args ...string) error {
-	_, err := c.rig.procs.start(c.rig.log(c.name+"-"+program), c.program(program), args...)
-	return err
+	cmd, err := c.rig.procs.start(c.rig.log(c.name+"-"+program), c.program(program), args...)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running[program], c.args[program] = cmd, args
+	return nil
 }
 
 func (c *cluster) startAPI() error {
@@ -134,7 +149,7 @@ func (c *cluster) startAPI() error {
 		return err
 	}
 	front := c.ca.crt("front-proxy")
-	return c.start("kube-apiserver", "--etcd-servers="+etcd, "--bind-address=0.0.0.0",
+	return c.start(apiServer, "--etcd-servers="+etcd, "--bind-address=0.0.0.0",
 		"--advertise-address="+controlAddr(c.index).String(), fmt.Sprintf("--secure-port=%d", apiPort(c.index)),
 		"--cert-dir="+c.file("pki"), "--client-ca-file="+c.ca.crt("ca"),
 		"--tls-cert-file="+c.ca.crt("apiserver"), "--tls-private-key-file="+c.ca.keyFile("apiserver"),

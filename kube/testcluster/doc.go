@@ -4,7 +4,14 @@
 //
 //	testcluster build                      builds Kubernetes, once for a version
 //	testcluster up [--clusters --nodes]    runs clusters until its standard input ends
-//	testcluster image -o X.tar FILE...     makes an image of files
+//
+// While clusters run, it does what lines of its standard input say, and prints a
+// line of JSON for each:
+//
+//	stop c1 kube-apiserver    kills a program of a control plane
+//	start c1 kube-apiserver   starts it again as it was
+//	save c1 NAME              copies etcd's data, while etcd is stopped
+//	restore c1 NAME           puts the copy in place of the data
 //
 // Everything of a rig lives in namespaces of its own:
 //
@@ -13,6 +20,9 @@
 //	       bridge that joins all nodes, on which the control planes listen
 //	node   a mount and network namespace on the fabric, with /run, /var/lib and
 //	       /var/log of its own
+//
+// Nodes pull images from the rig itself, whatever registry a name says: archives
+// in the OCI layout that are put into the folder "images" can be pulled at once.
 //
 // State is in a tmpfs of the rig's mount namespace. When the rig's first process
 // ends, the kernel ends all others and takes everything away but the cgroups,

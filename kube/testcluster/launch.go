@@ -42,7 +42,7 @@ func up(ctx context.Context, c config, up func(ready) error) (err error) {
 	if c.HostLink, err = freeHostLink(); err != nil {
 		return err
 	}
-	for _, dir := range []string{c.state(), filepath.Join(c.Dir, "logs")} {
+	for _, dir := range []string{c.state(), c.imageDir(), filepath.Join(c.Dir, "logs")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -78,9 +78,10 @@ func up(ctx context.Context, c config, up func(ready) error) (err error) {
 	}
 	closed := make(chan struct{})
 	go func() { // until standard input ends, which is at the latest when this process does
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		_, _ = io.Copy(r.in, os.Stdin)
 		close(closed)
 	}()
+	go func() { _, _ = io.Copy(os.Stdout, r.out) }() // ends with the rig
 	select {
 	case <-ctx.Done():
 	case <-closed:

@@ -8,14 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 )
 
 const usage = `usage: testcluster VERB [FLAGS]
   build   build Kubernetes into the cache
-  up      run clusters until standard input ends, SIGINT or SIGTERM
-  image   make an image archive of files`
+  up      run clusters until standard input ends, SIGINT or SIGTERM`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -35,8 +33,6 @@ func run(ctx context.Context, args []string) error {
 		return runBuild(ctx, args)
 	case "up":
 		return runUp(ctx, args)
-	case "image":
-		return runImage(args)
 	case verbInit:
 		return runInit(args[0])
 	case verbRig:
@@ -68,7 +64,6 @@ func runUp(ctx context.Context, args []string) error {
 	dir := f.String("dir", "", "folder for kubeconfigs and logs; must exist")
 	clusters := f.Int("clusters", 2, "how many clusters")
 	nodes := f.Int("nodes", 2, "how many nodes each; 0: a control plane only")
-	images := f.String("images", "", "image archives that every node gets, separated by commas")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -79,15 +74,6 @@ func runUp(ctx context.Context, args []string) error {
 	c := config{Clusters: *clusters, Nodes: *nodes, Bin: bin}
 	if c.Dir, err = filepath.Abs(*dir); err != nil {
 		return err
-	}
-	if *images != "" {
-		for _, name := range strings.Split(*images, ",") {
-			path, err := filepath.Abs(name)
-			if err != nil {
-				return err
-			}
-			c.Images = append(c.Images, path)
-		}
 	}
 	if err := c.validate(*dir); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -34,10 +33,9 @@ type nodeConfig struct {
 	Base    string // folder for its state, in the rig's tmpfs
 	Logs    string // for its programs
 	Bin     string
-	Cgroup  string   // of the node, below each hierarchy
-	Images  []string // archives
-	CA      string   // certificate of the cluster
-	Certs   string   // folder of its certificates
+	Cgroup  string // of the node, below each hierarchy
+	CA      string // certificate of the cluster
+	Certs   string // folder of its certificates
 }
 
 // haveNodePrograms reports what is missing of the programs that are not built.
@@ -61,7 +59,7 @@ func (c *cluster) node(n int) (nodeConfig, error) {
 	conf := nodeConfig{
 		Name: nodeName(c.index, n), Addr: nodeAddr(c.index, n), Pods: nodePods(c.index, n), AllPods: podRange(c.index), DNS: dnsService(c.index),
 		Base: c.file(fmt.Sprint("n", n)), Logs: filepath.Dir(c.rig.log("x")), Bin: c.rig.Bin,
-		Cgroup: filepath.Join(c.rig.Name, nodeName(c.index, n)), Images: c.rig.Images, CA: c.ca.crt("ca"), Certs: c.ca.dir,
+		Cgroup: filepath.Join(c.rig.Name, nodeName(c.index, n)), CA: c.ca.crt("ca"), Certs: c.ca.dir,
 	}
 	if err := c.ca.issue(conf.Name, subject{user: "system:node:" + conf.Name, groups: []string{"system:nodes"},
 		names: []string{conf.Name}, addrs: []netip.Addr{conf.Addr}}); err != nil {
@@ -138,13 +136,14 @@ func (n *nodeConfig) cgroups() error { return makeCgroups(n.Cgroup) }
 
 func (n *nodeConfig) socket() string { return "/run/containerd/containerd.sock" }
 
-// containerd starts it and loads the images.
+// containerd starts it. All images come from the rig's registry.
 func (n *nodeConfig) containerd(p *procs) error {
-	if err := os.MkdirAll(n.file("cni"), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(n.file("cni"), 0o755), os.MkdirAll(n.file("certs.d/_default"), 0o755)); err != nil {
 		return err
 	}
 	if err := errors.Join(
-		os.WriteFile(n.file("containerd.toml"), fmt.Appendf(nil, containerdConfig, pauseImage, cniFolder, n.file("cni")), 0o644),
+		os.WriteFile(n.file("containerd.toml"), fmt.Appendf(nil, containerdConfig, pauseImage, n.file("certs.d"), cniFolder, n.file("cni")), 0o644),
+		os.WriteFile(n.file("certs.d/_default/hosts.toml"), fmt.Appendf(nil, hostsConfig, "http://"+registryAddr), 0o644),
 		os.WriteFile(n.file("cni/10-ptp.conflist"), fmt.Appendf(nil, cniConfig, n.Pods), 0o644),
 	); err != nil {
 		return err
@@ -152,42 +151,18 @@ func (n *nodeConfig) containerd(p *procs) error {
 	if _, err := p.start(n.log("containerd"), "containerd", "--config", n.file("containerd.toml")); err != nil {
 		return err
 	}
-	for i := 0; n.ctr(nil, "version") != nil; i++ {
+	for i := 0; n.ctr("version") != nil; i++ {
 		select {
 		case err := <-p.ended:
 			return err
 		case <-time.After(poll):
 		}
 	}
-	pause, err := os.ReadFile(filepath.Join(n.Bin, "pause"))
-	if err != nil {
-		return err
-	}
-	archive := new(bytes.Buffer)
-	if err := writeImage(archive, image{names: []string{pauseImage}, entrypoint: []string{"/pause"}, user: "65535:65535",
-		files: []imageFile{{path: "pause", mode: 0o755, data: pause}}}); err != nil {
-		return err
-	}
-	if err := n.ctr(archive, "--namespace", "k8s.io", "images", "import", "--digests=false", "-"); err != nil {
-		return err
-	}
-	for _, path := range n.Images {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		err = n.ctr(f, "--namespace", "k8s.io", "images", "import", "--digests=false", "-")
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("load %s: %w", path, err)
-		}
-	}
 	return nil
 }
 
-func (n *nodeConfig) ctr(in io.Reader, args ...string) error {
+func (n *nodeConfig) ctr(args ...string) error {
 	cmd := exec.Command("ctr", append([]string{"--address", n.socket()}, args...)...)
-	cmd.Stdin = in
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ctr %s: %w: %s", args[0], err, bytes.TrimSpace(out))
 	}
@@ -216,6 +191,8 @@ const containerdConfig = `version = 2
   sandbox_image = %q
   disable_apparmor = true
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = %q
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = %q
     conf_dir = %q
@@ -224,6 +201,11 @@ const containerdConfig = `version = 2
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+`
+
+const hostsConfig = `server = %[1]q
+[host.%[1]q]
+  capabilities = ["pull", "resolve"]
 `
 
 const cniConfig = `{"cniVersion": "0.4.0", "name": "pods", "plugins": [

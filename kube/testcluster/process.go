@@ -6,18 +6,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
 func base64Of(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// procs starts processes and hears of those that end. None is ended one by one:
-// all go with the rig's PID namespace.
+// procs starts processes and hears of those that end by themselves. Those that
+// are not stopped go with the rig's PID namespace.
 type procs struct {
 	ended chan error // one each; nobody has to read them
+
+	mu      sync.Mutex
+	stopped map[*exec.Cmd]chan struct{} // closed when it has ended
 }
 
-func newProcs() *procs { return &procs{ended: make(chan error, 1024)} }
+func newProcs() *procs {
+	return &procs{ended: make(chan error, 1024), stopped: make(map[*exec.Cmd]chan struct{})}
+}
+
+// stop kills a process and waits for its end.
+func (p *procs) stop(cmd *exec.Cmd) error {
+	ended := make(chan struct{})
+	p.mu.Lock()
+	p.stopped[cmd] = ended
+	p.mu.Unlock()
+	if err := cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("stop %s: %w", cmd.Path, err)
+	}
+	<-ended
+	return nil
+}
 
 // start starts a program with a log of its own.
 func (p *procs) start(logPath string, program string, args ...string) (*exec.Cmd, error) {
@@ -40,6 +59,14 @@ func (p *procs) startCmd(logPath string, cmd *exec.Cmd) error {
 	}
 	go func() { // ends with the process
 		err := cmd.Wait()
+		p.mu.Lock()
+		stopped := p.stopped[cmd]
+		delete(p.stopped, cmd)
+		p.mu.Unlock()
+		if stopped != nil {
+			close(stopped)
+			return
+		}
 		select {
 		case p.ended <- fmt.Errorf("%s ended (%v), see %s", filepath.Base(cmd.Path), err, logPath):
 		default:

@@ -32,7 +32,8 @@ type rig struct {
 	nodes    sync.Mutex // held while a node is joined
 }
 
-// runRig runs a rig in its namespaces until standard input ends.
+// runRig runs a rig in its namespaces until standard input ends. What is asked of
+// it while it comes up waits. A starter that goes away meanwhile takes it along.
 func runRig(conf string) error {
 	r := &rig{procs: newProcs()}
 	if err := readJSON(conf, &r.config); err != nil {
@@ -42,14 +43,10 @@ func runRig(conf string) error {
 	if _, err := in.ReadString('\n'); err != nil {
 		return nil // given up before it began
 	}
-	ended := make(chan error, 1)
-	go func() { // ends with the process
-		_, _ = io.Copy(io.Discard, in)
-		ended <- nil
-	}()
 	up := make(chan error, 1)
 	go func() { up <- r.up() }()
 	timeout := time.After(upTime)
+	ended := make(chan error, 1)
 	for {
 		select {
 		case err := <-up:
@@ -60,6 +57,7 @@ func runRig(conf string) error {
 			if err := json.NewEncoder(os.Stdout).Encode(r.ready()); err != nil {
 				return err
 			}
+			go func() { ended <- r.commands(in, os.Stdout) }() // ends with standard input
 		case <-timeout:
 			return fmt.Errorf("the clusters are not up after %v, see %s", upTime, filepath.Dir(r.log("x")))
 		case err := <-r.procs.ended:
@@ -78,9 +76,12 @@ func (r *rig) up() error {
 	if err := r.fabric(); err != nil {
 		return err
 	}
+	if err := r.images(); err != nil {
+		return err
+	}
 	errs := make(chan error, r.Clusters)
 	for i := 1; i <= r.Clusters; i++ {
-		c := &cluster{rig: r, index: i, name: clusterName(i)}
+		c := &cluster{rig: r, index: i, name: clusterName(i), running: make(map[string]*exec.Cmd), args: make(map[string][]string)}
 		r.clusters = append(r.clusters, c)
 		go func() { errs <- c.up() }()
 	}
@@ -110,6 +111,24 @@ func (r *rig) fabric() error {
 		}
 	}
 	return errors.Join(loopbackUp(), forwarding())
+}
+
+// images serves what is in the folder of images, and the rig's own.
+func (r *rig) images() error {
+	pause, err := os.ReadFile(filepath.Join(r.Bin, "pause"))
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(r.imageDir(), "pause.tar"))
+	if err != nil {
+		return err
+	}
+	err = writeImage(f, image{name: pauseImage, entrypoint: []string{"/pause"}, user: "65535:65535",
+		files: []imageFile{{path: "pause", mode: 0o755, data: pause}}})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return newRegistry(r.imageDir()).serve(registryAddr)
 }
 
 func loopbackUp() error {
@@ -174,9 +193,9 @@ func (r *rig) plug(n nodeConfig, pid int) error {
 }
 
 func (r *rig) ready() (out ready) {
-	out.Bin = r.Bin
+	out.Bin, out.Images = r.Bin, r.imageDir()
 	for _, c := range r.clusters {
-		x := readyCluster{Name: c.name, Kubeconfig: c.adminFile(), API: c.server()}
+		x := readyCluster{Name: c.name, Kubeconfig: c.adminFile(), API: c.server(), CA: string(c.ca.pem)}
 		for n := 1; n <= r.Nodes; n++ {
 			x.Nodes = append(x.Nodes, nodeName(c.index, n))
 		}

@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -96,6 +97,24 @@ func (c *Cluster) ExecErr(ctx context.Context, namespace, pod string, command ..
 func (c *Cluster) Pods(t testing.TB, namespace, selector string) []string {
 	t.Helper()
 	return strings.Fields(c.Must(t, "-n", namespace, "get", "pods", "-l", selector, "-o", "jsonpath={.items[*].metadata.name}"))
+}
+
+// Stub gives the cluster's name server more server blocks (CoreDNS's syntax, on
+// port 1053), such as stub zones, in place of those of an earlier call. When it
+// returns, the name server has them; nodes may send queries to the one before it
+// for another second.
+func (c *Cluster) Stub(t testing.TB, blocks string) {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]string{"name": "coredns-custom", "namespace": "kube-system"},
+		"data": map[string]string{"stub.server": blocks},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Apply(t, string(text))
+	c.Must(t, "-n", "kube-system", "rollout", "restart", "deployment/coredns")
+	c.Rollout(t, "kube-system", "deployment/coredns")
 }
 
 // Stop kills a program of the control plane.

@@ -33,6 +33,10 @@ var programs = map[string]string{
 	"pause":                   "slicewire/kube/testcluster/pause",
 }
 
+// coreDNSFolder is a module of its own, below this one's folder. Its sums are in
+// the name of what is built of it.
+const coreDNSFolder = "coredns"
+
 const linkerFlags = "-s -w"
 
 func defaultCache() string {
@@ -64,22 +68,46 @@ func build(ctx context.Context, cache string) (string, error) {
 		return "", err
 	}
 	defer unlock()
-	var source string
+	source, err := moduleFolder(ctx)
+	if err != nil {
+		return "", err
+	}
 	for name, pkg := range programs {
 		out := filepath.Join(dir, name)
 		if _, err := os.Stat(out); err == nil {
 			continue
 		}
-		if source == "" {
-			if source, err = moduleFolder(ctx); err != nil {
-				return "", err
-			}
-		}
 		if err := buildOne(ctx, source, out, pkg, version); err != nil {
 			return "", err
 		}
 	}
-	return dir, nil
+	return dir, buildCoreDNS(ctx, filepath.Join(source, coreDNSFolder), dir)
+}
+
+// buildCoreDNS builds CoreDNS unless the one that is there is made of the same.
+func buildCoreDNS(ctx context.Context, source, dir string) error {
+	h := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
+		text, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return err
+		}
+		h.Write(text)
+	}
+	made := filepath.Join(dir, "coredns-"+hex.EncodeToString(h.Sum(nil)[:8]))
+	if _, err := os.Stat(made); err != nil {
+		if err := buildOne(ctx, source, made, ".", coreDNSVersion); err != nil {
+			return err
+		}
+	}
+	link := filepath.Join(dir, ".coredns")
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(filepath.Base(made), link); err != nil {
+		return err
+	}
+	return os.Rename(link, filepath.Join(dir, "coredns"))
 }
 
 // moduleFolder is where this module's sources are: only its own go.mod says which

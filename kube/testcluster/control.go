@@ -78,7 +78,10 @@ func (c *cluster) up() error {
 	}
 	c.await("/api/v1/nodes", c.nodesReady)
 	c.await("/api/v1/namespaces/default/serviceaccounts/default", func(int, []byte) bool { return true })
-	return nil
+	if c.rig.Nodes == 0 {
+		return nil
+	}
+	return c.startDNS()
 }
 
 func (c *cluster) certify() error {

@@ -115,18 +115,21 @@ func (r *rig) fabric() error {
 
 // images serves what is in the folder of images, and the rig's own.
 func (r *rig) images() error {
-	pause, err := os.ReadFile(filepath.Join(r.Bin, "pause"))
-	if err != nil {
-		return err
-	}
-	f, err := os.Create(filepath.Join(r.imageDir(), "pause.tar"))
-	if err != nil {
-		return err
-	}
-	err = writeImage(f, image{name: pauseImage, entrypoint: []string{"/pause"}, user: "65535:65535",
-		files: []imageFile{{path: "pause", mode: 0o755, data: pause}}})
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
+	for name, program := range map[string]string{pauseImage: filepath.Join(r.Bin, "pause"), coreDNS: filepath.Join(r.Bin, "coredns")} {
+		data, err := os.ReadFile(program)
+		if err != nil {
+			return err
+		}
+		base := filepath.Base(program)
+		f, err := os.Create(filepath.Join(r.imageDir(), base+".tar"))
+		if err != nil {
+			return err
+		}
+		err = writeImage(f, image{name: name, entrypoint: []string{"/" + base}, user: "65535:65535",
+			files: []imageFile{{path: base, mode: 0o755, data: data}}})
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
 	}
 	return newRegistry(r.imageDir()).serve(registryAddr)
 }

@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"netstack/forward":    {"slicewire/overlay", "slicewire/netstack/pump"},
 	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
 	"deploy/image":        {},
+	"deploy/mkimage":      {"slicewire/deploy/image"},
 	"kube/kubetest":       {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
 	"kube/kubetest/peer":  {},
 	"cmd/slicewire":       {"*"},

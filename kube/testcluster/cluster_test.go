@@ -32,7 +32,10 @@ func TestMain(m *testing.M) {
 func startRig(t *testing.T, args ...string) (ready, func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Fatal("clusters need root")
+		if os.Getenv("CI") != "" {
+			t.Fatal("clusters need root")
+		}
+		t.Skip("clusters need root")
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0], append([]string{"up", "--dir", dir}, args...)...)

@@ -155,7 +155,7 @@ func (r *launched) ready(ctx context.Context) (ready, error) {
 	}()
 	select {
 	case s := <-c:
-		if s.err == io.EOF {
+		if errors.Is(s.err, io.EOF) {
 			s.err = errors.New("the rig did not come up")
 		}
 		return s.ready, s.err
@@ -167,8 +167,8 @@ func (r *launched) ready(ctx context.Context) (ready, error) {
 func (r *launched) end() error {
 	r.in.Close()
 	select {
-	case <-r.exited:
-		return nil
+	case err := <-r.exited:
+		return err
 	case <-time.After(endTime):
 		return errors.Join(errors.New("the rig did not end in time and was killed"), r.cmd.Process.Kill())
 	}

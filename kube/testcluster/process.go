@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -68,7 +70,7 @@ func (p *procs) startCmd(logPath string, cmd *exec.Cmd) error {
 			return
 		}
 		select {
-		case p.ended <- fmt.Errorf("%s ended (%v), see %s", filepath.Base(cmd.Path), err, logPath):
+		case p.ended <- fmt.Errorf("%s ended, see %s: %w", filepath.Base(cmd.Path), logPath, cmp.Or(err, errors.New("no error"))):
 		default:
 		}
 	}()

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -133,7 +134,7 @@ func (r *registry) read(path string) error {
 	}
 	for t := tar.NewReader(f); ; {
 		h, err := t.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -153,7 +154,7 @@ func (r *registry) read(path string) error {
 		}
 	}
 	if len(index.Manifests) == 0 {
-		return fmt.Errorf("it has no index.json with manifests: want the OCI layout")
+		return errors.New("it has no index.json with manifests: want the OCI layout")
 	}
 	for _, m := range index.Manifests {
 		r.named[m.Annotations["io.containerd.image.name"]] = m.imageRef

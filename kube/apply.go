@@ -51,7 +51,7 @@ func (a *Applier) ApplyStatus(ctx context.Context, r schema.GroupVersionResource
 }
 
 func (a *Applier) apply(ctx context.Context, r schema.GroupVersionResource, want, live *unstructured.Unstructured, subresource string) (bool, error) {
-	if !differs(want, live, subresource) {
+	if !Differs(want, live, subresource) {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)

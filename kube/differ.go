@@ -13,11 +13,11 @@ func Ours(o *unstructured.Unstructured) bool {
 	return o != nil && o.GetLabels()[LabelManagedBy] == ManagedBy
 }
 
-// differs reports whether applying want would change live: a field of want that
+// Differs reports whether applying want would change live: a field of want that
 // live has otherwise, or one that slicewire owns and no longer wants. Fields of
 // others and defaults that the server has filled in are no difference. live nil
 // always differs.
-func differs(want, live *unstructured.Unstructured, subresource string) bool {
+func Differs(want, live *unstructured.Unstructured, subresource string) bool {
 	if live == nil {
 		return true
 	}

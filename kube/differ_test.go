@@ -39,12 +39,12 @@ func TestOnlyDifferencesAreWritten(t *testing.T) {
 		{"an own entry is no longer wanted", `{"metadata":{"name":"a","labels":{"x":"y"}},"spec":{"type":"ClusterIP","args":["a","b"],"ports":[]}}`, true},
 		{"an entry is new", `{"metadata":{"name":"a","labels":{"x":"y"}},"spec":{"type":"ClusterIP","args":["a","b"],"ports":[{"port":80,"name":"http"},{"port":81}]}}`, true},
 	} {
-		if got := differs(object(t, c.want), object(t, live), ""); got != c.differs {
+		if got := Differs(object(t, c.want), object(t, live), ""); got != c.differs {
 			t.Errorf("%s: differs %v", c.name, got)
 		}
 	}
 	want := object(t, `{"metadata":{"name":"a"},"spec":{}}`)
-	if !differs(want, nil, "") || !differs(want, object(t, live), "status") {
+	if !Differs(want, nil, "") || !Differs(want, object(t, live), "status") {
 		t.Error("what was never applied is applied")
 	}
 }

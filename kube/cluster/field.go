@@ -43,8 +43,8 @@ func number(m map[string]any, path ...string) int64 {
 	return 0
 }
 
-// maps returns the objects of a list.
-func maps(m map[string]any, path ...string) (out []map[string]any) {
+// objectsIn returns the objects of a list.
+func objectsIn(m map[string]any, path ...string) (out []map[string]any) {
 	list, _ := field(m, path...).([]any)
 	for _, x := range list {
 		if o, ok := x.(map[string]any); ok {

@@ -125,12 +125,12 @@ func readPod(raw map[string]any, ending bool) *Pod {
 	p := &Pod{HostNetwork: truth(raw, "spec", "hostNetwork")}
 	phase := text(raw, "status", "phase")
 	p.Over = phase == "Succeeded" || phase == "Failed"
-	for _, ip := range maps(raw, "status", "podIPs") {
+	for _, ip := range objectsIn(raw, "status", "podIPs") {
 		if a, err := netip.ParseAddr(text(ip, "ip")); err == nil {
 			p.IPs = append(p.IPs, a.Unmap())
 		}
 	}
-	for _, c := range maps(raw, "status", "conditions") {
+	for _, c := range objectsIn(raw, "status", "conditions") {
 		if text(c, "type") == "Ready" {
 			p.Ready = text(c, "status") == "True" && !ending && !p.Over
 		}
@@ -151,7 +151,7 @@ func readService(raw map[string]any) *Service {
 			s.ClusterIP = append(s.ClusterIP, a.Unmap())
 		}
 	}
-	for _, p := range maps(raw, "spec", "ports") {
+	for _, p := range objectsIn(raw, "spec", "ports") {
 		s.Ports = append(s.Ports, Port{text(p, "name"), protocolOf(p), number(p, "port")})
 	}
 	if text(raw, "spec", "sessionAffinity") == "ClientIP" {
@@ -165,10 +165,10 @@ func readService(raw map[string]any) *Service {
 
 func readSlice(raw map[string]any, service string) *EndpointSlice {
 	s := &EndpointSlice{Service: service}
-	for _, p := range maps(raw, "ports") {
+	for _, p := range objectsIn(raw, "ports") {
 		s.Ports = append(s.Ports, Port{text(p, "name"), protocolOf(p), number(p, "port")})
 	}
-	for _, e := range maps(raw, "endpoints") {
+	for _, e := range objectsIn(raw, "endpoints") {
 		x := SliceEndpoint{Hostname: text(e, "hostname")}
 		if addrs := texts(e, "addresses"); len(addrs) > 0 {
 			if a, err := netip.ParseAddr(addrs[0]); err == nil {
@@ -190,7 +190,7 @@ func readExport(raw map[string]any, labels map[string]string) *ServiceExport {
 	if e.Slice == "" {
 		e.Slice = labels[kube.LabelSlice]
 	}
-	for _, p := range maps(raw, "spec", "ports") {
+	for _, p := range objectsIn(raw, "spec", "ports") {
 		e.Ports = append(e.Ports, Port{text(p, "name"), protocolOf(p), number(p, "containerPort")})
 	}
 	return e

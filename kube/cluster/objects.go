@@ -30,7 +30,9 @@ func NewObjects(list []*Object) *Objects {
 		o.kinds[x.Kind] = append(o.kinds[x.Kind], x)
 	}
 	for _, k := range o.kinds {
-		slices.SortFunc(k, func(a, b *Object) int { return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name)) })
+		slices.SortFunc(k, func(a, b *Object) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		})
 	}
 	for _, x := range o.kinds[KindPod] {
 		o.pods[x.Namespace] = append(o.pods[x.Namespace], x)

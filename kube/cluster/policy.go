@@ -134,8 +134,8 @@ func foreignPolicies(o *Objects, state *State) (out []notice) {
 		}
 		say := func(event, message string) { out = append(out, notice{event, s.Name, x.Raw, message}) }
 		say("NetPolAdded", "NetworkPolicy "+x.Ref.String()+" is not the slice's")
-		for _, rule := range maps(x.Raw.Object, "spec", "ingress") {
-			for _, peer := range maps(rule, "from") {
+		for _, rule := range objectsIn(x.Raw.Object, "spec", "ingress") {
+			for _, peer := range objectsIn(rule, "from") {
 				if n := widened(o, s, peer); n != "" {
 					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.Ref.String()+" lets in namespace "+n)
 				}

@@ -72,7 +72,7 @@ func (k *kindInfo) made(r Ref, slice string, labels map[string]string) *unstruct
 func conditions(old *unstructured.Unstructured, generation int64, now string, list ...condition) []any {
 	var before []map[string]any
 	if old != nil {
-		before = maps(old.Object, "status", "conditions")
+		before = objectsIn(old.Object, "status", "conditions")
 	}
 	var out []any
 	for _, c := range list {

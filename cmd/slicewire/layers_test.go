@@ -39,6 +39,9 @@ var layers = map[string][]string{
 	"kube/cluster":        {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
 	"kube/crd":            {"slicewire/overlay/manifest", "sigs.k8s.io/yaml"}, // what CRDs say is worked out without a cluster
 	"kube/apitest":        {"slicewire/kube", "k8s.io"},
+	"deploy/image":        {},
+	"kube/kubetest":       {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
+	"kube/kubetest/peer":  {},
 	"cmd/slicewire":       {"*"},
 	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
 	"bench/dns":           {"slicewire/overlay", "slicewire/dnsd"},
@@ -46,7 +49,7 @@ var layers = map[string][]string{
 }
 
 // testOnly is what any test may import besides.
-var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy"}
+var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube/kubetest"}
 
 // soleImporters are outside trees that exactly one folder may import, tests
 // included; "kube/..." stands for a folder and those below it.
@@ -70,6 +73,9 @@ func TestImportsPointDown(t *testing.T) {
 		if d.IsDir() {
 			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
 				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); path != root && err == nil {
+				return filepath.SkipDir // a module of its own
 			}
 			return nil
 		}

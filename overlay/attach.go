@@ -132,12 +132,16 @@ func (a *Attachment) addBackends(s *Slice, publish []Backend, workloads []Worklo
 	var errs []error
 	var names []string
 	var mine []AttachedBackend
+	exported := make(map[[2]string]int, len(s.Services))
+	for i, x := range s.Services {
+		exported[[2]string{x.Namespace, x.Name}] = i
+	}
 	for _, b := range publish {
 		if b.Slice != s.Name {
 			continue
 		}
-		i := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == b.Service && x.Namespace == b.Namespace })
-		if i < 0 {
+		i, found := exported[[2]string{b.Namespace, b.Service}]
+		if !found {
 			errs = append(errs, fmt.Errorf("slice %s: publish %s: no exported service %s/%s on this slice", s.Name, b.Name, b.Namespace, b.Service))
 			continue
 		}

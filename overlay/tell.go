@@ -55,11 +55,13 @@ func tellWorkloads(self NodeID, a *Attachment) []Record {
 
 func tellServices(self NodeID, a *Attachment) []Record {
 	var out []Record
+	at := make(map[string]int)
 	for _, b := range a.Backends {
 		name := b.Namespace + "/" + b.Backend.Service
-		i := slices.IndexFunc(out, func(r Record) bool { return r.Key.Name == name })
-		if i < 0 {
+		i, told := at[name]
+		if !told {
 			i = len(out)
+			at[name] = i
 			out = append(out, Record{
 				Origin:  self,
 				Key:     Key{Kind: KindService, Slice: a.Slice, Name: name},

@@ -132,13 +132,17 @@ type daemon struct {
 	runs      int           // how many were named by number
 	work      chan func()   // called by the loop, one after another
 	looped    chan struct{} // closed when the loop has ended
+
+	cluster *kubeCluster // nil: the node is in no cluster
 }
 
 // desired is what the configuration says should be.
 type desired struct {
-	file   *manifest.NodeFile
-	mesh   overlay.Mesh
-	warned []string
+	file    *manifest.NodeFile
+	base    overlay.Mesh // of the manifests
+	mesh    overlay.Mesh // and what the cluster exports
+	publish []manifest.Publish
+	warned  []string
 }
 
 // A daemonView is what the daemon last made real, for those who ask.
@@ -260,6 +264,10 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if id := d.id.authority().ID; id.Site != d.want.file.Site || id.Node != d.want.file.Node {
 		return nil, nil, nil, fmt.Errorf("%s: the certificate is for %v, the node file for %s/%s", path, id, d.want.file.Site, d.want.file.Node)
 	}
+	if d.cluster, err = openCluster(d.want.file, log); err != nil {
+		return nil, nil, nil, err
+	}
+	undo = append(undo, d.cluster.close)
 	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
@@ -317,7 +325,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.issue != nil {
 		parts = append(parts, part{"join", d.issue.server.Run})
 	}
-	return d, parts, undoAll, nil
+	return d, append(parts, d.cluster.parts()...), undoAll, nil
 }
 
 func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {

@@ -206,15 +206,9 @@ func (s inSlice) dialService(ctx context.Context, _, addr string, client netip.A
 	if err != nil {
 		return nil, err
 	}
-	var addrs []netip.Addr
-	if sticky := s.n.sticky.Load(); sticky != nil && (*sticky)[host] {
-		addrs, _ = s.n.names.LookupFor(host, client)
-	} else {
-		addrs, _ = s.n.names.Lookup(host)
-	}
-	err = fmt.Errorf("%s: no endpoint that is reached", host)
+	err = errNoEndpoint(host)
 	var errs []error
-	for _, a := range addrs[:min(len(addrs), maxTried)] {
+	for _, a := range s.endpointsFor(host, client) {
 		one, cancel := context.WithTimeout(ctx, tryFor)
 		c, err := s.DialTCP(one, netip.AddrPortFrom(a, uint16(port)))
 		cancel()
@@ -225,6 +219,19 @@ func (s inSlice) dialService(ctx context.Context, _, addr string, client netip.A
 	}
 	return nil, errors.Join(append(errs, err)...)
 }
+
+// endpointsFor lists the addresses that a name has for a client, in the order in
+// which they are to be tried.
+func (s inSlice) endpointsFor(host string, client netip.Addr) (addrs []netip.Addr) {
+	if sticky := s.n.sticky.Load(); sticky != nil && (*sticky)[host] {
+		addrs, _ = s.n.names.LookupFor(host, client)
+	} else {
+		addrs, _ = s.n.names.Lookup(host)
+	}
+	return addrs[:min(len(addrs), maxTried)]
+}
+
+func errNoEndpoint(host string) error { return fmt.Errorf("%s: no endpoint that is reached", host) }
 
 // A connection to a virtual address tries so many endpoints, each for so long.
 const (

@@ -57,7 +57,8 @@ func (d *daemon) loadMesh(file *manifest.NodeFile) error {
 	if err := sortOut(problems, d.log, &warned); err != nil {
 		return err
 	}
-	d.want = desired{file, mesh, warned}
+	d.want = desired{file: file, base: mesh, warned: warned}
+	d.addExports()
 	return nil
 }
 
@@ -102,12 +103,21 @@ func sameNode(old, file *manifest.NodeFile) error {
 		{"listen", old.Listen, file.Listen}, {"gossip.listen", old.Gossip.Listen, file.Gossip.Listen},
 		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
 		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
+		{"kubernetes.cluster", clusterOf(old), clusterOf(file)},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
 		}
 	}
 	return nil
+}
+
+// clusterOf is what the node file says of its cluster; a zero one is none.
+func clusterOf(file *manifest.NodeFile) (c manifest.NodeCluster) {
+	if file.Kubernetes.Cluster != nil {
+		c = *file.Kubernetes.Cluster
+	}
+	return c
 }
 
 // loop makes real, again and again, what configuration and records say. It
@@ -139,6 +149,9 @@ func (d *daemon) loop(ctx context.Context) error {
 				d.turn()
 			}
 		case <-d.turned:
+			d.turn()
+		case <-d.cluster.changed():
+			d.addExports()
 			d.turn()
 		case f := <-d.work:
 			f()
@@ -180,7 +193,7 @@ func (d *daemon) turn() {
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority()
-	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
+	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.publish), d.living(), d.given.Backends)
 	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
@@ -200,9 +213,10 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
+	published := index(d.want.publish)
 	var checks []checked
 	for i := range attachments {
-		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
+		checks = append(checks, checksOf(published, &attachments[i])...)
 	}
 	d.checks.Store(&checks)
 	d.facts = append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), d.issuerFacts()...)
@@ -225,7 +239,7 @@ func (d *daemon) reconcile() error {
 		}
 		v := overlay.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
+		errs = append(errs, n.set(self.ID, a, s, v, published.of(a), workloads), n.setDoors(d.cluster))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, known: overlay.Know(self.ID, a, &v)})
@@ -240,6 +254,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
+	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err
 }
@@ -253,7 +268,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.cluster.guard(a.Slice), d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}
@@ -297,14 +312,6 @@ func (d *daemon) remember(attachments []overlay.Attachment) error {
 	}
 	d.given = now
 	return nil
-}
-
-func backendsOf(file *manifest.NodeFile) []overlay.Backend {
-	out := make([]overlay.Backend, len(file.Publish))
-	for i, p := range file.Publish {
-		out[i] = overlay.Backend{Slice: p.Slice, Namespace: p.Namespace, Service: p.Service, Name: p.Backend}
-	}
-	return out
 }
 
 // endpoints lists where other nodes reach this node's tunnels: as the node file

@@ -45,6 +45,7 @@ type sliceNode struct {
 	names    *dnsd.Server
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
+	doors    *publish.Publisher // where pods of the cluster reach services; nil outside of one
 	naming   naming
 	upstream []netip.AddrPort
 	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
@@ -55,6 +56,7 @@ type sliceNode struct {
 	addrs    atomic.Pointer[[]netip.Addr]
 	lossy    atomic.Pointer[[]dropper] // the workloads' ports
 	gone     overlay.Drops             // of those that are no more
+	unbound  overlay.Drops             // of clients in the cluster that the slice does not bind
 
 	cancel context.CancelFunc
 	done   chan error // the fault that ended it, nil after stop
@@ -93,7 +95,7 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, guard doorGuard, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
@@ -105,7 +107,7 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 	if n.stack, err = netstack.New(netstack.Config{Slice: a.Slice, MTU: local.mtu, Log: log}); err != nil {
 		return nil, errors.Join(err, n.shaper.Close())
 	}
-	parts, opened, err := n.attach(a, log)
+	parts, opened, err := n.attach(a, guard, log)
 	if err != nil {
 		for _, c := range opened {
 			c()
@@ -129,7 +131,7 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 
 // attach opens what the slice serves and returns its parts in the order of
 // their start, and how to close what was opened should that not happen.
-func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []part, opened []func(), err error) {
+func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Logger) (parts []part, opened []func(), err error) {
 	if err := n.setAddresses(a, nil); err != nil {
 		return nil, nil, err
 	}
@@ -174,6 +176,12 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 	}
 	parts = []part{
 		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run}, {"virtual", n.virtual.Run},
+	}
+	if guard != nil {
+		if n.doors, err = publish.New(publish.Config{Stack: hostStack{}, Log: log, Dial: in.dialDoor(guard)}); err != nil {
+			return nil, opened, err
+		}
+		parts = append(parts, part{"doors", n.doors.Run})
 	}
 	if n.local.proxy != "" {
 		l, err := listenStream(n.local.proxy)
@@ -314,7 +322,7 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 			out = CounterStatus{OutsideRxPackets: p.InPackets, OutsideRxBytes: p.InBytes, OutsideTxPackets: p.OutPackets, OutsideTxBytes: p.OutBytes}
 		}
 	}
-	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone} {
+	for _, more := range []*overlay.Drops{n.shaper.Drops(), n.stack.Drops(), &n.gone, &n.unbound} {
 		addDrops(c.Drops, more.Snapshot())
 	}
 	if ports := n.lossy.Load(); ports != nil {
@@ -407,26 +415,4 @@ func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
 		return nil, nil, errors.Join(err, l.Close())
 	}
 	return p, l, nil
-}
-
-// publishOf lists what the node publishes on a slice: the attachment's
-// addresses joined with the node file's targets.
-func publishOf(file *manifest.NodeFile, a *overlay.Attachment) []publish.Backend {
-	var out []publish.Backend
-	for _, b := range a.Backends {
-		i := slices.IndexFunc(file.Publish, func(p manifest.Publish) bool {
-			return p.Slice == b.Slice && p.Namespace == b.Namespace && p.Service == b.Backend.Service && p.Backend == b.Name
-		})
-		if i < 0 {
-			continue
-		}
-		x := publish.Backend{Name: b.Namespace + "/" + b.Backend.Service + "/" + b.Name, Addrs: []netip.Addr{b.Addr, b.Addr6}}
-		for _, port := range b.Service.Ports {
-			x.Ports = append(x.Ports, publish.Port{
-				Name: port.Name, Port: port.Port, Protocol: port.Protocol, Target: file.Publish[i].TargetOf(port.Name),
-			})
-		}
-		out = append(out, x)
-	}
-	return out
 }

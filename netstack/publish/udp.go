@@ -169,8 +169,7 @@ func (f *udpFlow) run() {
 	defer s.flows.Add(-1)
 	defer f.cancel()
 	to := *f.u.target.Load()
-	d := net.Dialer{Timeout: f.u.p.cfg.DialTimeout}
-	conn, err := d.DialContext(f.ctx, to.network, to.addr)
+	conn, err := f.u.p.dial(f.ctx, to, f.client.Addr())
 	if err != nil {
 		if f.ctx.Err() == nil {
 			s.dialed(err)
@@ -194,18 +193,18 @@ func (f *udpFlow) run() {
 	}
 	f.pending = nil
 	f.mu.Unlock()
-	f.down(conn.(*net.UDPConn))
+	f.down(conn)
 }
 
 // down carries the target's answers to the member.
-func (f *udpFlow) down(conn *net.UDPConn) {
+func (f *udpFlow) down(conn net.Conn) {
 	idle := f.u.p.cfg.UDPIdle
 	for failed := 0; failed < maxReadErrors; {
 		end := time.Unix(0, f.used.Load()).Add(idle)
 		if !time.Now().Before(end) || conn.SetReadDeadline(end) != nil {
 			return
 		}
-		buf, n, err := f.u.p.receive(conn)
+		buf, n, err := f.u.p.read(conn)
 		switch {
 		case err == nil:
 			failed = 0
@@ -230,6 +229,20 @@ func (f *udpFlow) answer(b []byte) {
 		return
 	}
 	f.u.share.bytes.Down.Add(uint64(len(b)))
+}
+
+// read waits for a datagram; the buffer is the caller's to put back, unless there
+// is an error. A socket that is not the host's holds one while it waits.
+func (p *Publisher) read(conn net.Conn) (buf *[maxDatagram]byte, n int, err error) {
+	if c, host := conn.(*net.UDPConn); host {
+		return p.receive(c)
+	}
+	buf = p.lend()
+	if n, err = conn.Read(buf[:]); err != nil {
+		p.bufs.Put(buf)
+		return nil, 0, err
+	}
+	return buf, n, nil
 }
 
 func (p *Publisher) lend() *[maxDatagram]byte {

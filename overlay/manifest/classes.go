@@ -15,6 +15,7 @@ type SliceClasses struct {
 	Kind       string           `json:"kind"`
 	Metadata   Metadata         `json:"metadata" req:"1"`
 	Spec       SliceClassesSpec `json:"spec" req:"1"`
+	Status     *Conditions      `json:"status"`
 }
 
 // SliceClassesSpec is SliceClasses.spec.

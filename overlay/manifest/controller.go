@@ -11,7 +11,7 @@ type Project struct {
 	Kind       string      `json:"kind"`
 	Metadata   Metadata    `json:"metadata" req:"1"`
 	Spec       ProjectSpec `json:"spec"`
-	Status     *struct{}   `json:"status"`
+	Status     *Conditions `json:"status"`
 }
 
 // ProjectSpec is Project.spec.
@@ -78,6 +78,7 @@ type ClusterStatus struct {
 	NetworkPresent         bool               `json:"networkPresent"`
 	VCPURestriction        *Restriction       `json:"vCPURestriction"`
 	GPURestriction         *Restriction       `json:"GPURestriction"`
+	Conditions             any                `json:"conditions"`
 }
 
 // ClusterNamespace is a namespace of a cluster and the slice that holds it.
@@ -223,11 +224,11 @@ type KubesliceEvent struct {
 
 // SliceQoSConfig is a QoS profile that slices refer to by name.
 type SliceQoSConfig struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Metadata   Metadata   `json:"metadata" req:"1"`
-	Spec       QOSProfile `json:"spec" req:"1"`
-	Status     any        `json:"status"`
+	APIVersion string      `json:"apiVersion"`
+	Kind       string      `json:"kind"`
+	Metadata   Metadata    `json:"metadata" req:"1"`
+	Spec       QOSProfile  `json:"spec" req:"1"`
+	Status     *Conditions `json:"status"`
 }
 
 // ServiceExportConfig is one cluster's export of a service, told to the
@@ -237,7 +238,7 @@ type ServiceExportConfig struct {
 	Kind       string                  `json:"kind"`
 	Metadata   Metadata                `json:"metadata" req:"1"`
 	Spec       ServiceExportConfigSpec `json:"spec" req:"1"`
-	Status     any                     `json:"status"`
+	Status     *Conditions             `json:"status"`
 }
 
 // ServiceExportConfigSpec is ServiceExportConfig.spec.
@@ -293,6 +294,7 @@ type VpnKeyRotationSpec struct {
 type VpnKeyRotationStatus struct {
 	CurrentRotationState map[string]RotationState   `json:"currentRotationState"`
 	StatusHistory        map[string][]RotationState `json:"statusHistory"`
+	Conditions           any                        `json:"conditions"`
 }
 
 // RotationState is how far one gateway is.
@@ -323,6 +325,7 @@ type SliceIpamStatus struct {
 	AvailableSubnets int             `json:"availableSubnets" req:"1"`
 	TotalSubnets     int             `json:"totalSubnets"`
 	LastUpdated      time.Time       `json:"lastUpdated"`
+	Conditions       any             `json:"conditions"`
 }
 
 // ClusterSubnet is a subnet that a cluster has or had.

@@ -1,5 +1,7 @@
 package manifest
 
+import "reflect"
+
 // groupSuffix ends the API groups of KubeSlice.
 const groupSuffix = ".kubeslice.io"
 
@@ -41,6 +43,26 @@ var kinds = map[string]kindInfo{
 	"ServiceImport":         {networkingV1beta1, func() any { return new(ServiceImport) }, false},
 	"SlicePolicy":           {ownV1alpha1, func() any { return new(SlicePolicy) }, true},
 	"SliceClasses":          {ownV1alpha1, func() any { return new(SliceClasses) }, true},
+}
+
+// Conditions is the status of kinds that say no more of how they are.
+type Conditions struct {
+	Conditions any `json:"conditions"`
+}
+
+// A Kind is one of the kinds that are read, for those who describe it.
+type Kind struct {
+	Name, APIVersion string
+	Body             reflect.Type // a struct with the tags of the decoder
+}
+
+// Kinds returns the kinds that are read, by name.
+func Kinds() []Kind {
+	var out []Kind
+	for _, name := range kindNames() {
+		out = append(out, Kind{name, kinds[name].apiVersion, reflect.TypeOf(kinds[name].body()).Elem()})
+	}
+	return out
 }
 
 // Metadata is an object's metadata. Fields of type any are known and not used.

@@ -36,6 +36,7 @@ type SliceStatus struct {
 	NetworkPoliciesInstalled bool     `json:"networkPoliciesInstalled"`
 	ApplicationNamespaces    []string `json:"applicationNamespaces"`
 	AllowedNamespaces        []string `json:"allowedNamespaces"`
+	Conditions               any      `json:"conditions"`
 }
 
 // SliceGateway is a gateway in a worker cluster.
@@ -61,6 +62,7 @@ type SliceGatewayStatus struct {
 	PeerIP                     string             `json:"peerIp"`
 	ConnectionContextUpdatedOn int64              `json:"connectionContextUpdatedOn"`
 	GatewayPodStatus           []GatewayPodStatus `json:"gatewayPodStatus"`
+	Conditions                 any                `json:"conditions"`
 }
 
 // SliceGatewayConfig is SliceGateway.status.config.
@@ -112,11 +114,11 @@ type GatewayPodStatus struct {
 
 // ServiceExport exports the pods of a selector as a service of a slice.
 type ServiceExport struct {
-	APIVersion string            `json:"apiVersion"`
-	Kind       string            `json:"kind"`
-	Metadata   Metadata          `json:"metadata" req:"1"`
-	Spec       ServiceExportSpec `json:"spec" req:"1"`
-	Status     any               `json:"status"`
+	APIVersion string               `json:"apiVersion"`
+	Kind       string               `json:"kind"`
+	Metadata   Metadata             `json:"metadata" req:"1"`
+	Spec       ServiceExportSpec    `json:"spec" req:"1"`
+	Status     *ServiceExportStatus `json:"status"`
 }
 
 // ServiceExportSpec is ServiceExport.spec.
@@ -140,6 +142,33 @@ type ServiceExportPort struct {
 	ServicePort     int32  `json:"servicePort"`
 }
 
+// ServiceExportStatus is ServiceExport.status. In an export that was never
+// looked at, exportStatus is empty.
+type ServiceExportStatus struct {
+	DNSName            string             `json:"dnsName"`
+	ExportStatus       string             `json:"exportStatus" enum:",PENDING,READY,ERROR"`
+	Pods               []ServiceExportPod `json:"pods"`
+	LastSync           int64              `json:"lastSync"` // Unix seconds
+	ExposedPorts       string             `json:"exposedPorts"`
+	ServicePorts       string             `json:"servicePorts"`
+	AvailableEndpoints int                `json:"availableEndpoints"`
+	IngressGwEnabled   bool               `json:"ingressGwEnabled"`
+	IngressGwPod       *struct {
+		Name  string `json:"name"`
+		NsmIP string `json:"nsmIp"`
+	} `json:"ingressGwPod"`
+	Aliases    []string `json:"aliases"`
+	Conditions any      `json:"conditions"`
+}
+
+// ServiceExportPod is one pod behind a ServiceExport.
+type ServiceExportPod struct {
+	Name    string `json:"name"`
+	NsmIP   string `json:"nsmIp"`
+	PodIP   string `json:"podIp"`
+	DNSName string `json:"dnsName"`
+}
+
 // ServiceImport is an imported service in a worker cluster.
 type ServiceImport struct {
 	APIVersion string            `json:"apiVersion"`
@@ -147,7 +176,7 @@ type ServiceImport struct {
 	Metadata   Metadata          `json:"metadata" req:"1"`
 	Spec       ServiceImportSpec `json:"spec"`
 	Status     *struct {
-		ImportStatus       string `json:"importStatus" enum:"PENDING,READY,ERROR"`
+		ImportStatus       string `json:"importStatus" enum:",PENDING,READY,ERROR"`
 		LastSync           int64  `json:"lastSync"`
 		UpdatedOn          int64  `json:"updatedOn"`
 		ExposedPorts       string `json:"exposedPorts"`
@@ -159,6 +188,7 @@ type ServiceImport struct {
 			ClusterID string `json:"clusterId"`
 			DNSName   string `json:"dnsName"`
 		} `json:"endpoints"`
+		Conditions any `json:"conditions"`
 	} `json:"status"`
 }
 

@@ -42,6 +42,8 @@ type NodeFile struct {
 	Publish []Publish            `json:"publish"`
 	Routes  []NodeRoute          `json:"routes"`
 
+	Kubernetes NodeKubernetes `json:"kubernetes"`
+
 	file  string
 	lines map[string]int
 }
@@ -217,6 +219,9 @@ func (n *NodeFile) finish() {
 	for i := range n.Forward {
 		listener(&n.Forward[i].Listen)
 	}
+	if c := n.Kubernetes.Cluster; c != nil {
+		abs(&c.Kubeconfig)
+	}
 	for name, s := range n.Slices {
 		listener(&s.Proxy)
 		if s.MTU == 0 {
@@ -301,6 +306,7 @@ func (n *NodeFile) check() []Problem {
 			}
 		}
 	}
+	out = append(out, n.checkCluster()...)
 	seen := map[string]int{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)

@@ -19,6 +19,7 @@ type SlicePolicy struct {
 	Kind       string          `json:"kind"`
 	Metadata   Metadata        `json:"metadata" req:"1"`
 	Spec       SlicePolicySpec `json:"spec" req:"1"`
+	Status     *Conditions     `json:"status"`
 }
 
 // SlicePolicySpec is SlicePolicy.spec. Pointers tell an empty list from none.

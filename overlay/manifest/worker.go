@@ -64,6 +64,7 @@ type WorkerSliceConfigStatus struct {
 		ComponentStatuses []ComponentStatus `json:"componentStatuses"`
 		LastUpdated       time.Time         `json:"lastUpdated"`
 	} `json:"sliceHealth"`
+	Conditions any `json:"conditions"`
 }
 
 // WorkerSliceGateway is one end of the tunnel between two clusters.
@@ -113,6 +114,7 @@ type WorkerSliceGatewayStatus struct {
 	LastTransitionTime    time.Time `json:"lastTransitionTime"`
 	Reason                string    `json:"reason"`
 	Message               string    `json:"message"`
+	Conditions            any       `json:"conditions"`
 }
 
 // WorkerServiceImport is an exported service as one cluster imports it.
@@ -121,7 +123,7 @@ type WorkerServiceImport struct {
 	Kind       string                  `json:"kind"`
 	Metadata   Metadata                `json:"metadata" req:"1"`
 	Spec       WorkerServiceImportSpec `json:"spec"`
-	Status     any                     `json:"status"`
+	Status     *Conditions             `json:"status"`
 }
 
 // WorkerServiceImportSpec is WorkerServiceImport.spec.
@@ -167,4 +169,5 @@ type WorkerSliceGwRecyclerStatus struct {
 	} `json:"client"`
 	ServersToRecycle []string `json:"serversToRecycle"`
 	RecycledServers  []string `json:"recycledServers"`
+	Conditions       any      `json:"conditions"`
 }

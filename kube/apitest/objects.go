@@ -1,0 +1,118 @@
+package apitest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"slicewire/kube"
+)
+
+// plurals are those that cannot be told from the kind.
+var plurals = map[string]string{"SlicePolicy": "slicepolicies", "SliceClasses": "sliceclasses", "NetworkPolicy": "networkpolicies"}
+
+// ResourceOf returns the resource of an object's kind.
+func ResourceOf(o *unstructured.Unstructured) schema.GroupVersionResource {
+	gvk := o.GroupVersionKind()
+	plural := plurals[gvk.Kind]
+	if plural == "" {
+		plural = strings.ToLower(gvk.Kind) + "s"
+	}
+	return gvk.GroupVersion().WithResource(plural)
+}
+
+// Read returns the objects of a YAML stream.
+func Read(text []byte) ([]*unstructured.Unstructured, error) {
+	var out []*unstructured.Unstructured
+	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		err := d.Decode(&o.Object)
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(o.Object) > 0 {
+			out = append(out, o)
+		}
+	}
+}
+
+// clusterWide are the kinds without a namespace.
+var clusterWide = []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+
+// Put creates the objects of a YAML stream, or brings them up to it, as kubectl
+// apply does. Those without a namespace get the one that is given.
+func Put(ctx context.Context, c *kube.Client, namespace, text string) error {
+	objects, err := Read([]byte(text))
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.GetNamespace() == "" && !slices.Contains(clusterWide, o.GetKind()) {
+			o.SetNamespace(namespace)
+		}
+		_, err := c.Dynamic.Resource(ResourceOf(o)).Namespace(o.GetNamespace()).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "kubectl", Force: true})
+		if err != nil {
+			return fmt.Errorf("%s %s/%s: %w", o.GetKind(), o.GetNamespace(), o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// InstallCRDs applies the definitions in a folder and waits until they are
+// served.
+func InstallCRDs(ctx context.Context, c *kube.Client, folder string) error {
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no definitions in %s: %w", folder, err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		if err := Put(ctx, c, "", string(text)); err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+	}
+	for _, f := range files {
+		plural, group, _ := strings.Cut(strings.TrimSuffix(filepath.Base(f), ".yaml"), ".")
+		version := "v1alpha1"
+		if group == kube.GroupNetworking {
+			version = "v1beta1"
+		}
+		r := schema.GroupVersionResource{Group: group, Version: version, Resource: plural}
+		for {
+			_, err := c.Dynamic.Resource(r).List(ctx, metav1.ListOptions{Limit: 1})
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil || !apierrors.IsNotFound(err) && !apierrors.IsTooManyRequests(err) && !apierrors.IsServiceUnavailable(err) {
+				return fmt.Errorf("%v is not served: %w", r, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// Namespace makes a namespace.
+func Namespace(ctx context.Context, c *kube.Client, name string) error {
+	return Put(ctx, c, "", "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}\n")
+}

@@ -40,6 +40,8 @@ var layers = map[string][]string{
 	"kube/cluster":         {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
 	"kube/crd":             {"slicewire/overlay/manifest", "sigs.k8s.io/yaml"}, // what CRDs say is worked out without a cluster
 	"kube/apitest":         {"slicewire/kube", "k8s.io"},
+	"deploy":               {"sigs.k8s.io/yaml"},
+	"deploy/inject":        {"go.yaml.in/yaml", "sigs.k8s.io/yaml"}, // keeps order and comments
 	"deploy/image":         {},
 	"deploy/mkimage":       {"slicewire/deploy/image"},
 	"kube/kubetest":        {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own

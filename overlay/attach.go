@@ -32,6 +32,7 @@ type Attachment struct {
 	Announce []netip.Prefix
 	Routes   []SubnetRoute     // what is behind this node now; see AttachRoutes
 	Backends []AttachedBackend // sorted by namespace, service, name
+	Exports  []Service         // that are exported from here, with backends or without
 	// Workloads are sorted by name. Others reach them because the node announces
 	// the block they are in; what is told of them is their namespace.
 	Workloads []AttachedWorkload
@@ -87,6 +88,19 @@ func Attach(mesh *Mesh, self Authority, publish []Backend, workloads []Workload,
 		out = append(out, a)
 	}
 	return out, errs
+}
+
+// AttachExports has attachments say which services are exported from here even
+// when there are no backends: others keep what stands for them.
+func AttachExports(attachments []Attachment, services []SliceService) {
+	for i := range attachments {
+		a := &attachments[i]
+		for _, s := range services {
+			if s.Slice == a.Slice {
+				a.Exports = append(a.Exports, s.Service)
+			}
+		}
+	}
 }
 
 func attach(s *Slice, site SliceSite, self Authority) (Attachment, error) {

@@ -56,8 +56,8 @@ func tellWorkloads(self NodeID, a *Attachment) []Record {
 func tellServices(self NodeID, a *Attachment) []Record {
 	var out []Record
 	at := make(map[string]int)
-	for _, b := range a.Backends {
-		name := b.Namespace + "/" + b.Backend.Service
+	begin := func(s *Service) int {
+		name := s.Namespace + "/" + s.Name
 		i, told := at[name]
 		if !told {
 			i = len(out)
@@ -65,10 +65,17 @@ func tellServices(self NodeID, a *Attachment) []Record {
 			out = append(out, Record{
 				Origin:  self,
 				Key:     Key{Kind: KindService, Slice: a.Slice, Name: name},
-				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service), ExportTerms: b.Service.ExportTerms},
+				Service: &ServiceBody{Ports: s.Ports, Aliases: aliases(*s), ExportTerms: s.ExportTerms},
 			})
 		}
-		body := out[i].Service
+		return i
+	}
+	for i := range a.Exports {
+		begin(&a.Exports[i])
+	}
+	for i := range a.Backends {
+		b := &a.Backends[i]
+		body := out[begin(&b.Service)].Service
 		body.Endpoints = append(body.Endpoints, Endpoint{Name: b.Name, Addr: b.Addr, Addr6: b.Addr6})
 	}
 	return out

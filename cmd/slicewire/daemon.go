@@ -142,6 +142,7 @@ type desired struct {
 	base    overlay.Mesh // of the manifests
 	mesh    overlay.Mesh // and what the cluster exports
 	publish []manifest.Publish
+	exports []overlay.SliceService // of the cluster
 	warned  []string
 }
 

@@ -51,7 +51,7 @@ func (all published) of(a *overlay.Attachment) []publish.Backend {
 // exports. What the node file publishes itself comes first.
 func (d *daemon) addExports() {
 	services, backends := d.cluster.exports()
-	d.want.mesh = d.want.base.WithServices(services)
+	d.want.mesh, d.want.exports = d.want.base.WithServices(services), services
 	d.want.publish = slices.Clone(d.want.file.Publish)
 	mine := index(d.want.publish)
 	for _, p := range backends {

@@ -210,6 +210,7 @@ func (d *daemon) reconcile() error {
 	self := d.id.authority()
 	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.publish), d.living(), d.given.Backends)
 	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
+	overlay.AttachExports(attachments, d.want.exports)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }

@@ -173,7 +173,7 @@ func (e *exported) byPods(o *Objects, replica *replicas, out *Export) fault {
 	}
 	for _, pod := range o.pods[e.object.Namespace] {
 		if matches(selector, pod.Labels) {
-			e.add(o, replica, out, pod, pod.Name, targets)
+			e.add(replica, out, pod, pod.Name, targets)
 		}
 	}
 	return fault{}
@@ -224,7 +224,7 @@ func (e *exported) byService(o *Objects, replica *replicas, out *Export) fault {
 				if name == "" {
 					name = pod.Name
 				}
-				e.add(o, replica, out, pod, name, targets)
+				e.add(replica, out, pod, name, targets)
 			}
 		}
 	}
@@ -254,7 +254,7 @@ func (e *exported) leave(format string, args ...any) {
 }
 
 // add adds a pod as an endpoint, unless another replica publishes it.
-func (e *exported) add(_ *Objects, replica *replicas, out *Export, pod *Object, name string, targets []uint16) {
+func (e *exported) add(replica *replicas, out *Export, pod *Object, name string, targets []uint16) {
 	switch {
 	case !pod.Pod.Ready || len(pod.Pod.IPs) == 0:
 		return

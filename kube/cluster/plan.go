@@ -38,7 +38,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	exported := exports(o, state, findReplicas(o, s.namespace, s.self))
 	p.lost = fit(exported)
 	for i := range exported {
-		if x := exported[i].export; x != nil && len(x.Backends) > 0 {
+		if x := exported[i].export; x != nil {
 			p.result.Exports = append(p.result.Exports, *x)
 		}
 	}

@@ -57,7 +57,9 @@ func newInjectCommand() *cobra.Command {
 }
 
 // imageTag is the tag of this version's image.
-func imageTag() string { return strings.NewReplacer("+", "-", "(", "", ")", "").Replace(versionString()) }
+func imageTag() string {
+	return strings.NewReplacer("+", "-", "(", "", ")", "").Replace(versionString())
+}
 
 func (x *injecting) run(in io.Reader, out, said io.Writer) error {
 	text, err := io.ReadAll(in)

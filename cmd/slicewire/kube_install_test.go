@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/deploy/inject"
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
 )
@@ -26,6 +27,7 @@ type installation struct {
 	manifest  string   // file with KubeSlice's example of a slice
 	issuer    string   // host:port
 	gossip    string
+	manifests [2]string // what was applied to each cluster
 }
 
 // generate prints manifests for a site as `slicewire generate manifests` does.
@@ -88,10 +90,10 @@ func (x *installation) first(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	c := x.rig.Clusters[0]
-	manifests := generate(t, "--set", "site=worker-1", "--set", "identity.secret=first", "-f", values, "--set-file", "manifests.slices.yaml="+x.manifest)
+	x.manifests[0] = generate(t, "--set", "site=worker-1", "--set", "identity.secret=first", "-f", values, "--set-file", "manifests.slices.yaml="+x.manifest)
 	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+rigSpace+"}}")
 	c.Apply(t, string(secret))
-	c.Apply(t, manifests)
+	c.Apply(t, x.manifests[0])
 	c.Rollout(t, rigSpace, "statefulset/slicewire")
 	host := c.Must(t, "-n", rigSpace, "get", "pod", "slicewire-0", "-o", "jsonpath={.status.hostIP}")
 	x.issuer, x.gossip = host+":31820", host+":31830"
@@ -100,8 +102,9 @@ func (x *installation) first(t *testing.T, dir string) {
 func (x *installation) second(t *testing.T) {
 	t.Helper()
 	c := x.rig.Clusters[1]
-	c.Apply(t, generate(t, "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.path(fileAuthorityCert),
-		"--set", "mesh.issuers="+x.issuer, "--set", "mesh.gateways="+x.gossip, "--set-file", "manifests.slices.yaml="+x.manifest))
+	x.manifests[1] = generate(t, "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.path(fileAuthorityCert),
+		"--set", "mesh.issuers="+x.issuer, "--set", "mesh.gateways="+x.gossip, "--set-file", "manifests.slices.yaml="+x.manifest)
+	c.Apply(t, x.manifests[1])
 	c.Rollout(t, rigSpace, "statefulset/slicewire")
 }
 
@@ -139,11 +142,79 @@ func TestInstallFromGeneratedManifests(t *testing.T) {
 	if out, err := rig.Clusters[1].ExecErr(t.Context(), rigSpace, "slicewire-0", "/slicewire", "await", "slicewire-ready."+rigSpace+".svc:7946"); err != nil {
 		t.Errorf("what helm test does: %s, %v", out, err)
 	}
+	x.sidecar(t)
 	c := rig.Clusters[1]
-	c.Must(t, "delete", "namespace", rigSpace, "--wait")
-	c.Must(t, "delete", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/part-of=slicewire")
-	c.Must(t, "delete", "crd", "-l", "app.kubernetes.io/managed-by=slicewire", "--ignore-not-found")
-	_ = before
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if out, err := c.Kubectl(ctx, x.manifests[1], "delete", "-f", "-", "--wait"); err != nil {
+		t.Errorf("uninstall: %s %v", out, err)
+	}
+	kubetest.Eventually(t, patience, func(context.Context) error {
+		var left []string
+		for name := range objectsOf(t, c) {
+			if !before[name] {
+				left = append(left, name)
+			}
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("uninstalling leaves %v", left)
+		}
+		return nil
+	})
+}
+
+const sidecarPods = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: apps, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, namespace: apps}
+spec:
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata: {labels: {app: app}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      containers:
+      - name: app
+        image: tools:1
+        command: [peer, serve, ":8080"]
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+`
+
+// sidecar puts a sidecar into a Deployment of the second cluster, in a namespace
+// whose pods may be nodes, under PodSecurity restricted. What its pod serves has
+// an address on the slice, which the gateway of the first cluster hears of.
+func (x *installation) sidecar(t *testing.T) {
+	t.Helper()
+	var out, said strings.Builder
+	in := injecting{authority: x.authority.path(fileAuthorityCert), manifests: []string{x.manifest}, publish: []string{"app=8080"}}
+	in.sidecar = inject.Sidecar{Image: kubetest.SlicewireImage, Site: "worker-2", Slice: "iperf-slice", Issuers: []string{x.issuer}, Gateways: []string{x.gossip}, Proxy: defaultProxy}
+	if err := in.run(strings.NewReader(sidecarPods), &out, &said); err != nil {
+		t.Fatal(err)
+	}
+	if said.String() != "Deployment/app\n" {
+		t.Errorf("injected %q", said.String())
+	}
+	c := x.rig.Clusters[1]
+	c.Apply(t, out.String())
+	c.Rollout(t, "apps", "deployment/app")
+	kubetest.Eventually(t, patience, func(ctx context.Context) error {
+		s, err := x.status(ctx, 0)
+		if err != nil {
+			return err
+		}
+		for _, service := range s.Slices[0].Services {
+			if service.Name == "app" && service.Namespace == "apps" {
+				return nil
+			}
+		}
+		return fmt.Errorf("services %+v", s.Slices[0].Services)
+	})
+	c.Must(t, "delete", "namespace", "apps", "--wait")
 }
 
 // objectsOf lists all objects of a cluster by kind and name.
@@ -152,7 +223,7 @@ func objectsOf(t *testing.T, c *kubetest.Cluster) map[string]bool {
 	kinds := strings.Join(strings.Fields(c.Must(t, "api-resources", "--verbs=list", "-o", "name")), ",")
 	out := make(map[string]bool)
 	for line := range strings.Lines(c.Must(t, "get", kinds, "-A", "-o", "name", "--ignore-not-found")) {
-		if l := strings.TrimSpace(line); !strings.HasPrefix(l, "event") {
+		if l := strings.TrimSpace(line); !strings.HasPrefix(l, "event") && !strings.HasPrefix(l, "lease") && !strings.HasPrefix(l, "componentstatus") {
 			out[l] = true
 		}
 	}

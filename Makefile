@@ -10,6 +10,9 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 PEERS    := .cache/peers/bin
 RESULTS  ?= .cache/peers/results
 
+# Where the sources are.
+FOLDERS := cmd overlay netstack gateway router shaper dnsd kube deploy bench
+
 # What bench-micro runs: the packages on a packet's way.
 MICRO     := ./router ./shaper ./gateway ./netstack ./netstack/segment ./dnsd
 BENCH     ?= .
@@ -33,10 +36,10 @@ export GOMODCACHE := $(CURDIR)/.cache/mod
 export GOFLAGS := $(GOFLAGS) -modcacherw
 endif
 
-SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd kube bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd metrics kube deploy bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
-.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh matrix peers clean
+.PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh matrix peers kubernetes image clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,14 +56,23 @@ test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
 	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
 	$(GO) test ./bench/lab # nor does it take meshes of this size
+	$(GO) -C kube/testcluster vet ./...
+	$(GO) -C kube/testcluster test .
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKGS) # one after another: many start real processes, which have time limits
+
+kubernetes: ## build the Kubernetes that tests run, once (11 minutes of CPU; kept in the user's cache)
+	@$(GO) -C kube/testcluster run . build
+
+image: build ## bin/slicewire.tar, an image of the program, for docker, podman and containerd
+	@$(GO) run ./deploy/mkimage -program $(BIN) -version $(VERSION) -o bin/slicewire.tar
 
 prerequisites: ## install what the tests use (as root; otherwise only say what is missing)
 	@tools/prerequisites
 
 lint: ## static checks
 	$(GO) run $(GOLANGCI) run
-	@test -z "$$(gofmt -l cmd overlay netstack gateway router shaper dnsd bench)" || { gofmt -l cmd overlay netstack gateway router shaper dnsd bench; exit 1; }
+	cd kube/testcluster && $(GO) run $(GOLANGCI) run
+	@test -z "$$(gofmt -l $(FOLDERS))" || { gofmt -l $(FOLDERS); exit 1; }
 
 matrix: ## only the isolation matrix, which is among the tests too (a minute; CELL=packets of a cell)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m -v -run TestIsolationMatrix ./cmd/slicewire -matrix-cell $(or $(CELL),1000)

@@ -34,6 +34,12 @@ type Client struct {
 // a pod when kubeconfig is "". It does not speak to the server yet. agent names
 // the part that asks, for the server's logs.
 func Connect(kubeconfig, agent string) (*Client, error) {
+	return ConnectRate(kubeconfig, agent, requestsPerSecond, requestBurst)
+}
+
+// ConnectRate is Connect for a part that may make so many requests a second, and
+// so many at once.
+func ConnectRate(kubeconfig, agent string, perSecond float32, burst int) (*Client, error) {
 	var c *rest.Config
 	var err error
 	if kubeconfig == "" {
@@ -47,14 +53,19 @@ func Connect(kubeconfig, agent string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %q: %w", kubeconfig, err)
 	}
+	c = rest.CopyConfig(c)
+	c.QPS, c.Burst = perSecond, burst
 	return NewClient(c, agent)
 }
 
-// NewClient makes a client of a configuration, which is copied.
+// NewClient makes a client of a configuration, which is copied. Where it does not
+// say how much may be asked, little is.
 func NewClient(config *rest.Config, agent string) (*Client, error) {
 	c := rest.CopyConfig(config)
 	c.UserAgent = "slicewire/" + agent
-	c.QPS, c.Burst = requestsPerSecond, requestBurst
+	if c.QPS == 0 {
+		c.QPS, c.Burst = requestsPerSecond, requestBurst
+	}
 	c.ContentType, c.AcceptContentTypes = "application/json", "application/json"
 	d, err := dynamic.NewForConfig(c)
 	if err != nil {

@@ -27,6 +27,10 @@ type Resource struct {
 	Namespace     string // "": all
 	LabelSelector string
 	FieldSelector string
+
+	// Slim takes from an object what nobody reads, before it is kept; nil: nothing.
+	// The object is its own while it runs.
+	Slim func(*unstructured.Unstructured)
 }
 
 // A Watch holds the objects of some resources as the server last told them. A
@@ -102,7 +106,12 @@ func (w *Watch) newWatched(r Resource) *watched {
 	k.informer = cache.NewSharedIndexInformerWithOptions(
 		cache.ToListWatcherWithWatchListSemantics(lw, w.client.Dynamic), &unstructured.Unstructured{}, cache.SharedIndexInformerOptions{ObjectDescription: r.String()})
 	// Both fail for an informer that runs already; this one does not.
-	_ = k.informer.SetTransform(slim)
+	_ = k.informer.SetTransform(func(x any) (any, error) {
+		if o, ok := x.(*unstructured.Unstructured); ok && r.Slim != nil {
+			r.Slim(o)
+		}
+		return slim(x)
+	})
 	_ = k.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // it lists anew: nothing is wrong
 			w.note(k, err)

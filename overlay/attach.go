@@ -39,6 +39,7 @@ type Attachment struct {
 	Routes   []SubnetRoute     // what is behind this node now; see AttachRoutes
 	Backends []AttachedBackend // the node's own; sorted by namespace, service, name
 	Hosts    []AttachedBackend // behind it, as far as there are Routes to them; see AttachHosts
+	Exports  []Service         // that are exported from here, with backends or without
 	// Workloads are sorted by name. Others reach them because the node announces
 	// the block they are in; what is told of them is their namespace.
 	Workloads []AttachedWorkload
@@ -110,6 +111,19 @@ func Attach(mesh *Mesh, self Authority, publish []Backend, workloads []Workload,
 	return out, errs
 }
 
+// AttachExports has attachments say which services are exported from here even
+// when there are no backends: others keep what stands for them.
+func AttachExports(attachments []Attachment, services []SliceService) {
+	for i := range attachments {
+		a := &attachments[i]
+		for _, s := range services {
+			if s.Slice == a.Slice {
+				a.Exports = append(a.Exports, s.Service)
+			}
+		}
+	}
+}
+
 func attach(s *Slice, site SliceSite, self Authority) (Attachment, error) {
 	a := Attachment{Slice: s.Name, Subnet: s.Subnet, Subnet6: s.Subnet6}
 	var err error
@@ -153,12 +167,16 @@ func (a *Attachment) addBackends(s *Slice, publish []Backend, workloads []Worklo
 	var errs []error
 	var names []string
 	var mine []AttachedBackend
+	exported := make(map[[2]string]int, len(s.Services))
+	for i, x := range s.Services {
+		exported[[2]string{x.Namespace, x.Name}] = i
+	}
 	for _, b := range publish {
 		if b.Slice != s.Name || b.behind() {
 			continue
 		}
-		i := slices.IndexFunc(s.Services, func(x Service) bool { return x.Name == b.Service && x.Namespace == b.Namespace })
-		if i < 0 {
+		i, found := exported[[2]string{b.Namespace, b.Service}]
+		if !found {
 			errs = append(errs, fmt.Errorf("slice %s: publish %s: no exported service %s/%s on this slice", s.Name, b.Name, b.Namespace, b.Service))
 			continue
 		}

@@ -31,13 +31,14 @@ const (
 	DropReassembly               // fragment of a datagram that did not become whole: late, or no room
 	DropCongestion               // met congestion on the underlay, and its ends do not know of ECN (RFC 6040)
 	DropPoliced                  // came from outside at a higher rate than the slice's sites may send
+	DropUnbound                  // connection or flow of a client in the cluster whose namespace the slice does not bind
 	NumDrops
 )
 
 var dropNames = [NumDrops]string{
 	"malformed", "source", "no-route", "ttl", "multicast", "too-big", "options", "fragment",
 	"queue-full", "closed", "no-peer", "unknown-slice", "rate-limited", "send-error", "protocol", "delay", "policy",
-	"reassembly", "congestion", "policed",
+	"reassembly", "congestion", "policed", "unbound",
 }
 
 // String returns the reason's name as it appears in status and metrics.

@@ -120,6 +120,9 @@ func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, 
 // after the block's address and the node's.
 const firstBackend = 2
 
+// Room returns how many backends and workloads a node's block has addresses for.
+func Room(block netip.Prefix) int { return int(freeAddrs(block)) }
+
 // freeAddrs returns how many addresses a block has for backends: those from
 // firstBackend to before the broadcast address.
 func freeAddrs(block netip.Prefix) int64 {

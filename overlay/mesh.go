@@ -1,8 +1,11 @@
 package overlay
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,3 +124,39 @@ const (
 	TCP Protocol = "TCP"
 	UDP Protocol = "UDP"
 )
+
+// A SliceService is a service and the slice that it is exported on.
+type SliceService struct {
+	Slice string
+	Service
+}
+
+// WithServices returns the mesh with further services, each on its slice if the
+// mesh has it. They replace services of the same name; the mesh itself stays as
+// it is.
+func (m *Mesh) WithServices(more []SliceService) Mesh {
+	out := *m
+	if len(more) == 0 {
+		return out
+	}
+	out.Slices = slices.Clone(m.Slices)
+	bySlice := make(map[string][]Service)
+	for _, s := range more {
+		bySlice[s.Slice] = append(bySlice[s.Slice], s.Service)
+	}
+	for i := range out.Slices {
+		s := &out.Slices[i]
+		add := bySlice[s.Name]
+		if len(add) == 0 {
+			continue
+		}
+		mine := make(map[[2]string]Service, len(s.Services)+len(add))
+		for _, x := range append(slices.Clone(s.Services), add...) {
+			mine[[2]string{x.Namespace, x.Name}] = x
+		}
+		s.Services = slices.SortedFunc(maps.Values(mine), func(a, b Service) int {
+			return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+		})
+	}
+	return out
+}

@@ -55,18 +55,26 @@ func tellWorkloads(self NodeID, a *Attachment) []Record {
 
 func tellServices(self NodeID, a *Attachment) []Record {
 	var out []Record
-	for _, b := range slices.Concat(a.Backends, a.Hosts) {
-		name := b.Namespace + "/" + b.Backend.Service
-		i := slices.IndexFunc(out, func(r Record) bool { return r.Key.Name == name })
-		if i < 0 {
+	at := make(map[string]int)
+	begin := func(s *Service) int {
+		name := s.Namespace + "/" + s.Name
+		i, told := at[name]
+		if !told {
 			i = len(out)
+			at[name] = i
 			out = append(out, Record{
 				Origin:  self,
 				Key:     Key{Kind: KindService, Slice: a.Slice, Name: name},
-				Service: &ServiceBody{Ports: b.Service.Ports, Aliases: aliases(b.Service), ExportTerms: b.Service.ExportTerms},
+				Service: &ServiceBody{Ports: s.Ports, Aliases: aliases(*s), ExportTerms: s.ExportTerms},
 			})
 		}
-		body := out[i].Service
+		return i
+	}
+	for i := range a.Exports {
+		begin(&a.Exports[i])
+	}
+	for _, b := range slices.Concat(a.Backends, a.Hosts) {
+		body := out[begin(&b.Service)].Service
 		body.Endpoints = append(body.Endpoints, Endpoint{Name: b.Name, Addr: b.Addr, Addr6: b.Addr6})
 	}
 	return out

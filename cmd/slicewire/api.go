@@ -33,6 +33,23 @@ type Status struct {
 	Warnings   []string      `json:"warnings"`
 
 	Hub *HubStatus `json:"hub,omitempty"` // of a node that has its objects from a hub
+
+	Cluster *ClusterStatus `json:"cluster,omitempty"` // of a node that runs in a Kubernetes cluster
+}
+
+// ClusterStatus is the state of the node's part in the Kubernetes cluster that it
+// runs in.
+type ClusterStatus struct {
+	Synced     bool       `json:"synced"` // it has seen all objects
+	Heard      *time.Time `json:"heard"`  // when the API server last said that it is well
+	Fault      string     `json:"fault"`  // what is wrong; empty: nothing
+	Exports    int        `json:"exports"`
+	Doors      int        `json:"doors"`     // ports where pods reach imported services
+	Names      int        `json:"names"`     // that pods may ask for
+	NoAddress  int        `json:"noAddress"` // endpoints that the node has no address for
+	NoPort     int        `json:"noPort"`    // doors that no port was left for
+	Writes     uint64     `json:"writes"`    // requests that write
+	LostEvents uint64     `json:"lostEvents"`
 }
 
 // GossipStatus is the state of the control plane between nodes.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"slicewire/overlay"
-	"slicewire/overlay/manifest"
 )
 
 const (
@@ -35,16 +34,14 @@ func idOf(b overlay.Backend) backendID { return backendID{b.Slice, b.Namespace, 
 
 // checksOf lists the targets that the node file wants to be checked: of a
 // backend with several ports, the first that is TCP.
-func checksOf(file *manifest.NodeFile, a *overlay.Attachment) (out []checked) {
+func checksOf(all published, a *overlay.Attachment) (out []checked) {
 	for _, b := range a.Backends {
-		i := slices.IndexFunc(file.Publish, func(p manifest.Publish) bool {
-			return p.Slice == b.Slice && p.Namespace == b.Namespace && p.Service == b.Backend.Service && p.Backend == b.Name
-		})
-		if i < 0 || file.Publish[i].Check != "tcp" {
+		p := all[idOf(b.Backend)]
+		if p == nil || p.Check != "tcp" {
 			continue
 		}
 		for _, port := range b.Service.Ports {
-			to := file.Publish[i].TargetOf(port.Name)
+			to := p.TargetOf(port.Name)
 			if port.Protocol != overlay.TCP || to == "" {
 				continue
 			}

@@ -78,7 +78,7 @@ func checkConfig(paths []string, now time.Time) manifest.Summary {
 			continue
 		}
 		var found []manifest.Problem
-		node, found = manifest.LoadNode(f)
+		node, found = manifest.LoadNodeIn(f, nodeVariable)
 		more = append(more, found...)
 	}
 	if node != nil {

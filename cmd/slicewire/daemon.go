@@ -139,16 +139,20 @@ type daemon struct {
 	work      chan func()   // called by the loop, one after another
 	looped    chan struct{} // closed when the loop has ended
 
-	hub *kubeHub // nil: all that should be is in files
+	hub     *kubeHub     // nil: all that should be is in files
+	cluster *kubeCluster // nil: the node is in no cluster
 }
 
 // desired is what the configuration says should be.
 type desired struct {
-	file   *manifest.NodeFile
-	set    *manifest.Set      // of the manifests
-	read   []manifest.Problem // on reading them
-	mesh   overlay.Mesh       // of the manifests and the hub
-	warned []string
+	file    *manifest.NodeFile
+	set     *manifest.Set      // of the manifests
+	read    []manifest.Problem // on reading them
+	base    overlay.Mesh       // of the manifests and the hub
+	mesh    overlay.Mesh       // and what the cluster exports
+	publish []manifest.Publish
+	exports []overlay.SliceService // of the cluster
+	warned  []string
 }
 
 // A daemonView is what the daemon last made real, for those who ask.
@@ -283,6 +287,10 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.hub, err = openHub(d.want.file, d.state, log); err != nil {
 		return nil, nil, nil, err
 	}
+	if d.cluster, err = openCluster(d.want.file, log); err != nil {
+		return nil, nil, nil, err
+	}
+	undo = append(undo, d.cluster.close)
 	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
@@ -352,7 +360,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		parts = append(parts, part{"metrics", shown.Run})
 	}
 	parts = append(parts, d.hub.parts()...)
-	return d, parts, undoAll, nil
+	return d, append(parts, d.cluster.parts()...), undoAll, nil
 }
 
 func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {

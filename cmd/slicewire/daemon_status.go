@@ -29,7 +29,7 @@ func (d *daemon) Status(context.Context) Status {
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), Metrics: d.metricsAddr(), CertExpiry: a.NotAfter,
 		Gossip: GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
-		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{},
+		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{}, Cluster: d.cluster.status(),
 	}
 	for _, m := range d.gossip.Members() {
 		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})

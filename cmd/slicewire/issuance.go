@@ -27,6 +27,7 @@ type issuance struct {
 	listener net.Listener
 	server   *join.Server
 	addr     netip.AddrPort
+	pods     podKeys
 }
 
 // issuerCert is an issuer's key with its certificate and what that allows.
@@ -125,7 +126,7 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	x.server, err = join.NewServer(join.Config{
 		Listener: x.listener, Verifier: d.id.verifier, Book: x.book,
 		Keys: func() join.Keys { ring := d.keys.get(); return ring.handOut(time.Now()) },
-		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder,
+		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder, Pods: d.podTerms,
 	}, cert.Issuer)
 	if err != nil {
 		x.listener.Close()

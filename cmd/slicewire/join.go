@@ -11,29 +11,46 @@ import (
 	"github.com/spf13/cobra"
 
 	"slicewire/overlay"
+	"slicewire/overlay/pki"
 	"slicewire/overlay/pki/join"
 )
 
 // A joining is one `slicewire join`.
 type joining struct {
 	state   stateDir
-	token   join.Token
+	mesh    string
 	want    overlay.NodeID
 	replace bool
 	wall    func() time.Time
+
+	admit func(ctx context.Context, request []byte) (join.Admission, error)
+	pins  func(roots *pki.Roots, root [32]byte) error // whether what is admitted to is what was meant
 }
 
 func newJoinCommand() *cobra.Command {
 	var dir, site, node string
 	var replace bool
+	var pod podJoining
 	cmd := &cobra.Command{
-		Use:   "join TOKEN",
+		Use:   "join TOKEN | join --kubernetes --issuer HOST:PORT --authority FILE --site SITE",
 		Short: "Become a node of a mesh with a join token",
 		Long: "Makes this node's key in its state folder, unless it is there, has the gateway that the token\n" +
 			"names certify it, and installs the certificate. The key does not leave the folder. With -, the\n" +
-			"token is read from standard input: arguments can be seen by other users.",
-		Args: cobra.ExactArgs(1),
+			"token is read from standard input: arguments can be seen by other users.\n\n" +
+			"A pod needs no token: with --kubernetes it shows the one that its cluster gave it to a gateway\n" +
+			"that lets the cluster's pods in (join.kubernetes of its node file), and asks until it is let in.\n" +
+			"A certificate that the folder has already and that is good is kept.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if pod.on {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if pod.on {
+				pod.state, pod.want, pod.replace, pod.wall = stateDir(dir), overlay.NodeID{Site: site, Node: node}, replace, wallClock(cmd.Context())
+				return pod.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			text := []byte(args[0])
 			if args[0] == "-" {
 				var err error
@@ -46,7 +63,12 @@ func newJoinCommand() *cobra.Command {
 				return err
 			}
 			want := overlay.NodeID{Site: cmp.Or(site, token.Node.Site), Node: cmp.Or(node, token.Node.Node)}
-			a, err := joining{stateDir(dir), token, want, replace, wallClock(cmd.Context())}.run(cmd.Context())
+			a, err := joining{
+				state: stateDir(dir), mesh: token.Mesh, want: want, replace: replace, wall: wallClock(cmd.Context()), pins: token.Pins,
+				admit: func(ctx context.Context, request []byte) (join.Admission, error) {
+					return join.Join(ctx, token, want, request)
+				},
+			}.run(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -61,6 +83,7 @@ func newJoinCommand() *cobra.Command {
 	f.StringVar(&site, "site", "", "refuse a token for another site")
 	f.StringVar(&node, "node", "", "refuse a token for a node of another name")
 	f.BoolVar(&replace, "replace", false, "replace the certificate that the folder has")
+	pod.flags(f)
 	return cmd
 }
 
@@ -81,19 +104,19 @@ func (j joining) run(ctx context.Context) (overlay.Authority, error) {
 	if err != nil {
 		return none, err
 	}
-	got, err := join.Join(ctx, j.token, j.want, request)
+	got, err := j.admit(ctx, request)
 	if refusal, ok := errors.AsType[join.Refusal](err); ok {
-		return none, fmt.Errorf("not let in: %s", clean(refusal.Text))
+		return none, fmt.Errorf("not let in: %w", join.Refusal{Reason: refusal.Reason, Text: clean(refusal.Text)})
 	}
 	if err != nil {
 		return none, err
 	}
 	a, err := checkBundle(j.state, encodeBundle(got.Chain, got.Root, got.Gossip), j.wall)
-	if err == nil && (a.authority.ID != j.want || a.authority.Mesh != j.token.Mesh) {
-		err = fmt.Errorf("certified as %v of mesh %s instead of %v of mesh %s", a.authority.ID, a.authority.Mesh, j.want, j.token.Mesh)
+	if err == nil && (a.authority.ID != j.want || a.authority.Mesh != j.mesh) {
+		err = fmt.Errorf("certified as %v of mesh %s instead of %v of mesh %s", a.authority.ID, a.authority.Mesh, j.want, j.mesh)
 	}
 	if err == nil {
-		err = j.token.Pins(a.roots, a.hangs)
+		err = j.pins(a.roots, a.hangs)
 	}
 	if err != nil {
 		return none, err

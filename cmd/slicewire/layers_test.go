@@ -16,38 +16,45 @@ import (
 // reason. A folder that is not listed may not exist. Test files may import
 // their own layer's entries and those of testOnly.
 var layers = map[string][]string{
-	"overlay":             {},
-	"overlay/overlaytest": {"slicewire/overlay"},
-	"overlay/manifest":    {"slicewire/overlay", "sigs.k8s.io/yaml"},
-	"overlay/pki":         {"slicewire/overlay"},
-	"overlay/pki/join":    {"slicewire/overlay", "slicewire/overlay/pki"}, // identities over a connection: pki itself does no I/O
-	"overlay/gossip":      {"slicewire/overlay", "github.com/hashicorp/memberlist"},
-	"router":              {"slicewire/overlay", "github.com/gaissmai/bart"},
-	"router/capture":      {"slicewire/overlay"},
-	"shaper":              {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/time"}, // it cuts what stands for several packets, at a rate
-	"gateway":             {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
-	"netstack":            {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
-	"netstack/segment":    {"slicewire/overlay"},
-	"netstack/port":       {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/sys", "github.com/songgao/water", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
-	"netstack/pump":       {},
-	"netstack/socks":      {"slicewire/overlay", "slicewire/netstack/pump"},
-	"netstack/publish":    {"slicewire/overlay", "slicewire/netstack/pump"},
-	"netstack/forward":    {"slicewire/overlay", "slicewire/netstack/pump"},
-	"dnsd":                {"slicewire/overlay", "github.com/miekg/dns"},
-	"metrics":             {"github.com/prometheus/client_golang"}, // what others have counted, for Prometheus
-	"kube":                {"k8s.io", "github.com/go-logr/logr"},   // client-go is for kube and what is below it
-	"kube/hub":            {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
-	"kube/cluster":        {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
-	"kube/crd":            {"slicewire/overlay/manifest", "sigs.k8s.io/yaml"}, // what CRDs say is worked out without a cluster
-	"kube/apitest":        {"slicewire/kube", "k8s.io"},
-	"cmd/slicewire":       {"*"},
-	"bench/lab":           {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
-	"bench/dns":           {"slicewire/overlay", "slicewire/dnsd"},
-	"bench/peers":         {}, // it measures programs from outside, ours like any other
+	"overlay":              {},
+	"overlay/overlaytest":  {"slicewire/overlay"},
+	"overlay/manifest":     {"slicewire/overlay", "sigs.k8s.io/yaml"},
+	"overlay/pki":          {"slicewire/overlay"},
+	"overlay/pki/podtoken": {"slicewire/overlay"},
+	"overlay/pki/join":     {"slicewire/overlay", "slicewire/overlay/pki"}, // identities over a connection: pki itself does no I/O
+	"overlay/gossip":       {"slicewire/overlay", "github.com/hashicorp/memberlist"},
+	"router":               {"slicewire/overlay", "github.com/gaissmai/bart"},
+	"router/capture":       {"slicewire/overlay"},
+	"shaper":               {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/time"}, // it cuts what stands for several packets, at a rate
+	"gateway":              {"slicewire/overlay", "golang.zx2c4.com/wireguard", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/crypto"},
+	"netstack":             {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
+	"netstack/segment":     {"slicewire/overlay"},
+	"netstack/port":        {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/sys", "github.com/songgao/water", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+	"netstack/pump":        {},
+	"netstack/socks":       {"slicewire/overlay", "slicewire/netstack/pump"},
+	"netstack/publish":     {"slicewire/overlay", "slicewire/netstack/pump"},
+	"netstack/forward":     {"slicewire/overlay", "slicewire/netstack/pump"},
+	"dnsd":                 {"slicewire/overlay", "github.com/miekg/dns"},
+	"metrics":              {"github.com/prometheus/client_golang"}, // what others have counted, for Prometheus
+	"kube":                 {"k8s.io", "github.com/go-logr/logr"},   // client-go is for kube and what is below it
+	"kube/hub":             {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
+	"kube/cluster":         {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
+	"kube/crd":             {"slicewire/overlay/manifest", "sigs.k8s.io/yaml"}, // what CRDs say is worked out without a cluster
+	"kube/apitest":         {"slicewire/kube", "k8s.io"},
+	"deploy":               {"sigs.k8s.io/yaml"},
+	"deploy/inject":        {"go.yaml.in/yaml", "sigs.k8s.io/yaml"}, // keeps order and comments
+	"deploy/image":         {},
+	"deploy/mkimage":       {"slicewire/deploy/image"},
+	"kube/kubetest":        {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
+	"kube/kubetest/peer":   {},
+	"cmd/slicewire":        {"*"},
+	"bench/lab":            {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
+	"bench/dns":            {"slicewire/overlay", "slicewire/dnsd"},
+	"bench/peers":          {}, // it measures programs from outside, ours like any other
 }
 
 // testOnly is what any test may import besides.
-var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube", "slicewire/kube/apitest"}
+var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube/kubetest", "slicewire/kube/apitest"}
 
 // soleImporters are outside trees that exactly one folder may import, tests
 // included; "kube/..." stands for a folder and those below it.
@@ -72,6 +79,9 @@ func TestImportsPointDown(t *testing.T) {
 		if d.IsDir() {
 			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
 				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); path != root && err == nil {
+				return filepath.SkipDir // a module of its own
 			}
 			return nil
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/overlay/pki/podtoken"
 )
 
 // given is what the node has decided before and sticks to: each site's index in
@@ -28,9 +30,22 @@ type given struct {
 // done when somebody waits for it.
 type reloadRequest struct{ done chan<- error }
 
+// varPodNode stands in a node file for what the pod is called as a node, if it is
+// no gateway: see podtoken.NodeName.
+const varPodNode = "SLICEWIRE_POD_NODE"
+
+// nodeVariable returns what a variable of a node file stands for.
+func nodeVariable(name string) (string, bool) {
+	namespace, pod := os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")
+	if name == varPodNode && namespace != "" && pod != "" {
+		return podtoken.NodeName(namespace, pod), true
+	}
+	return os.LookupEnv(name)
+}
+
 // loadNodeFile reads the node file; its warnings are logged.
 func loadNodeFile(path string, log *slog.Logger) (*manifest.NodeFile, error) {
-	file, problems := manifest.LoadNode(path)
+	file, problems := manifest.LoadNodeIn(path, nodeVariable)
 	return file, sortOut(problems, log, nil)
 }
 
@@ -64,7 +79,8 @@ func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems [
 	if err := sortOut(slices.Concat(problems, more), d.log, &warned); err != nil {
 		return err
 	}
-	d.want = desired{file: file, set: set, read: problems, mesh: mesh, warned: warned}
+	d.want = desired{file: file, set: set, read: problems, base: mesh, warned: warned}
+	d.addExports()
 	return nil
 }
 
@@ -110,6 +126,7 @@ func sameNode(old, file *manifest.NodeFile) error {
 		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
 		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 		{"metrics", old.Metrics, file.Metrics}, {"kubernetes.hub", hubOf(old), hubOf(file)},
+		{"kubernetes.cluster", clusterOf(old), clusterOf(file)},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -124,6 +141,14 @@ func hubOf(file *manifest.NodeFile) string {
 		return "none"
 	}
 	return fmt.Sprintf("%+v", *file.Kubernetes.Hub)
+}
+
+// clusterOf is what the node file says of its cluster; a zero one is none.
+func clusterOf(file *manifest.NodeFile) (c manifest.NodeCluster) {
+	if file.Kubernetes.Cluster != nil {
+		c = *file.Kubernetes.Cluster
+	}
+	return c
 }
 
 // loop makes real, again and again, what configuration and records say. It
@@ -168,6 +193,9 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.turn()
 		case <-d.hub.changed():
 			d.takeHub()
+		case <-d.cluster.changed():
+			d.addExports()
+			d.turn()
 		case f := <-d.work:
 			f()
 		case req := <-d.reloads:
@@ -208,9 +236,10 @@ func (d *daemon) turn() {
 // a change does nothing.
 func (d *daemon) reconcile() error {
 	self := d.id.authority()
-	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.file), d.living(), d.given.Backends)
+	attachments, unattached := overlay.Attach(&d.want.mesh, self, backendsOf(d.want.publish), d.living(), d.given.Backends)
 	unattached = append(unattached, overlay.AttachRoutes(&d.want.mesh, self, attachments, subnetRoutes(d.want.file), d.plugged)...)
-	unattached = append(unattached, overlay.AttachHosts(&d.want.mesh, attachments, backendsOf(d.want.file))...)
+	unattached = append(unattached, overlay.AttachHosts(&d.want.mesh, attachments, backendsOf(d.want.publish))...)
+	overlay.AttachExports(attachments, d.want.exports)
 	errs := []error{d.remember(attachments)}
 	for name, n := range d.slices {
 		same := func(a overlay.Attachment) bool { return a.Slice == name && n.local.equal(localOf(d.want.file, &a)) }
@@ -229,9 +258,10 @@ func (d *daemon) reconcile() error {
 		keys[a.Slice] = n.keys.told()
 	}
 	d.settle(attachments)
+	published := index(d.want.publish)
 	var checks []checked
 	for i := range attachments {
-		checks = append(checks, checksOf(d.want.file, &attachments[i])...)
+		checks = append(checks, checksOf(published, &attachments[i])...)
 	}
 	d.checks.Store(&checks)
 	d.facts = append(overlay.Tell(self.ID, d.endpoints(), d.alive(attachments), keys), d.issuerFacts()...)
@@ -254,7 +284,7 @@ func (d *daemon) reconcile() error {
 		}
 		v := n.imports.Look(self.ID, s, a, records)
 		workloads := d.on(a.Slice)
-		errs = append(errs, n.set(self.ID, a, s, v, publishOf(d.want.file, a), workloads))
+		errs = append(errs, n.set(self.ID, a, s, v, published.of(a), workloads), n.setDoors(d.cluster))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
 		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, self: self.ID})
@@ -270,6 +300,7 @@ func (d *daemon) reconcile() error {
 	}
 	d.view.Store(view)
 	d.hub.tell(self.ID.Site, d.endpoints(), view.slices)
+	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err
 }
@@ -283,7 +314,7 @@ func (d *daemon) ensureSlice(a *overlay.Attachment) (*sliceNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.log, d.faults)
+	n, err := openSlice(a, localOf(d.want.file, a), keys, d.uplink, &d.taps, d.cluster.guard(a.Slice), d.log, d.faults)
 	if err != nil {
 		return nil, err
 	}
@@ -339,21 +370,6 @@ func (d *daemon) remember(attachments []overlay.Attachment) error {
 	}
 	d.given = now
 	return nil
-}
-
-func backendsOf(file *manifest.NodeFile) []overlay.Backend {
-	out := make([]overlay.Backend, len(file.Publish))
-	for i, p := range file.Publish {
-		out[i] = overlay.Backend{Slice: p.Slice, Namespace: p.Namespace, Service: p.Service, Name: p.Backend}
-		for _, a := range p.Addresses {
-			if a.Is4() {
-				out[i].Host.Addr = a
-			} else {
-				out[i].Host.Addr6 = a
-			}
-		}
-	}
-	return out
 }
 
 // endpoints lists where other nodes reach this node's tunnels: as the node file

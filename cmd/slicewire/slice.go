@@ -47,6 +47,7 @@ type sliceNode struct {
 	names    *dnsd.Server
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
+	doors    *publish.Publisher // where pods of the cluster reach services; nil outside of one
 	naming   naming
 	upstream []netip.AddrPort
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
@@ -57,6 +58,7 @@ type sliceNode struct {
 	addrs    atomic.Pointer[[]netip.Addr]
 	lossy    atomic.Pointer[[]dropper] // the workloads' ports
 	gone     overlay.Drops             // of those that are no more
+	unbound  overlay.Drops             // of clients in the cluster that the slice does not bind
 
 	cancel context.CancelFunc
 	done   chan error // the fault that ended it, nil after stop
@@ -95,7 +97,7 @@ func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 // openSlice opens a slice's listeners and starts its parts. When anything
 // cannot be opened, nothing of it is left. A part that ends by itself later is
 // said on faults, unless a fault is waiting there already.
-func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
+func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink *shaper.Uplink, taps *overlay.Taps, guard doorGuard, log *slog.Logger, faults chan<- error) (*sliceNode, error) {
 	n := &sliceNode{name: a.Slice, local: local, keys: keys, done: make(chan error, 1)}
 	log = log.With("slice", a.Slice)
 	var err error
@@ -110,7 +112,7 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 		return nil, errors.Join(err, n.shaper.Close())
 	}
 	n.stack.Drops().Watch(taps, a.Slice, localPort)
-	parts, opened, err := n.attach(a, log)
+	parts, opened, err := n.attach(a, guard, log)
 	if err != nil {
 		for _, c := range opened {
 			c()
@@ -134,7 +136,7 @@ func openSlice(a *overlay.Attachment, local localSlice, keys *sliceKeys, uplink 
 
 // attach opens what the slice serves and returns its parts in the order of
 // their start, and how to close what was opened should that not happen.
-func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []part, opened []func(), err error) {
+func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Logger) (parts []part, opened []func(), err error) {
 	if err := n.setAddresses(a, nil); err != nil {
 		return nil, nil, err
 	}
@@ -179,6 +181,12 @@ func (n *sliceNode) attach(a *overlay.Attachment, log *slog.Logger) (parts []par
 	}
 	parts = []part{
 		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run}, {"virtual", n.virtual.Run},
+	}
+	if guard != nil {
+		if n.doors, err = publish.New(publish.Config{Stack: hostStack{}, Log: log, Dial: in.dialDoor(guard)}); err != nil {
+			return nil, opened, err
+		}
+		parts = append(parts, part{"doors", n.doors.Run})
 	}
 	if n.local.proxy != "" {
 		l, err := listenStream(n.local.proxy)
@@ -403,26 +411,4 @@ func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
 		return nil, nil, errors.Join(err, l.Close())
 	}
 	return p, l, nil
-}
-
-// publishOf lists what the node publishes on a slice: the attachment's
-// addresses joined with the node file's targets.
-func publishOf(file *manifest.NodeFile, a *overlay.Attachment) []publish.Backend {
-	var out []publish.Backend
-	for _, b := range a.Backends {
-		i := slices.IndexFunc(file.Publish, func(p manifest.Publish) bool {
-			return p.Slice == b.Slice && p.Namespace == b.Namespace && p.Service == b.Backend.Service && p.Backend == b.Name
-		})
-		if i < 0 {
-			continue
-		}
-		x := publish.Backend{Name: b.Namespace + "/" + b.Backend.Service + "/" + b.Name, Addrs: []netip.Addr{b.Addr, b.Addr6}}
-		for _, port := range b.Service.Ports {
-			x.Ports = append(x.Ports, publish.Port{
-				Name: port.Name, Port: port.Port, Protocol: port.Protocol, Target: file.Publish[i].TargetOf(port.Name),
-			})
-		}
-		out = append(out, x)
-	}
-	return out
 }

@@ -24,7 +24,7 @@ func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
 		}
 	}
 	addDrops(c.Drops, n.shaper.Drops().Snapshot())
-	edge := []*overlay.Drops{n.stack.Drops(), &n.gone}
+	edge := []*overlay.Drops{n.stack.Drops(), &n.gone, &n.unbound}
 	if ports := n.lossy.Load(); ports != nil {
 		for _, p := range *ports {
 			edge = append(edge, p.Drops())

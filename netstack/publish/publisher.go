@@ -44,8 +44,8 @@ type Config struct {
 	Log   *slog.Logger // state changes; failed targets at debug level; nil discards
 
 	// Dial connects ports with their targets on behalf of a member; nil means the
-	// host's net.Dialer. What it returns for "udp" should have Await, as Awaiter
-	// says.
+	// host's net.Dialer. What it returns for UDP keeps the borders of datagrams,
+	// and should have Await, as Awaiter says.
 	Dial func(ctx context.Context, network, addr string, member netip.Addr) (net.Conn, error)
 
 	MaxConns           int           // TCP connections in all; zero means 4096

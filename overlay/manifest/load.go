@@ -118,20 +118,5 @@ func readFile(name string) ([]byte, error) {
 // LoadNode reads the node file at path; see ParseNode. The NodeFile is nil when
 // there is none to speak of, and not to be used when a problem is an Error.
 func LoadNode(path string) (*NodeFile, []Problem) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, []Problem{{Severity: Error, File: path, Message: err.Error()}}
-	}
-	data, err := readFile(abs)
-	if err != nil {
-		return nil, []Problem{{Severity: Error, File: path, Message: err.Error()}}
-	}
-	n, problems := ParseNode(abs, data)
-	for i := range problems {
-		problems[i].File = path // as the user named it
-	}
-	if n != nil {
-		n.file = path
-	}
-	return n, problems
+	return LoadNodeIn(path, nil)
 }

@@ -64,12 +64,6 @@ type NodeGossip struct {
 	Join      []string       `json:"join"`                     // host:port of gateways that can be reached
 }
 
-// NodeJoin says where a gateway that holds an issuer's key lets nodes in.
-type NodeJoin struct {
-	Listen    netip.AddrPort   `json:"listen"`    // TCP; zero: the address and port of the tunnels
-	Advertise []netip.AddrPort `json:"advertise"` // where other nodes reach Listen; empty: worked out
-}
-
 // Forward makes a local port that leads to a destination on a slice.
 type Forward struct {
 	Slice  string `json:"slice" req:"1"`
@@ -221,6 +215,7 @@ func (n *NodeFile) finish() {
 	}
 	abs(&n.State)
 	abs(&n.Socket)
+	n.absJoin(dir)
 	listener := func(addr *string) {
 		if path, ok := strings.CutPrefix(*addr, unixPrefix); ok {
 			abs(&path)
@@ -232,6 +227,9 @@ func (n *NodeFile) finish() {
 	}
 	if h := n.Kubernetes.Hub; h != nil {
 		abs(&h.Kubeconfig)
+	}
+	if c := n.Kubernetes.Cluster; c != nil {
+		abs(&c.Kubeconfig)
 	}
 	for name, s := range n.Slices {
 		listener(&s.Proxy)
@@ -280,6 +278,7 @@ func (n *NodeFile) check() []Problem {
 			fail(fmt.Sprintf("join.advertise[%d]", i), "%v", err)
 		}
 	}
+	out = append(out, n.checkJoin()...)
 	for i, j := range n.Gossip.Join {
 		if _, err := checkHostPort(j, 1); err != nil {
 			fail(fmt.Sprintf("gossip.join[%d]", i), "%v", err)
@@ -326,6 +325,7 @@ func (n *NodeFile) check() []Problem {
 		}
 	}
 	out = append(out, n.checkHub()...)
+	out = append(out, n.checkCluster()...)
 	seen := map[string]int{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)

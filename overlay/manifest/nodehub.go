@@ -8,11 +8,6 @@ import (
 	"slicewire/overlay"
 )
 
-// NodeKubernetes says what the node has to do with Kubernetes; nil parts: nothing.
-type NodeKubernetes struct {
-	Hub *NodeHub `json:"hub"`
-}
-
 // NodeHub is the API server whose objects say what should be, and where this node
 // tells how it is.
 type NodeHub struct {

@@ -74,23 +74,33 @@ const (
 
 // terms reads the terms of an export from its metadata.
 func (b *builder) terms(o *Object, m *Metadata) (t overlay.ExportTerms) {
-	if v, there := m.Annotations[annotationType]; there {
-		var ok bool
-		if t.Type, ok = overlay.ParseServiceType(v); !ok {
-			b.fail(o, "metadata.annotations", "%s is Headless or ClusterSetIP, not %q", annotationType, v)
-		}
-	}
-	if v, there := m.Annotations[annotationAffinity]; there {
-		n, err := strconv.ParseUint(v, 10, 32)
-		if err != nil || n > maxAffinity {
-			b.fail(o, "metadata.annotations", "%s is 0 to %d, not %q", annotationAffinity, maxAffinity, v)
-		}
-		t.AffinitySeconds = uint32(n)
+	t, errs := Terms(m.Annotations)
+	for _, err := range errs {
+		b.fail(o, "metadata.annotations", "%v", err)
 	}
 	if m.CreationTimestamp.Unix() > 0 {
 		t.Created = m.CreationTimestamp.UTC().Truncate(time.Second)
 	}
 	return t
+}
+
+// Terms reads the terms of an export from its annotations, but for its age.
+// What is wrong with them is returned and counts as absent.
+func Terms(annotations map[string]string) (t overlay.ExportTerms, errs []error) {
+	if v, there := annotations[annotationType]; there {
+		var ok bool
+		if t.Type, ok = overlay.ParseServiceType(v); !ok {
+			errs = append(errs, fmt.Errorf("%s is Headless or ClusterSetIP, not %q", annotationType, v))
+		}
+	}
+	if v, there := annotations[annotationAffinity]; there {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil || n > maxAffinity {
+			return t, append(errs, fmt.Errorf("%s is 0 to %d, not %q", annotationAffinity, maxAffinity, v))
+		}
+		t.AffinitySeconds = uint32(n)
+	}
+	return t, errs
 }
 
 // exportedOn returns the slice of that name. ok is false when there is none

@@ -30,6 +30,7 @@ type testIssuer struct {
 	fail  error                       // of the next saves
 	until time.Duration               // the next gossip key is used
 	keys  map[[32]byte]overlay.NodeID // for Holder
+	pods  func(PodRequest) (Terms, error)
 }
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -70,7 +71,7 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	}
 	x.addr = l.Addr().String()
 	s, err := NewServer(Config{
-		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder,
+		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder, Pods: x.judge,
 	}, x.issuer)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +124,12 @@ func (x *testIssuer) holder(key [32]byte) (overlay.NodeID, bool) {
 	defer x.mu.Unlock()
 	id, ok := x.keys[key]
 	return id, ok
+}
+
+func (x *testIssuer) judge(_ context.Context, r PodRequest) (Terms, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.pods(r)
 }
 
 var edge = overlay.NodeID{Site: "site-a", Node: "edge"}

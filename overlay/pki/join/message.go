@@ -26,6 +26,7 @@ const (
 	verbJoin  = "join"
 	verbRenew = "renew"
 	verbKeys  = "keys"
+	verbPod   = "pod"
 )
 
 // request is what a node asks. A renewal has only the verb and the request, a
@@ -37,6 +38,7 @@ type request struct {
 	Site    string `json:"site,omitempty"`    // who the newcomer wants to be
 	Node    string `json:"node,omitempty"`
 	Proof   []byte `json:"proof,omitempty"`
+	Bearer  string `json:"bearer,omitempty"` // a pod's token of its service account
 }
 
 // answer is what the issuer says: a Refusal, a chain, or keys.
@@ -67,7 +69,11 @@ func decodeRequest(b []byte) (request, error) {
 	if err := decodeStrict(b, &r); err != nil {
 		return request{}, err
 	}
+	if r.Bearer != "" && r.Verb != verbPod {
+		return request{}, fmt.Errorf("verb %q: %w", r.Verb, errMessage)
+	}
 	switch {
+	case r.Verb == verbPod && r.Proof == nil && r.Token == "" && r.Site != "" && r.Node != "" && r.Request != "" && r.Bearer != "" && len(r.Bearer) <= maxBearer:
 	case r.Verb == verbJoin && len(r.Proof) == sha256.Size && r.Token != "" && r.Site != "" && r.Node != "" && r.Request != "":
 	case r.Verb == verbKeys && r.Proof == nil && r.Token == "" && r.Site == "" && r.Node == "" && r.Request == "":
 	case r.Verb == verbRenew && r.Proof == nil && r.Token == "" && r.Site == "" && r.Node == "" && r.Request != "":

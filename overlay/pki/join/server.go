@@ -38,6 +38,9 @@ type Config struct {
 	// Holder returns the node that is known to have a key, by its pki.KeySum;
 	// zero: nobody's is known.
 	Holder func(key [32]byte) (overlay.NodeID, bool)
+	// Pods judges a pod's token and returns the terms it is let in on, or a Refusal;
+	// zero: no pods are let in. It may be called concurrently.
+	Pods func(context.Context, PodRequest) (Terms, error)
 }
 
 // A Server lets nodes in and renews certificates.
@@ -185,7 +188,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn, from netip.AddrPort) e
 	if err != nil {
 		return err
 	}
-	out, err := s.answer(r, conn.ConnectionState(), from)
+	out, err := s.answer(ctx, r, conn.ConnectionState(), from)
 	if err != nil {
 		refusal, ok := errors.AsType[Refusal](err)
 		if !ok { // a fault here, of which strangers need not know more
@@ -212,12 +215,14 @@ func (r Refusal) level() slog.Level {
 	return slog.LevelWarn
 }
 
-func (s *Server) answer(r request, session tls.ConnectionState, from netip.AddrPort) (answer, error) {
+func (s *Server) answer(ctx context.Context, r request, session tls.ConnectionState, from netip.AddrPort) (answer, error) {
 	switch r.Verb {
 	case verbRenew:
 		return s.renew(r, session, from)
 	case verbKeys:
 		return s.keys(session, from)
+	case verbPod:
+		return s.pod(ctx, r, from)
 	default:
 		return s.join(r, session, from)
 	}
@@ -236,24 +241,33 @@ func (s *Server) join(r request, session tls.ConnectionState, from netip.AddrPor
 		if err != nil {
 			return nil, err
 		}
-		if id, known := s.cfg.Holder(key); known && id != t.Node {
-			return nil, Refusal{RefusedKey, fmt.Sprintf("this key is that of %v: every node makes its own, so do not copy a state folder", id)}
-		}
-		return s.issue(r, pki.Subject{ID: t.Node, Gateway: t.Gateway, Index: t.Index, Grants: t.Grants, Enrolled: s.enrolment(t.Node, now)}, now)
+		return s.admit(r, t, key, now)
 	})
 	if err != nil {
 		return answer{}, err
 	}
 	s.cfg.Log.Info("node let in", "node", r.Site+"/"+r.Node, "peer", from.String(), "token", r.Token)
-	if !isGateway {
-		return answer{Chain: chain, Root: s.cfg.Verifier.Roots().Text()}, nil
+	return s.admission(chain, isGateway), nil
+}
+
+// admit certifies a newcomer's key, unless it is another node's.
+func (s *Server) admit(r request, t Terms, key [32]byte, now time.Time) ([]byte, error) {
+	if id, known := s.cfg.Holder(key); known && id != t.Node {
+		return nil, Refusal{RefusedKey, fmt.Sprintf("this key is that of %v: every node makes its own, so do not copy a state folder", id)}
 	}
-	k := s.cfg.Keys()
-	gossip := k.Key
-	if k.UseIn > 0 {
-		gossip = k.Old
+	return s.issue(r, pki.Subject{ID: t.Node, Gateway: t.Gateway, Index: t.Index, Grants: t.Grants, Enrolled: s.enrolment(t.Node, now)}, now)
+}
+
+// admission is what a newcomer gets: a gateway the gossip's key too.
+func (s *Server) admission(chain []byte, gateway bool) answer {
+	out := answer{Chain: chain, Root: s.cfg.Verifier.Roots().Text()}
+	if gateway {
+		k := s.cfg.Keys()
+		if out.Gossip = k.Key; k.UseIn > 0 {
+			out.Gossip = k.Old
+		}
 	}
-	return answer{Chain: chain, Root: s.cfg.Verifier.Roots().Text(), Gossip: gossip}, nil
+	return out
 }
 
 // enrolment is when a node is let in: now, and after whatever was revoked of it.

@@ -1,0 +1,221 @@
+//go:build !nokube
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"slicewire/dnsd"
+	"slicewire/kube"
+	"slicewire/kube/cluster"
+	"slicewire/netstack/publish"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+// namespaceFile is where a pod finds which namespace it is in.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// What a node may ask of its own cluster's API server: it alone speaks for the
+// cluster, and a thousand services cost five thousand requests at first.
+const (
+	clusterRate  = 2000
+	clusterBurst = 4000
+)
+
+// A kubeCluster is the node's part in the Kubernetes cluster that it runs in.
+// Nil, it does nothing. Its methods may be called concurrently.
+type kubeCluster struct {
+	cluster *cluster.Cluster
+	self    netip.Addr
+	log     *slog.Logger
+	names   *dnsd.Server // nil: the cluster asks nobody
+	sockets []interface{ Close() error }
+}
+
+// openCluster makes the part that the node file asks for; nil when it does not.
+func openCluster(file *manifest.NodeFile, log *slog.Logger) (*kubeCluster, error) {
+	want := file.Kubernetes.Cluster
+	if want == nil {
+		return nil, nil
+	}
+	k := &kubeCluster{self: want.PodIP, log: log}
+	fail := func(err error) (*kubeCluster, error) {
+		k.close()
+		return nil, fmt.Errorf("kubernetes.cluster: %w", err)
+	}
+	if !k.self.IsValid() {
+		if ip := os.Getenv("POD_IP"); ip != "" {
+			a, err := netip.ParseAddr(ip)
+			if err != nil {
+				return fail(fmt.Errorf("POD_IP: %w", err))
+			}
+			k.self = a.Unmap()
+		}
+	}
+	namespace := cmp.Or(want.Namespace, os.Getenv("POD_NAMESPACE"))
+	if namespace == "" {
+		if b, err := os.ReadFile(namespaceFile); err == nil {
+			namespace = strings.TrimSpace(string(b))
+		}
+	}
+	client, err := kube.ConnectRate(want.Kubeconfig, "cluster", clusterRate, clusterBurst)
+	if err != nil {
+		return fail(err)
+	}
+	if k.cluster, err = cluster.New(context.Background(), cluster.Config{
+		Client: client, Namespace: namespace, Self: k.self, Site: file.Site, Log: log, Linger: want.LingerTime(),
+	}); err != nil {
+		return fail(err)
+	}
+	if want.DNS != "" {
+		p, l, err := listenBoth(want.DNS)
+		if err != nil {
+			return fail(fmt.Errorf("dns: %w", err))
+		}
+		k.sockets = append(k.sockets, p, l)
+		if k.names, err = dnsd.New(dnsd.Config{
+			Packet: []net.PacketConn{p}, Stream: []net.Listener{l}, Log: log, Zones: []string{overlay.Zone, overlay.ClusterSetZone},
+			Rate: -1, // all questions come from the cluster's own resolver
+		}); err != nil {
+			return fail(fmt.Errorf("dns: %w", err))
+		}
+	}
+	return k, nil
+}
+
+// close ends what was opened, should it not run.
+func (k *kubeCluster) close() {
+	if k == nil {
+		return
+	}
+	for _, s := range k.sockets {
+		_ = s.Close() // it may be closed already
+	}
+}
+
+func (k *kubeCluster) changed() <-chan struct{} {
+	if k == nil {
+		return nil
+	}
+	return k.cluster.Changed()
+}
+
+// exports lists what the cluster exports: the services, and every endpoint as if
+// the node file published it. It also takes over which names there are.
+func (k *kubeCluster) exports() (services []overlay.SliceService, backends []manifest.Publish) {
+	if k == nil {
+		return nil, nil
+	}
+	r := k.cluster.Result()
+	k.setNames(r.Names)
+	for i := range r.Exports {
+		e := &r.Exports[i]
+		s := overlay.Service{Name: e.Name, Namespace: e.Namespace, Ports: e.Ports, ExportTerms: e.Terms}
+		s.DNSNames = append([]string{overlay.ServiceDNSName(e.Name, e.Namespace)}, e.Aliases...)
+		services = append(services, overlay.SliceService{Slice: e.Slice, Service: s})
+		for _, b := range e.Backends {
+			p := manifest.Publish{Slice: e.Slice, Service: e.Name, Namespace: e.Namespace, Backend: b.Name}
+			for j, port := range e.Ports {
+				p.Ports = append(p.Ports, manifest.PublishPort{Name: port.Name, Target: netip.AddrPortFrom(b.Addr, b.Targets[j]).String()})
+			}
+			backends = append(backends, p)
+		}
+	}
+	return services, backends
+}
+
+func (k *kubeCluster) setNames(list []cluster.Name) {
+	if k.names == nil {
+		return
+	}
+	v := dnsd.View{Entries: make([]dnsd.Entry, 0, len(list))}
+	for _, n := range list {
+		v.Entries = append(v.Entries, dnsd.Entry{Name: n.Name, Addrs: n.Addrs})
+	}
+	k.names.Set(v)
+}
+
+// doors lists where pods reach the services of a slice.
+func (k *kubeCluster) doors(slice string) (out []publish.Backend) {
+	if k == nil {
+		return nil
+	}
+	list := k.cluster.Result().Doors
+	for i := range list {
+		d := &list[i]
+		if d.Slice != slice {
+			continue
+		}
+		out = append(out, publish.Backend{Name: d.Namespace + "/" + d.Name + "/" + d.Endpoint, Addrs: []netip.Addr{k.self}, Ports: []publish.Port{{
+			Name: d.Port.Name, Port: d.Listen, Protocol: d.Port.Protocol, Target: net.JoinHostPort(d.Host(), strconv.Itoa(int(d.Port.Port))),
+		}}})
+	}
+	return out
+}
+
+func (k *kubeCluster) guard(slice string) doorGuard {
+	if k == nil {
+		return nil
+	}
+	return func(ctx context.Context, client netip.Addr) bool { return k.cluster.Admit(ctx, slice, client) }
+}
+
+// tell has the cluster part know what the slices are now.
+func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView) {
+	if k == nil {
+		return
+	}
+	state := &cluster.State{Site: site}
+	for i := range mesh.Slices {
+		s := &mesh.Slices[i]
+		if _, member := s.Site(site); !member {
+			continue
+		}
+		x := cluster.Slice{Name: s.Name, Isolated: s.Isolated}
+		x.Namespaces, x.Allowed = s.NamespacesAt(site)
+		if j := slices.IndexFunc(views, func(v sliceView) bool { return v.attachment.Slice == s.Name }); j >= 0 {
+			a := &views[j].attachment
+			x.Networked, x.Services = true, views[j].view.Services
+			x.Room = overlay.Room(a.Block) - len(a.Workloads)
+		}
+		state.Slices = append(state.Slices, x)
+	}
+	k.cluster.Set(state)
+}
+
+func (k *kubeCluster) parts() []part {
+	if k == nil {
+		return nil
+	}
+	out := []part{{"kubernetes", k.cluster.Run}}
+	if k.names != nil {
+		out = append(out, part{"cluster names", k.names.Run})
+	}
+	return out
+}
+
+// status says how the part is doing; nil when there is none.
+func (k *kubeCluster) status() *ClusterStatus {
+	if k == nil {
+		return nil
+	}
+	s := k.cluster.Status()
+	out := ClusterStatus{
+		Synced: s.Synced, Fault: s.Fault, Exports: s.Exports, Doors: s.Doors, Names: s.Names,
+		NoAddress: s.NoAddress, NoPort: s.NoPort, Writes: s.Writes, LostEvents: s.LostEvents,
+	}
+	if !s.Heard.IsZero() {
+		out.Heard = &s.Heard
+	}
+	return &out
+}

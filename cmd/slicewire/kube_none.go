@@ -1,0 +1,32 @@
+//go:build nokube
+
+package main
+
+import (
+	"errors"
+	"log/slog"
+
+	"slicewire/netstack/publish"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+// A kubeCluster is the node's part in a Kubernetes cluster; this program was
+// built without.
+type kubeCluster struct{}
+
+func openCluster(file *manifest.NodeFile, _ *slog.Logger) (*kubeCluster, error) {
+	if file.Kubernetes.Cluster != nil {
+		return nil, errors.New("node file: kubernetes.cluster: this slicewire was built without Kubernetes (build tag nokube): take another build, or leave the section out")
+	}
+	return nil, nil
+}
+
+func (*kubeCluster) close()                                                {}
+func (*kubeCluster) changed() <-chan struct{}                              { return nil }
+func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish) { return nil, nil }
+func (*kubeCluster) doors(string) []publish.Backend                        { return nil }
+func (*kubeCluster) guard(string) doorGuard                                { return nil }
+func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
+func (*kubeCluster) parts() []part                                         { return nil }
+func (*kubeCluster) status() *ClusterStatus                                { return nil }

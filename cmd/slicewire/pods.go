@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+	"slicewire/overlay/pki/join"
+	"slicewire/overlay/pki/podtoken"
+)
+
+// maxPods is how many pods an issuer remembers the keys of; the oldest are
+// forgotten first.
+const maxPods = 4096
+
+// podKeys notes which key each pod was let in with: a pod has one as long as it
+// lives, so whoever shows its token with another one is not it.
+type podKeys struct {
+	mu    sync.Mutex
+	keys  map[string][32]byte // by UID
+	order []string            // oldest first
+}
+
+// take reports whether the pod has that key or had none.
+func (p *podKeys) take(uid string, key [32]byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known, ok := p.keys[uid]; ok {
+		return known == key
+	}
+	if p.keys == nil {
+		p.keys = make(map[string][32]byte)
+	}
+	for len(p.order) >= maxPods {
+		delete(p.keys, p.order[0])
+		p.order = p.order[1:]
+	}
+	p.keys[uid], p.order = key, append(p.order, uid)
+	return true
+}
+
+// podTerms judges a pod that wants to be a node, as the node file has it. The join
+// server's connections call it.
+func (d *daemon) podTerms(ctx context.Context, r join.PodRequest) (out join.Terms, err error) {
+	var clusters []manifest.NodeJoinCluster
+	if err := d.within(ctx, func() error {
+		clusters = d.want.file.Join.Kubernetes
+		return nil
+	}); err != nil {
+		return out, err
+	}
+	pod, c, err := judgePod(clusters, r, d.id.clock.Now())
+	if err != nil {
+		return out, err
+	}
+	if !d.issue.pods.take(pod.UID, r.Key) {
+		return out, join.Refusal{Reason: join.RefusedKey,
+			Text: fmt.Sprintf("pod %s/%s was let in with another key: was its token stolen? A pod that lost its state has to be made anew", pod.Namespace, pod.Name)}
+	}
+	err = d.within(ctx, func() error {
+		out, err = d.podGrants(r.Want, c)
+		return err
+	})
+	return out, err
+}
+
+// judgePod finds out which pod asks and by which of the clusters it may be the
+// node that it wants to be.
+func judgePod(clusters []manifest.NodeJoinCluster, r join.PodRequest, now time.Time) (podtoken.Pod, manifest.NodeJoinCluster, error) {
+	var why []string
+	for _, c := range clusters {
+		if c.Site != r.Want.Site {
+			continue
+		}
+		keys, err := os.ReadFile(c.Keys)
+		if err != nil {
+			return podtoken.Pod{}, c, fmt.Errorf("keys of the cluster of site %s: %w", c.Site, err)
+		}
+		cluster, err := podtoken.NewCluster(podtoken.Terms{Issuer: c.Issuer, Audience: c.Audience, Namespace: c.Namespace, ServiceAccount: c.ServiceAccount}, keys)
+		if err != nil {
+			return podtoken.Pod{}, c, fmt.Errorf("%s: %w", c.Keys, err)
+		}
+		pod, err := cluster.Verify(r.Bearer, now)
+		if err != nil {
+			why = append(why, err.Error())
+			continue
+		}
+		if want := podNode(c.Gateway, pod.Namespace, pod.Name); r.Want.Node != want {
+			return pod, c, join.Refusal{Reason: join.RefusedNode, Text: fmt.Sprintf("pod %s/%s is the node %q of its site, not %q", pod.Namespace, pod.Name, want, r.Want.Node)}
+		}
+		return pod, c, nil
+	}
+	if why == nil {
+		return podtoken.Pod{}, manifest.NodeJoinCluster{}, join.Refusal{Reason: join.RefusedNode, Text: fmt.Sprintf("no pods of site %q are let in here: the issuer's node file does not have it in join.kubernetes", r.Want.Site)}
+	}
+	return podtoken.Pod{}, manifest.NodeJoinCluster{}, join.Refusal{Reason: join.RefusedToken, Text: strings.Join(why, "; or else: ")}
+}
+
+// podGrants works out what a pod gets. The daemon's loop calls it.
+func (d *daemon) podGrants(want overlay.NodeID, c manifest.NodeJoinCluster) (join.Terms, error) {
+	index := d.podIndex(want)
+	grants, err := grantsFor(&d.want.mesh, want.Site, TokenRequest{Index: index, Gateway: c.Gateway, Slices: c.Slices})
+	if err != nil {
+		return join.Terms{}, join.Refusal{Reason: join.RefusedIssuer, Text: err.Error()}
+	}
+	return join.Terms{Node: want, Gateway: c.Gateway, Index: index, Grants: grants}, nil
+}
+
+// podIndex is the number of a pod within its site: the one that it has, else the
+// one at the end of its name, so that issuers that do not hear each other say
+// the same, else the first that is free.
+func (d *daemon) podIndex(id overlay.NodeID) int {
+	taken := make(map[int]bool)
+	own := -1
+	for _, c := range d.known() {
+		a := c.authority
+		if a.ID == id {
+			own = a.Index
+		} else if a.ID.Site == id.Site && a.Issuer == nil {
+			taken[a.Index] = true
+		}
+	}
+	tail := id.Node[strings.LastIndexByte(id.Node, '-')+1:]
+	if n, err := strconv.Atoi(tail); own < 0 && err == nil && n <= maxOrdinal && strconv.Itoa(n) == tail {
+		own = n
+	}
+	if own >= 0 && !taken[own] {
+		return own
+	}
+	return d.freeIndex(id)
+}
+
+// maxOrdinal is the highest number at the end of a pod's name that is taken for
+// its number within its set.
+const maxOrdinal = 99

@@ -1,0 +1,352 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"slicewire/kube"
+)
+
+const (
+	// settle is how long objects may go on changing before they are looked at,
+	// and pace how often they are looked at while they do: a rollout changes
+	// hundreds in a second.
+	settle = 20 * time.Millisecond
+	pace   = 200 * time.Millisecond
+	// linger is how long what stands for a service stays after nobody exports it:
+	// a node that has just started does not know yet what there is, and a Service
+	// that is made anew has another address.
+	linger = 30 * time.Second
+	// strangerWait is how long an address that no pod is known to have may
+	// become known: a program may be faster than the news of its pod.
+	strangerWait = time.Second
+	// maxStrangers bounds how many wait for that at a time.
+	maxStrangers = 256
+)
+
+// Config is what a Cluster needs.
+type Config struct {
+	Client    *kube.Client
+	Namespace string     // slicewire's own
+	Self      netip.Addr // of this pod, as the cluster's pods reach it
+	Site      string
+	Log       *slog.Logger  // state changes; nil discards
+	Linger    time.Duration // how long what stands for a service stays after it has gone; 0: 30 s
+}
+
+// A Cluster is the part of a daemon in its cluster.
+type Cluster struct {
+	cfg      Config
+	setting  setting
+	watch    *kube.Watch
+	recorder *kube.Recorder
+	writer   *writer
+
+	state     atomic.Pointer[State]
+	stated    chan struct{} // level-triggered: another state
+	result    atomic.Pointer[Result]
+	changed   chan struct{} // level-triggered: another result
+	strangers atomic.Int64
+
+	mu        sync.Mutex
+	admission *Admission    // guarded by mu
+	admitted  chan struct{} // guarded by mu; closed when there is another admission
+
+	given map[string]uint16 // ports of doors; Run's
+	read  map[Ref]*Object   // what objects said when they were last looked at; Run's
+	told  map[string]bool   // notices that were given; Run's
+	lost  atomic.Int64
+	shut  atomic.Int64
+}
+
+// New makes the daemon's part in a cluster. It asks the server which objects it
+// has, and nothing else before Run.
+func New(ctx context.Context, cfg Config) (*Cluster, error) {
+	switch {
+	case cfg.Client == nil:
+		return nil, errors.New("cluster: no client")
+	case cfg.Namespace == "":
+		return nil, errors.New("cluster: slicewire's own namespace is not known: set kubernetes.cluster.namespace in the node file or POD_NAMESPACE in the environment")
+	case !cfg.Self.IsValid():
+		return nil, errors.New("cluster: this pod's address is not known: set kubernetes.cluster.podIP in the node file or POD_IP in the environment")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Linger = cmp.Or(cfg.Linger, linger)
+	c := &Cluster{
+		cfg: cfg, stated: make(chan struct{}, 1), changed: make(chan struct{}, 1), admitted: make(chan struct{}),
+		given: make(map[string]uint16), read: make(map[Ref]*Object), told: make(map[string]bool),
+	}
+	c.setting = setting{namespace: cfg.Namespace, self: cfg.Self.Unmap(), kinds: kinds(mcsVersion(ctx, cfg.Client))}
+	c.recorder = kube.NewRecorder(cfg.Client, "workerOperator", cfg.Self.String(), cfg.Log)
+	var resources []kube.Resource
+	for kind := range numKinds {
+		resources = append(resources, kube.Resource{GroupVersionResource: c.setting.kinds[kind].resource, Slim: slims[kind]})
+	}
+	c.watch = kube.NewWatch(cfg.Client, cfg.Log, resources...)
+	c.writer = newWriter(c)
+	c.result.Store(&Result{})
+	return c, nil
+}
+
+// mcsVersion returns which version of the Multi-Cluster Services API the cluster
+// serves: the newer one unless it has only the older.
+func mcsVersion(ctx context.Context, client *kube.Client) string {
+	const newer, older = "v1beta1", "v1alpha1"
+	has := func(version string) bool {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		r := kinds(version)[KindMCSExport].resource
+		_, err := client.Dynamic.Resource(r).List(ctx, metav1.ListOptions{Limit: 1})
+		return !apierrors.IsNotFound(err)
+	}
+	if !has(newer) && has(older) {
+		return older
+	}
+	return newer
+}
+
+// slims take from objects what is not read here. What is slicewire's own is kept
+// whole.
+var slims = [numKinds]func(*unstructured.Unstructured){
+	KindNamespace: func(u *unstructured.Unstructured) { keep(u, "status") },
+	KindPod: func(u *unstructured.Unstructured) {
+		unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
+		unstructured.RemoveNestedField(u.Object, "metadata", "annotations")
+		unstructured.RemoveNestedField(u.Object, "metadata", "ownerReferences")
+		spec, status := map[string]any{"hostNetwork": truth(u.Object, "spec", "hostNetwork")}, map[string]any{}
+		for _, key := range []string{"phase", "podIPs"} {
+			if v := field(u.Object, "status", key); v != nil {
+				status[key] = v
+			}
+		}
+		for _, c := range objectsIn(u.Object, "status", "conditions") {
+			if text(c, "type") == "Ready" {
+				status["conditions"] = []any{map[string]any{"type": "Ready", "status": text(c, "status")}}
+			}
+		}
+		u.Object["spec"], u.Object["status"] = spec, status
+	},
+	KindService: func(u *unstructured.Unstructured) {
+		if !kube.Ours(u) {
+			keep(u, "status", "annotations")
+		}
+	},
+	KindEndpointSlice: func(u *unstructured.Unstructured) {
+		if !kube.Ours(u) {
+			keep(u, "annotations")
+		}
+	},
+}
+
+// keep takes away fields, and what managers own of the object but ourselves.
+func keep(u *unstructured.Unstructured, without ...string) {
+	for _, f := range without {
+		if f == "annotations" {
+			unstructured.RemoveNestedField(u.Object, "metadata", f)
+			unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
+			continue
+		}
+		delete(u.Object, f)
+	}
+}
+
+// Set states what the daemon knows. The state is not to be changed any more.
+func (c *Cluster) Set(s *State) {
+	c.state.Store(s)
+	signal(c.stated)
+}
+
+// Result returns what follows for the daemon.
+func (c *Cluster) Result() *Result { return c.result.Load() }
+
+// Changed is told, level-triggered, that there is another result.
+func (c *Cluster) Changed() <-chan struct{} { return c.changed }
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Admit reports whether a client in the cluster may use services of a slice: it
+// is a pod of a namespace that the slice binds. An address that no pod is known
+// to have is waited for a moment.
+func (c *Cluster) Admit(ctx context.Context, slice string, client netip.Addr) bool {
+	ctx, cancel := context.WithTimeout(ctx, strangerWait)
+	defer cancel()
+	for waits := false; ; {
+		c.mu.Lock()
+		a, next := c.admission, c.admitted
+		c.mu.Unlock()
+		if a != nil && a.Known(client) {
+			return a.Admits(slice, client)
+		}
+		if !waits {
+			if waits = c.strangers.Add(1) <= maxStrangers; !waits {
+				c.strangers.Add(-1)
+				return false
+			}
+			defer c.strangers.Add(-1)
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Status says how the cluster part is doing.
+type Status struct {
+	Synced     bool
+	Heard      time.Time // when the API server last said that it is well
+	Fault      string    // why it is not, or an object that cannot be written; empty: nothing is wrong
+	Exports    int
+	Doors      int
+	Names      int
+	NoAddress  int    // endpoints that the slices have no address for
+	NoPort     int    // doors that have no port
+	Writes     uint64 // requests to the API server that write
+	LostEvents uint64
+}
+
+// Status tells of the cluster part.
+func (c *Cluster) Status() Status {
+	w, r := c.watch.State(), c.result.Load()
+	s := Status{
+		Synced: w.Synced, Heard: w.Heard, Exports: len(r.Exports), Doors: len(r.Doors), Names: len(r.Names),
+		NoAddress: int(c.lost.Load()), NoPort: int(c.shut.Load()),
+		Writes: c.writer.applier.Writes() + c.recorder.Writes(), LostEvents: c.recorder.Dropped(),
+	}
+	if w.Err != nil {
+		s.Fault = w.Err.Error()
+	} else if f := c.writer.fault.Load(); f != nil {
+		s.Fault = *f
+	}
+	return s
+}
+
+// Run watches and writes until ctx ends. It may be called once.
+func (c *Cluster) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	all.Go(func() { _ = c.watch.Run(ctx) })    // they end with ctx and
+	all.Go(func() { _ = c.recorder.Run(ctx) }) // have no other way to
+	all.Go(func() { c.writer.run(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.watch.Changed():
+			rest(ctx, settle)
+		case <-c.stated:
+		}
+		began := time.Now()
+		c.look()
+		rest(ctx, pace-time.Since(began))
+	}
+}
+
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// look takes over what objects and state say now.
+func (c *Cluster) look() {
+	state := c.state.Load()
+	if state == nil || !c.watch.State().Synced {
+		return
+	}
+	objects := c.objects()
+	c.mu.Lock()
+	c.admission = NewAdmission(objects, state)
+	close(c.admitted)
+	c.admitted = make(chan struct{})
+	c.mu.Unlock()
+	absent := c.watch.State().Absent
+	for kind := range numKinds {
+		c.setting.has[kind] = true
+		for _, r := range absent {
+			if r == c.setting.kinds[kind].resource {
+				c.setting.has[kind] = false
+			}
+		}
+	}
+	setting := c.setting
+	p := work(objects, state, &setting, c.given)
+	c.given = p.listen
+	if old := c.result.Load(); !old.Equal(&p.result) {
+		c.result.Store(&p.result)
+		signal(c.changed)
+	}
+	c.count(p)
+	c.tell(p, state)
+	c.writer.set(p, &setting)
+}
+
+func (c *Cluster) count(p *plan) {
+	lost := 0
+	for slice, n := range p.lost {
+		if c.lost.Load() == 0 {
+			c.cfg.Log.Warn("slice has no addresses for all endpoints of this node", "slice", slice, "endpoints", n)
+		}
+		lost += n
+	}
+	c.lost.Store(int64(lost))
+	if p.shut > 0 && c.shut.Load() == 0 {
+		c.cfg.Log.Warn("not every port of imported services has a port of this pod", "ports", p.shut)
+	}
+	c.shut.Store(int64(p.shut))
+}
+
+// tell gives notice of what was not so before.
+func (c *Cluster) tell(p *plan, state *State) {
+	now := make(map[string]bool, len(p.notices))
+	for _, n := range p.notices {
+		key := fmt.Sprint(n.event, n.on.GetUID(), n.message)
+		if now[key] = true; !c.told[key] {
+			c.recorder.Record(kube.Event{Name: n.event, Message: n.message, On: n.on, Cluster: state.Site, Slice: n.slice})
+		}
+	}
+	c.told = now
+}
+
+// objects reads what the watch holds; what has not changed is not read again.
+func (c *Cluster) objects() *Objects {
+	read := make(map[Ref]*Object, len(c.read))
+	var list []*Object
+	for kind := range numKinds {
+		for _, u := range c.watch.Objects(c.setting.kinds[kind].resource) {
+			r := Ref{kind, u.GetNamespace(), u.GetName()}
+			x := c.read[r]
+			if x == nil || x.Raw != u {
+				x = NewObject(kind, u)
+			}
+			read[r] = x
+			list = append(list, x)
+		}
+	}
+	c.read = read
+	return NewObjects(list)
+}

@@ -1,0 +1,346 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"slicewire/kube"
+	"slicewire/overlay"
+)
+
+// maxNamed is how many endpoints of a service get a Service of their own.
+const maxNamed = 32
+
+// A derived Service stands in the cluster for an imported service, or for one of
+// its endpoints that has a name people rely on.
+type derived struct {
+	Ref      // of the Service
+	slice    *Slice
+	view     *overlay.ServiceView
+	endpoint *overlay.EndpointView // nil: all of them
+}
+
+// host is the endpoint's name on the slice; empty: the whole service.
+func (d *derived) host() string {
+	if d.endpoint == nil {
+		return ""
+	}
+	return overlay.EndpointDNSName(d.endpoint.Name, d.endpoint.Origin.Site, d.view.Name, d.view.Namespace)
+}
+
+// derive lists what Services the cluster should have, and which services are
+// imported at all: those of a slice whose namespace is an application namespace
+// of the slice here and exists.
+func derive(o *Objects, state *State) (out []derived) {
+	for i := range state.Slices {
+		s := &state.Slices[i]
+		for j := range s.Services {
+			v := &s.Services[j]
+			if !slices.Contains(s.Namespaces, v.Namespace) || state.sliceOf(v.Namespace) != s || !o.exists(v.Namespace) || len(v.Ports) == 0 {
+				continue
+			}
+			out = append(out, derived{Ref{KindService, v.Namespace, "slicewire-" + short(v.Namespace, v.Name)}, s, v, nil})
+			for k := range named(v) {
+				e := &v.Endpoints[k]
+				out = append(out, derived{Ref{KindService, v.Namespace, "slicewire-" + short(v.Namespace, v.Name, e.Origin.Site, e.Name)}, s, v, e})
+			}
+		}
+	}
+	return out
+}
+
+// named yields the endpoints of a headless service that have names of their own:
+// those of a StatefulSet, which end in a number. Other pods' names nobody can
+// know before, and each costs an address of the cluster.
+func named(v *overlay.ServiceView) func(func(int) bool) {
+	return func(yield func(int) bool) {
+		if v.Type != overlay.Headless {
+			return
+		}
+		n := 0
+		seen := make(map[string]bool)
+		for i := range v.Endpoints {
+			e := &v.Endpoints[i]
+			key := e.Origin.Site + "/" + e.Name
+			if !ordinal(e.Name) || seen[key] {
+				continue
+			}
+			seen[key] = true
+			if n++; n > maxNamed || !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// ordinal reports whether a pod's name ends as a StatefulSet has it. What a
+// Deployment adds is longer.
+func ordinal(name string) bool {
+	i := strings.LastIndexByte(name, '-')
+	if i < 1 || len(name)-i-1 < 1 || len(name)-i-1 > 4 {
+		return false
+	}
+	return strings.Trim(name[i+1:], "0123456789") == ""
+}
+
+// portName names a port where a Service needs one: several ports have to have
+// names.
+func portName(p overlay.ServicePort, of int) string {
+	if p.Name != "" || of == 1 {
+		return p.Name
+	}
+	return fmt.Sprintf("p%d-%s", p.Port, strings.ToLower(string(p.Protocol)))
+}
+
+// service makes the derived Service.
+func (d *derived) service(k *[numKinds]kindInfo) want {
+	u := k[KindService].made(d.Ref, d.slice.Name, map[string]string{kube.LabelMCSServiceName: d.view.Name})
+	var ports []any
+	for _, p := range d.view.Ports {
+		port := map[string]any{"port": int64(p.Port), "protocol": string(p.Protocol)}
+		if n := portName(p, len(d.view.Ports)); n != "" {
+			port["name"] = n
+		}
+		ports = append(ports, port)
+	}
+	spec := map[string]any{"type": "ClusterIP", "ports": ports, "sessionAffinity": "None"}
+	if d.view.Affinity > 0 {
+		spec["sessionAffinity"] = "ClientIP"
+		spec["sessionAffinityConfig"] = map[string]any{"clientIP": map[string]any{"timeoutSeconds": int64(d.view.Affinity)}}
+	}
+	u.Object["spec"] = spec
+	return want{Ref: d.Ref, whole: u, slice: d.slice.Name}
+}
+
+// endpoints makes this pod's EndpointSlice of the derived Service. A service
+// without endpoints has none, so that connections are refused at once.
+func (d *derived) endpoints(k *[numKinds]kindInfo, self netip.Addr, listen map[string]uint16) want {
+	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]}
+	u := k[KindEndpointSlice].made(r, d.slice.Name, map[string]string{kube.LabelEndpointsOf: d.Name, kube.LabelEndpointsManager: kube.ManagedBy})
+	u.Object["addressType"] = "IPv4"
+	if self.Is6() {
+		u.Object["addressType"] = "IPv6"
+	}
+	ports, endpoints := []any{}, []any{}
+	for _, p := range d.view.Ports {
+		if at, open := listen[portKey(d.view.Namespace, d.view.Name, d.host(), p)]; open {
+			ports = append(ports, map[string]any{"name": portName(p, len(d.view.Ports)), "port": int64(at), "protocol": string(p.Protocol)})
+		}
+	}
+	if len(d.view.Endpoints) > 0 && len(ports) > 0 {
+		endpoints = append(endpoints, map[string]any{"addresses": []any{self.String()}, "conditions": map[string]any{"ready": true}})
+	}
+	u.Object["ports"], u.Object["endpoints"] = ports, endpoints
+	return want{Ref: r, whole: u, slice: d.slice.Name}
+}
+
+// doorsBefore reads from the cluster which ports this pod had given.
+func doorsBefore(o *Objects, list []derived, self netip.Addr) map[string]uint16 {
+	out := make(map[string]uint16)
+	for i := range list {
+		d := &list[i]
+		x := o.Get(Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]})
+		if x == nil || !x.ours() {
+			continue
+		}
+		for _, p := range d.view.Ports {
+			for _, q := range x.Slice.Ports {
+				if q.Name == portName(p, len(d.view.Ports)) && q.Protocol == string(p.Protocol) && q.Number > 0 && q.Number < 65536 {
+					out[portKey(d.view.Namespace, d.view.Name, d.host(), p)] = uint16(q.Number)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// doors lists what this pod has to listen on.
+func doors(list []derived, listen map[string]uint16) (out []Door) {
+	for i := range list {
+		d := &list[i]
+		for _, p := range d.view.Ports {
+			if at, open := listen[portKey(d.view.Namespace, d.view.Name, d.host(), p)]; open {
+				out = append(out, Door{d.slice.Name, d.view.Namespace, d.view.Name, d.host(), p, at})
+			}
+		}
+	}
+	return out
+}
+
+func doorKeys(list []derived) (out []string) {
+	for i := range list {
+		for _, p := range list[i].view.Ports {
+			out = append(out, portKey(list[i].view.Namespace, list[i].view.Name, list[i].host(), p))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// names lists the names that pods ask for, and the addresses of the derived
+// Services that the cluster has given so far:
+//
+//   - a service's name in both zones, and its aliases: the one of all endpoints;
+//   - in the zone of the Multi-Cluster Services API, where a headless service's
+//     every endpoint has one of its own: those;
+//   - an endpoint's name in both zones.
+func names(o *Objects, list []derived) (out []Name) {
+	ip := func(r Ref) []netip.Addr {
+		if x := o.Get(r); x != nil && x.ours() {
+			return x.Service.ClusterIP
+		}
+		return nil
+	}
+	for i := 0; i < len(list); {
+		d := &list[i]
+		all := ip(d.Ref)
+		var each []netip.Addr
+		n := 0
+		for i++; i < len(list) && list[i].endpoint != nil; i++ {
+			e := &list[i]
+			at := ip(e.Ref)
+			each, n = append(each, at...), n+1
+			out = append(out, Name{e.host(), at}, Name{inClusterSet(e.host()), at})
+		}
+		mcs := all
+		if n > 0 && n == len(d.view.Endpoints) {
+			mcs = each
+		}
+		canonical := overlay.ServiceDNSName(d.view.Name, d.view.Namespace)
+		out = append(out, Name{canonical, all}, Name{inClusterSet(canonical), mcs})
+		for _, alias := range d.view.DNSNames {
+			if alias != canonical {
+				out = append(out, Name{alias, all})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Name) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// inClusterSet returns the same name in the zone of the Multi-Cluster Services
+// API.
+func inClusterSet(name string) string {
+	return strings.TrimSuffix(name, overlay.Zone) + overlay.ClusterSetZone
+}
+
+// imports makes the ServiceImports of a service, those of both APIs.
+func (d *derived) imports(o *Objects, k *[numKinds]kindInfo, now string) []want {
+	return []want{d.kubeslice(o, k), d.mcs(o, k, now)}
+}
+
+// maxListed is how many endpoints a status names.
+const maxListed = 500
+
+func (d *derived) kubeslice(o *Objects, k *[numKinds]kindInfo) want {
+	v := d.view
+	r := Ref{KindImport, v.Namespace, v.Name}
+	canonical := overlay.ServiceDNSName(v.Name, v.Namespace)
+	ports := []any{}
+	for _, p := range v.Ports {
+		ports = append(ports, map[string]any{"name": p.Name, "containerPort": int64(p.Port), "protocol": string(p.Protocol)})
+	}
+	u := k[KindImport].made(r, d.slice.Name, map[string]string{kube.LabelSlice: d.slice.Name})
+	spec := map[string]any{"slice": d.slice.Name, "dnsName": canonical, "ports": ports}
+	if len(v.DNSNames) > 1 {
+		spec["aliases"] = anys(v.DNSNames[1:])
+	}
+	u.Object["spec"] = spec
+	endpoints := []any{}
+	for i := range v.Endpoints {
+		e := &v.Endpoints[i]
+		if i == maxListed {
+			break
+		}
+		x := map[string]any{"name": e.Name, "clusterId": e.Origin.Site, "dnsName": overlay.EndpointDNSName(e.Name, e.Origin.Site, v.Name, v.Namespace)}
+		if e.Addr.IsValid() {
+			x["ip"] = e.Addr.String()
+		}
+		if len(e.Ports) > 0 {
+			x["port"] = int64(e.Ports[0].Port)
+		}
+		endpoints = append(endpoints, x)
+	}
+	status := map[string]any{
+		"importStatus": "READY", "exposedPorts": exposed(v.Ports), "availableEndpoints": int64(len(v.Endpoints)), "endpoints": endpoints,
+	}
+	return want{Ref: r, whole: u, status: withStatus(k, r, status), slice: d.slice.Name,
+		event: "SliceServiceImportUpdated", failed: "SliceServiceImportUpdateFailed"}
+}
+
+// exposed lists ports as KubeSlice does: "5201/TCP,53/UDP".
+func exposed(ports []overlay.ServicePort) string {
+	var out []string
+	for _, p := range ports {
+		out = append(out, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+	}
+	return strings.Join(out, ",")
+}
+
+func anys(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// withStatus makes what a status is applied by.
+func withStatus(k *[numKinds]kindInfo, r Ref, status map[string]any) *unstructured.Unstructured {
+	u := k[r.Kind].object(r)
+	u.Object["status"] = status
+	return u
+}
+
+func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, now string) want {
+	v := d.view
+	r := Ref{KindMCSImport, v.Namespace, v.Name}
+	u := k[KindMCSImport].made(r, d.slice.Name, nil)
+	ports := []any{}
+	for _, p := range v.Ports {
+		port := map[string]any{"port": int64(p.Port), "protocol": string(p.Protocol)}
+		if n := portName(p, len(v.Ports)); n != "" {
+			port["name"] = n
+		}
+		ports = append(ports, port)
+	}
+	spec := map[string]any{"type": v.Type.String(), "ports": ports}
+	ready := condition{"Ready", "True", "Ready", "imported from slice " + d.slice.Name}
+	if v.Type == overlay.Virtual {
+		if x := o.Get(d.Ref); x != nil && len(x.Service.ClusterIP) > 0 {
+			ips := make([]any, 0, 2)
+			for _, a := range x.Service.ClusterIP {
+				ips = append(ips, a.String())
+			}
+			spec["ips"] = ips
+		} else {
+			ready = condition{"Ready", "False", "Pending", "the cluster has not given an address yet"}
+		}
+		spec["sessionAffinity"] = "None"
+		if v.Affinity > 0 {
+			spec["sessionAffinity"] = "ClientIP"
+			spec["sessionAffinityConfig"] = map[string]any{"clientIP": map[string]any{"timeoutSeconds": int64(v.Affinity)}}
+		}
+	}
+	u.Object["spec"] = spec
+	var sites []string
+	for i := range v.Endpoints {
+		sites = append(sites, v.Endpoints[i].Origin.Site)
+	}
+	clusters := []any{}
+	for _, s := range compact(sites) {
+		clusters = append(clusters, map[string]any{"cluster": s})
+	}
+	var old *unstructured.Unstructured
+	var generation int64
+	if x := o.Get(r); x != nil {
+		old, generation = x.Raw, x.Generation
+	}
+	status := map[string]any{"clusters": clusters, "conditions": conditions(old, generation, now, ready)}
+	return want{Ref: r, whole: u, status: withStatus(k, r, status), slice: d.slice.Name}
+}

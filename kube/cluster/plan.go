@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Marks in wanted objects for the time at which they are written: what is wanted
+// does not depend on when it was worked out.
+const (
+	nowMark        = "1970-01-01T00:00:00Z"
+	unixMark int64 = -1
+)
+
+// A setting is what does not change while a Cluster runs.
+type setting struct {
+	namespace string     // slicewire's own
+	self      netip.Addr // of this pod
+	kinds     [numKinds]kindInfo
+	has       [numKinds]bool // the cluster has the kind
+}
+
+// A plan is what follows from objects and state.
+type plan struct {
+	objects *Objects
+	result  Result
+	wants   []want
+	notices []notice
+	listen  map[string]uint16 // ports of the doors, by key
+	lost    map[string]int    // endpoints without an address, by slice
+	shut    int               // doors without a port
+}
+
+// work works out a plan. before holds the ports given before. It is pure.
+func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan {
+	p := &plan{objects: o}
+	exported := exports(o, state, findReplicas(o, s.namespace, s.self))
+	p.lost = fit(exported)
+	for i := range exported {
+		if x := exported[i].export; x != nil {
+			p.result.Exports = append(p.result.Exports, *x)
+		}
+	}
+	list := derive(o, state)
+	keys := doorKeys(list)
+	given := doorsBefore(o, list, s.self)
+	maps.Copy(given, before)
+	p.listen = doorPorts(given, keys)
+	p.shut = len(keys) - len(p.listen)
+	p.result.Doors = doors(list, p.listen)
+	p.result.Names = names(o, list)
+
+	p.wants = isolation(o, state, s.namespace, &s.kinds)
+	p.notices = foreignPolicies(o, state)
+	for i := range list {
+		d := &list[i]
+		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(&s.kinds, s.self, p.listen))
+		if d.endpoint == nil {
+			p.wants = append(p.wants, d.imports(o, &s.kinds, nowMark)...)
+		}
+	}
+	for i := range exported {
+		p.wants = append(p.wants, exported[i].statusOf(state, &s.kinds, nowMark, unixMark))
+	}
+	p.wants = slices.DeleteFunc(p.wants, func(w want) bool { return !s.has[w.Kind] })
+	return p
+}
+
+// unwanted lists objects of slicewire's that nothing wants any more. What belongs
+// to other slicewire pods stays while these are there.
+func (p *plan) unwanted(s *setting) (out []*Object) {
+	wanted := make(map[Ref]bool, len(p.wants))
+	for i := range p.wants {
+		wanted[p.wants[i].Ref] = true
+	}
+	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport} {
+		for _, x := range p.objects.kinds[kind] {
+			if !x.ours() || x.Ending || wanted[x.Ref] {
+				continue
+			}
+			if kind == KindEndpointSlice && wanted[Ref{KindService, x.Namespace, x.Slice.Service}] && p.elsewhere(x, s) {
+				continue
+			}
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// elsewhere reports whether an EndpointSlice is that of another slicewire pod
+// which is there.
+func (p *plan) elsewhere(x *Object, s *setting) bool {
+	if len(x.Slice.Endpoints) == 0 {
+		return true // whose it is cannot be told, and it leads nowhere
+	}
+	a := x.Slice.Endpoints[0].Addr
+	return a != s.self && ownPod(p.objects, s.namespace, a) != nil
+}

@@ -1,0 +1,138 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"slicewire/overlay"
+)
+
+// statusOf makes what is said of an export: as KubeSlice has it or as the
+// Multi-Cluster Services API has it. now is RFC 3339, unix the same in seconds.
+func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, unix int64) want {
+	var v *overlay.ServiceView
+	if e.slice != nil {
+		v = viewOf(e.slice, e.object.Namespace, e.object.Name)
+	}
+	list := e.conditions(state, v)
+	w := want{Ref: e.object.Ref}
+	if e.slice != nil {
+		w.slice = e.slice.Name
+	}
+	all := conditions(e.object.Raw, e.object.Generation, now, list...)
+	if e.object.Kind == KindMCSExport {
+		w.status = withStatus(k, w.Ref, map[string]any{"conditions": all})
+		return w
+	}
+	status := map[string]any{
+		"dnsName": overlay.ServiceDNSName(e.object.Name, e.object.Namespace), "exportStatus": e.kubesliceStatus(),
+		"availableEndpoints": int64(0), "pods": []any{}, "conditions": all,
+	}
+	if x := e.export; x != nil {
+		status["exposedPorts"] = exposed(x.Ports)
+		status["aliases"] = anys(x.Aliases)
+		status["availableEndpoints"] = int64(len(x.Backends))
+		status["pods"] = e.pods(state, v)
+	}
+	status["lastSync"] = lastSync(e.object.Raw, status, unix)
+	w.status = withStatus(k, w.Ref, status)
+	w.event, w.failed = "SyncServiceExportStatusSuccessfully", "SyncServiceExportStatusFailed"
+	switch {
+	case text(e.object.Raw.Object, "status", "exportStatus") == "" && e.fault == (fault{}):
+		w.event = "ServiceExportInitialStatusUpdated"
+	case e.fault != (fault{}):
+		w.event = "ServiceExportStatusPending"
+	}
+	return w
+}
+
+func (e *exported) kubesliceStatus() string {
+	switch {
+	case e.fault == (fault{}):
+		return "READY"
+	case e.fault.pending:
+		return "PENDING"
+	}
+	return "ERROR"
+}
+
+// pods lists the endpoints; the overlay addresses are those on the slice.
+func (e *exported) pods(state *State, v *overlay.ServiceView) []any {
+	out := []any{}
+	for i, b := range e.export.Backends {
+		if i == maxListed {
+			break
+		}
+		p := map[string]any{"name": b.Pod, "podIp": b.Addr.String(), "dnsName": overlay.EndpointDNSName(b.Name, state.Site, e.export.Name, e.export.Namespace)}
+		if v != nil {
+			k := slices.IndexFunc(v.Endpoints, func(x overlay.EndpointView) bool { return x.Origin.Site == state.Site && x.Name == b.Name })
+			if k >= 0 && v.Endpoints[k].Addr.IsValid() {
+				p["nsmIp"] = v.Endpoints[k].Addr.String()
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// lastSync is when the status last became another: a status that is written for
+// its time alone would be written for ever.
+func lastSync(old *unstructured.Unstructured, status map[string]any, unix int64) int64 {
+	before := number(old.Object, "status", "lastSync")
+	for key, v := range status {
+		if key != "conditions" && fmt.Sprint(v) != fmt.Sprint(field(old.Object, "status", key)) {
+			return unix
+		}
+	}
+	if before == 0 {
+		return unix
+	}
+	return before
+}
+
+func viewOf(s *Slice, namespace, name string) *overlay.ServiceView {
+	i := slices.IndexFunc(s.Services, func(v overlay.ServiceView) bool { return v.Namespace == namespace && v.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Services[i]
+}
+
+// conditions are those of the Multi-Cluster Services API: Valid, Ready, and
+// Conflict, which every export of a service in conflict gets, not only those
+// that gave way.
+func (e *exported) conditions(state *State, v *overlay.ServiceView) []condition {
+	valid := condition{"Valid", "True", "Valid", "the export is in order"}
+	ready := condition{"Ready", "True", "Exported", "exported on the slice"}
+	if e.slice != nil {
+		ready.message = fmt.Sprintf("exported on slice %s", e.slice.Name)
+	}
+	if e.fault != (fault{}) {
+		if e.fault.condition == "Valid" {
+			valid = condition{"Valid", "False", e.fault.reason, e.fault.message}
+			ready = condition{"Ready", "False", "Failed", e.fault.message}
+		} else {
+			ready = condition{"Ready", "False", e.fault.reason, e.fault.message}
+		}
+	}
+	if len(e.left) > 0 {
+		ready.message += "; left out: " + strings.Join(e.left, "; ")
+	}
+	conflict := condition{"Conflict", "False", "NoConflicts", "no export of another cluster contradicts"}
+	if v != nil && len(v.Conditions) > 0 && e.export != nil {
+		var reasons, messages []string
+		for _, c := range v.Conditions {
+			if !slices.Contains(reasons, c.Reason) {
+				reasons = append(reasons, c.Reason)
+			}
+			if m := c.Origin.Site + ": " + c.Message; !slices.Contains(messages, m) {
+				messages = append(messages, m)
+			}
+		}
+		conflict = condition{"Conflict", "True", strings.Join(reasons, ","), strings.Join(messages, "; ")}
+	}
+	return []condition{valid, ready, conflict}
+}

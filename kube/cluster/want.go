@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"slicewire/kube"
+)
+
+// A want is an object as slicewire wants it.
+type want struct {
+	Ref
+	whole  *unstructured.Unstructured // nil: leave it alone
+	status *unstructured.Unstructured // nil: leave it alone
+	shared bool                       // another's object, of which some fields are ours
+	event  string                     // of KubeSlice's, when it was written; empty: none
+	failed string                     // and when it could not be
+	slice  string
+}
+
+// kindInfo is how the API names a kind.
+type kindInfo struct {
+	resource schema.GroupVersionResource
+	kind     string
+}
+
+// kinds are the served kinds, by Kind; that of the Multi-Cluster Services API
+// depends on which version the cluster has.
+func kinds(mcsVersion string) [numKinds]kindInfo {
+	gvr := func(group, version, resource string) schema.GroupVersionResource {
+		return schema.GroupVersionResource{Group: group, Version: version, Resource: resource}
+	}
+	return [numKinds]kindInfo{
+		KindNamespace:     {gvr("", "v1", "namespaces"), "Namespace"},
+		KindPod:           {gvr("", "v1", "pods"), "Pod"},
+		KindService:       {gvr("", "v1", "services"), "Service"},
+		KindEndpointSlice: {gvr("discovery.k8s.io", "v1", "endpointslices"), "EndpointSlice"},
+		KindNetworkPolicy: {gvr("networking.k8s.io", "v1", "networkpolicies"), "NetworkPolicy"},
+		KindExport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceexports"), "ServiceExport"},
+		KindImport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceimports"), "ServiceImport"},
+		KindMCSExport:     {gvr(kube.GroupMCS, mcsVersion, "serviceexports"), "ServiceExport"},
+		KindMCSImport:     {gvr(kube.GroupMCS, mcsVersion, "serviceimports"), "ServiceImport"},
+	}
+}
+
+// object begins an object of a kind.
+func (k *kindInfo) object(r Ref) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": r.Name}}}
+	u.SetGroupVersionKind(k.resource.GroupVersion().WithKind(k.kind))
+	if r.Namespace != "" {
+		u.SetNamespace(r.Namespace)
+	}
+	return u
+}
+
+// made begins an object that is slicewire's own.
+func (k *kindInfo) made(r Ref, slice string, labels map[string]string) *unstructured.Unstructured {
+	u := k.object(r)
+	all := map[string]string{kube.LabelManagedBy: kube.ManagedBy}
+	for key, v := range labels {
+		all[key] = v
+	}
+	u.SetLabels(all)
+	u.SetAnnotations(map[string]string{kube.AnnotationSlice: slice})
+	return u
+}
+
+// conditions makes a list of conditions; those that say what old says keep the
+// time since which they do.
+func conditions(old *unstructured.Unstructured, generation int64, now string, list ...condition) []any {
+	var before []map[string]any
+	if old != nil {
+		before = objectsIn(old.Object, "status", "conditions")
+	}
+	var out []any
+	for _, c := range list {
+		since := now
+		for _, b := range before {
+			if text(b, "type") == c.kind && text(b, "status") == c.status && text(b, "lastTransitionTime") != "" {
+				since = text(b, "lastTransitionTime")
+			}
+		}
+		out = append(out, map[string]any{
+			"type": c.kind, "status": c.status, "reason": c.reason, "message": cut(c.message),
+			"lastTransitionTime": since, "observedGeneration": generation,
+		})
+	}
+	return out
+}
+
+// A condition is one of a status.
+type condition struct{ kind, status, reason, message string }
+
+func verdict(b bool) string {
+	if b {
+		return "True"
+	}
+	return "False"
+}
+
+// maxMessage is what the API takes of a condition's message, less a bit.
+const maxMessage = 30000
+
+func cut(s string) string {
+	if len(s) > maxMessage {
+		return fmt.Sprintf("%s ...", s[:maxMessage])
+	}
+	return s
+}

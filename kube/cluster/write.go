@@ -1,0 +1,312 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"maps"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"slicewire/kube"
+)
+
+const (
+	// writersMax is how many requests that write are under way at a time: enough
+	// to wait for the server's disk together.
+	writersMax = 16
+	// retryMin and retryMax bound how long one that failed, or that did not stay,
+	// is left alone.
+	retryMin = 500 * time.Millisecond
+	retryMax = time.Minute
+	// forgetAfter is after how long a former try does not count.
+	forgetAfter = 5 * time.Minute
+)
+
+// A writer has the cluster's objects be as the newest plan wants them.
+type writer struct {
+	c       *Cluster
+	applier *kube.Applier
+	ready   chan struct{} // level-triggered: another plan
+	next    atomic.Pointer[planned]
+	fault   atomic.Pointer[string]
+
+	mu      sync.Mutex
+	tries   map[string]try    // guarded by mu; by object and part
+	gone    map[Ref]time.Time // since when nothing wants it; run's
+	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
+	foreign map[Ref]bool      // guarded by mu; said to be others'
+}
+
+type planned struct {
+	*plan
+	setting *setting
+}
+
+// A try is the last time that an object was written.
+type try struct {
+	hash  uint64
+	seen  string // resourceVersion of what was there then
+	count int    // how often the same was written
+	at    time.Time
+	err   string
+}
+
+func newWriter(c *Cluster) *writer {
+	return &writer{
+		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[string]try), gone: make(map[Ref]time.Time),
+		strict: make(map[Kind]bool), foreign: make(map[Ref]bool),
+	}
+}
+
+func (w *writer) set(p *plan, s *setting) {
+	w.next.Store(&planned{p, s})
+	signal(w.ready)
+}
+
+// run writes until ctx ends. A plan that is replaced while it is carried out is
+// left at once.
+func (w *writer) run(ctx context.Context) {
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.ready:
+		case <-again.C:
+		}
+		if p := w.next.Load(); p != nil {
+			if due := w.carryOut(ctx, p); due > 0 {
+				again.Reset(due)
+			}
+		}
+	}
+}
+
+// carryOut makes a plan real and returns when to look again at the latest; 0:
+// when there is another plan.
+func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, writersMax)
+	var mu sync.Mutex // guards due
+	soon := func(d time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		if d > 0 && (due == 0 || d < due) {
+			due = d
+		}
+	}
+	do := func(f func() time.Duration) bool {
+		if ctx.Err() != nil || w.next.Load() != p {
+			return false
+		}
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			soon(f())
+		})
+		return true
+	}
+	for i := range p.wants {
+		x := &p.wants[i]
+		if !do(func() time.Duration { return w.want(ctx, p, x) }) {
+			break
+		}
+	}
+	unwanted := p.unwanted(p.setting)
+	gone := make(map[Ref]time.Time, len(unwanted))
+	now := time.Now()
+	for _, x := range unwanted {
+		since, known := w.gone[x.Ref]
+		if !known {
+			since = now
+		}
+		gone[x.Ref] = since
+		if left := w.c.cfg.Linger - now.Sub(since); left > 0 && x.Kind != KindNetworkPolicy {
+			soon(left)
+			continue
+		}
+		do(func() time.Duration { return w.remove(ctx, p, x) })
+	}
+	w.gone = gone
+	all.Wait()
+	w.report()
+	return due
+}
+
+// want has one object be as it should.
+func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Duration) {
+	info := &p.setting.kinds[x.Kind]
+	live := w.c.watch.Get(info.resource, x.Namespace, x.Name)
+	if x.whole != nil {
+		if live != nil && !x.shared && !kube.Ours(live) {
+			w.leave(x)
+			return 0
+		}
+		force := x.Kind == KindNetworkPolicy && live != nil && !reflect.DeepEqual(live.Object["spec"], x.whole.Object["spec"])
+		due = w.part(x.Ref, "", x.whole, live, func(u *unstructured.Unstructured) error {
+			if force {
+				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: live, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.Ref.String() + " was changed and is put back"})
+				_, err := w.applier.ApplyShared(ctx, info.resource, u, nil)
+				return err
+			}
+			_, err := w.applier.ApplyShared(ctx, info.resource, u, live)
+			return err
+		}, force)
+	}
+	if x.status != nil && live != nil {
+		d := w.part(x.Ref, "status", w.fitting(x), live, func(u *unstructured.Unstructured) error { return w.status(ctx, info, x, u, live) }, false)
+		if d > 0 && (due == 0 || d < due) {
+			due = d
+		}
+	}
+	return due
+}
+
+// status writes a status and tells of it.
+func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *unstructured.Unstructured) error {
+	_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
+	if err != nil && strings.Contains(err.Error(), "conditions: field not declared") {
+		w.mu.Lock()
+		w.strict[x.Kind] = true // KubeSlice's own definitions
+		w.mu.Unlock()
+		unstructured.RemoveNestedField(u.Object, "status", "conditions")
+		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
+	}
+	name, message := x.event, x.Ref.String()
+	if err != nil {
+		name, message = x.failed, err.Error()
+	}
+	if name != "" {
+		w.c.recorder.Record(kube.Event{Name: name, On: live, Slice: x.slice, Cluster: w.c.cfg.Site, Message: message})
+	}
+	return err
+}
+
+// fitting is the status without what the cluster's definition of it lacks.
+func (w *writer) fitting(x *want) *unstructured.Unstructured {
+	w.mu.Lock()
+	strict := w.strict[x.Kind]
+	w.mu.Unlock()
+	if !strict {
+		return x.status
+	}
+	u := x.status.DeepCopy()
+	unstructured.RemoveNestedField(u.Object, "status", "conditions")
+	return u
+}
+
+// part writes one part of an object if it differs, but not again and again: the
+// same onto the same is a matter of the watch, which lags, and the same onto
+// something else one of who else writes it. It returns when to try again.
+func (w *writer) part(r Ref, part string, u, live *unstructured.Unstructured, write func(*unstructured.Unstructured) error, force bool) time.Duration {
+	if !force && !kube.Differs(u, live, part) {
+		return 0
+	}
+	key := string(rune('0'+r.Kind)) + r.String() + "/" + part
+	now := time.Now()
+	t := try{hash: hashOf(u), at: now}
+	if live != nil {
+		t.seen = live.GetResourceVersion()
+	}
+	w.mu.Lock()
+	last, tried := w.tries[key]
+	w.mu.Unlock()
+	if tried && last.hash == t.hash && now.Sub(last.at) < forgetAfter {
+		wait := min(retryMin<<min(last.count, 10), retryMax) - now.Sub(last.at)
+		if last.count == 0 && last.seen != t.seen && last.err == "" {
+			wait = 0 // somebody changed it
+		}
+		if wait > 0 {
+			return wait
+		}
+		t.count = last.count + 1
+	}
+	err := write(stamped(u, now))
+	if err != nil {
+		t.err = err.Error()
+		if t.err != last.err && !apierrors.IsConflict(err) {
+			w.c.cfg.Log.Warn("object not written, retrying", "object", r.String(), "err", err)
+		}
+	}
+	w.mu.Lock()
+	w.tries[key] = t
+	w.mu.Unlock()
+	if err != nil {
+		return retryMin << min(t.count, 7)
+	}
+	return 0
+}
+
+func hashOf(u *unstructured.Unstructured) uint64 {
+	h := fnv.New64a()
+	b, err := json.Marshal(u.Object)
+	if err != nil {
+		return 0
+	}
+	h.Write(b)
+	return h.Sum64()
+}
+
+// stamped puts the time where a wanted object has marks for it.
+func stamped(u *unstructured.Unstructured, now time.Time) *unstructured.Unstructured {
+	out := u.DeepCopy()
+	if number(out.Object, "status", "lastSync") == unixMark {
+		out.Object["status"].(map[string]any)["lastSync"] = now.Unix()
+	}
+	for _, c := range objectsIn(out.Object, "status", "conditions") {
+		if text(c, "lastTransitionTime") == nowMark {
+			c["lastTransitionTime"] = now.UTC().Format(time.RFC3339)
+		}
+	}
+	return out
+}
+
+// leave says once of an object that it is another's.
+func (w *writer) leave(x *want) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.foreign[x.Ref] {
+		w.foreign[x.Ref] = true
+		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.Ref.String(), "kind", x.whole.GetKind())
+	}
+}
+
+// remove takes an object of ours away.
+func (w *writer) remove(ctx context.Context, p *planned, x *Object) time.Duration {
+	info := &p.setting.kinds[x.Kind]
+	live := w.c.watch.Get(info.resource, x.Namespace, x.Name)
+	if live == nil || !kube.Ours(live) {
+		return 0
+	}
+	if err := w.applier.Delete(ctx, info.resource, live); err != nil {
+		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.Ref.String(), "err", err)
+		return retryMin
+	}
+	if x.Kind == KindImport {
+		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.Ref.String()})
+	}
+	return 0
+}
+
+// report remembers one of the faults there are, and forgets old tries.
+func (w *writer) report() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(w.tries, func(_ string, t try) bool { return now.Sub(t.at) > forgetAfter })
+	var fault *string
+	for _, t := range w.tries {
+		if t.err != "" && (fault == nil || t.err < *fault) {
+			fault = &t.err
+		}
+	}
+	w.fault.Store(fault)
+}

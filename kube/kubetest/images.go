@@ -1,0 +1,121 @@
+package kubetest
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"slicewire/deploy/image"
+)
+
+// SlicewireImage and ToolsImage are names of images.
+const (
+	SlicewireImage = "docker.io/library/slicewire:test"
+	ToolsImage     = "docker.io/library/tools:1"
+)
+
+// applets are what busybox is in images.
+const applets = "sh cat ls echo env sleep mkdir id ip nc wget httpd nslookup ping grep head tail wc date ps kill true false hostname seq tr cut sort dd test awk sed rm"
+
+// Slicewire builds ./cmd/slicewire and returns its image.
+func Slicewire(t testing.TB) image.Image {
+	t.Helper()
+	return image.Slicewire(build(t, "./cmd/slicewire"), runtime.GOARCH, "test", SlicewireImage)
+}
+
+// Tools is an image of busybox, with its usual programs and kubetest's peer
+// (package kube/kubetest/peer), for pods that serve and ask. Its user is 65532.
+// Pods may also name it nicolaka/netshoot, as KubeSlice's examples do, or busybox.
+func Tools(t testing.TB) image.Image {
+	t.Helper()
+	busybox, err := os.ReadFile(program(t, "busybox", "busybox-static"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := image.Image{
+		Names: []string{ToolsImage, "docker.io/nicolaka/netshoot:latest", "docker.io/library/busybox:latest"},
+		Arch:  runtime.GOARCH, User: image.User, Cmd: []string{"/bin/sh"},
+		Files: []image.File{
+			{Path: "bin/busybox", Mode: 0o755, Data: busybox},
+			{Path: "bin/peer", Mode: 0o755, Data: build(t, "./kube/kubetest/peer")},
+			{Path: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
+		},
+	}
+	for a := range strings.FieldsSeq(applets) {
+		img.Files = append(img.Files, image.File{Path: "bin/" + a, Link: "busybox"})
+	}
+	return img
+}
+
+// Iperf is iperf3 under the name that KubeSlice's examples have for iperf.
+func Iperf(t testing.TB) image.Image {
+	t.Helper()
+	img := image.Image{
+		Names: []string{"docker.io/mlabbe/iperf:latest", "docker.io/mlabbe/iperf3:latest"}, Arch: runtime.GOARCH, User: image.User,
+		Entrypoint: []string{"/bin/iperf3"},
+		Files:      []image.File{{Path: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777}},
+	}
+	iperf := program(t, "iperf3", "iperf3")
+	for _, path := range append([]string{iperf}, libraries(t, iperf)...) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := strings.TrimPrefix(path, "/")
+		if path == iperf {
+			to = "bin/iperf3"
+		}
+		img.Files = append(img.Files, image.File{Path: to, Mode: 0o755, Data: data})
+	}
+	return img
+}
+
+// program finds one, or fails the test with the package it is in.
+func program(t testing.TB, name, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is missing: install package %s (tools/prerequisites does)", name, pkg)
+	}
+	return path
+}
+
+var libraryPath = regexp.MustCompile(`(/\S+) \(0x`)
+
+// libraries lists what a program is linked to, the loader too.
+func libraries(t testing.TB, path string) (out []string) {
+	t.Helper()
+	said, err := exec.Command("ldd", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ldd %s: %v: %s", path, err, said)
+	}
+	for _, m := range libraryPath.FindAllStringSubmatch(string(said), -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
+
+// build builds a program of the main module, static.
+func build(t testing.TB, pkg string) []byte {
+	t.Helper()
+	source, err := sourceFolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "program")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
+	cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v: %s", pkg, err, out)
+	}
+	data, err := os.ReadFile(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

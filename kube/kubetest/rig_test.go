@@ -1,0 +1,106 @@
+package kubetest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+const echo = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: echo, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: echo}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: echo
+        image: tools:1
+        command: [peer, serve, ":8080"]
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: echo}
+spec:
+  selector: {app: echo}
+  ports:
+  - {name: tcp, port: 80, targetPort: 8080}
+  - {name: udp, port: 80, targetPort: 8080, protocol: UDP}
+`
+
+// A rig runs pods of images that were added while it ran, its services answer
+// over TCP and UDP and have names, and it survives that its API server and
+// etcd go away and come back with the data of an earlier time.
+func TestRig(t *testing.T) {
+	rig := Start(t, Options{Nodes: 1})
+	c := rig.Clusters[0]
+	rig.Add(t, Tools(t), Iperf(t))
+	c.Apply(t, echo)
+	c.Rollout(t, "echo", "deployment/echo")
+	pods := c.Pods(t, "echo", "app=echo")
+	if len(pods) != 2 {
+		t.Fatalf("pods %q, want 2", pods)
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		answers := make(map[string]bool)
+		Eventually(t, waitTime, func(ctx context.Context) error {
+			said, err := c.ExecErr(ctx, "echo", pods[0], "peer", "ask", network, "echo.echo.svc.cluster.local:80", "hello")
+			f := strings.Fields(said)
+			if err != nil || len(f) != 3 || f[2] != "hello" {
+				return fmt.Errorf("%q, %w", said, err)
+			}
+			if answers[f[0]] = true; !answers[pods[0]] || !answers[pods[1]] {
+				return fmt.Errorf("%s is answered by %v only", network, answers)
+			}
+			return nil
+		})
+	}
+	c.Stub(t, "stub.test:1053 {\n hosts {\n 192.0.2.1 a.stub.test\n }\n}\n")
+	Eventually(t, waitTime, func(ctx context.Context) error {
+		said, err := c.ExecErr(ctx, "echo", pods[0], "peer", "lookup", "a.stub.test")
+		if err == nil && said != "192.0.2.1\n" {
+			err = fmt.Errorf("a name of a zone that was added is %q", said)
+		}
+		return err
+	})
+	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: early}}")
+	c.Stop(t, APIServer)
+	if _, err := c.Kubectl(t.Context(), "", "get", "namespaces"); err == nil {
+		t.Error("a stopped API server answers")
+	}
+	c.Stop(t, Etcd)
+	c.Save(t, "first")
+	c.Start(t, Etcd)
+	c.Start(t, APIServer)
+	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: late}}")
+	c.Stop(t, APIServer)
+	c.Stop(t, Etcd)
+	c.Restore(t, "first")
+	c.Start(t, Etcd)
+	c.Start(t, APIServer)
+	names := c.Must(t, "get", "namespaces", "-o", "name")
+	if !strings.Contains(names, "/early") || strings.Contains(names, "/late") {
+		t.Errorf("after the restore there are %q: want early and not late", names)
+	}
+	if err := rig.tell("stop", c.Name, "no-such-program"); err == nil {
+		t.Error("a program that does not run is stopped")
+	}
+	began := time.Now()
+	if err := rig.End(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("up after %.1f s, gone after %v", rig.Seconds, time.Since(began).Round(time.Millisecond))
+}

@@ -1,6 +1,8 @@
 package publish
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -215,5 +217,45 @@ func BenchmarkDatagram(b *testing.B) {
 		if n, err := c.Read(buf); err != nil || n != len(msg)+4 {
 			b.Fatalf("%d bytes, %v", n, err)
 		}
+	}
+}
+
+// pipeConn is a datagram socket that is not the host's.
+type pipeConn struct{ net.Conn }
+
+// Datagram ports lead where Dial says, on behalf of who asks; where it refuses,
+// nobody is answered.
+func TestDialLeadsDatagrams(t *testing.T) {
+	checkLeaks(t)
+	s := newStack()
+	echo := datagrams(t, "echo", "127.0.0.1:0")
+	p := start(t, s, Config{Dial: func(ctx context.Context, network, addr string, member netip.Addr) (net.Conn, error) {
+		if network != "udp" || addr != "echo.test:7" {
+			t.Errorf("dials %s %s", network, addr)
+		}
+		if member != netip.MustParseAddr("127.0.0.1") {
+			return nil, errors.New("not for you")
+		}
+		var d net.Dialer
+		c, err := d.DialContext(ctx, network, echo)
+		if err != nil {
+			return nil, err
+		}
+		return pipeConn{c}, nil
+	}})
+	set(t, p, backend("echo", "10.1.0.5", Port{Name: "udp", Port: 7, Protocol: overlay.UDP, Target: "echo.test:7"}))
+	c := s.dial(t, udp("10.1.0.5:7"), 1)
+	for range 3 {
+		if got := exchange(t, c, "hi"); !strings.HasPrefix(got, "echo") {
+			t.Fatalf("answer %q", got)
+		}
+	}
+	refused := s.dial(t, udp("10.1.0.5:7"), 2)
+	if _, err := refused.Write([]byte("hi")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the refusal to be counted", func() bool { return p.Status()[0].Unreached > 0 })
+	if got := exchange(t, c, "still"); !strings.HasPrefix(got, "echo") {
+		t.Errorf("answer %q", got)
 	}
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"slicewire/overlay"
 )
@@ -35,31 +38,44 @@ func (s inSlice) dialDoor(guard doorGuard) func(context.Context, string, string,
 			s.n.unbound.Add(overlay.DropUnbound, 1)
 			return nil, errNotBound
 		}
-		if network == "tcp" {
+		host, service, err := net.SplitHostPort(addr)
+		if err != nil || !isEndpoint(host) {
 			return s.dialService(ctx, network, addr, client)
 		}
-		return s.dialDatagrams(addr, client)
+		port, err := strconv.ParseUint(service, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		dial := s.tryTCP
+		if network == "udp" {
+			dial = s.dialUDP
+		}
+		addrs, _ := s.n.names.Lookup(host)
+		fault := fmt.Errorf("%s: not reached", host)
+		for _, a := range addrs {
+			c, err := dial(ctx, netip.AddrPortFrom(a, uint16(port)))
+			if err == nil {
+				return c, nil
+			}
+			fault = err
+		}
+		return nil, fault
 	}
 }
 
-// dialDatagrams makes a UDP socket to the endpoint whose turn it is.
-func (s inSlice) dialDatagrams(addr string, client netip.Addr) (net.Conn, error) {
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
+// isEndpoint tells the name of an endpoint, POD.SITE.SERVICE.NAMESPACE.svc.slice.local,
+// from that of a service.
+func isEndpoint(host string) bool { return strings.Count(host, ".") > 4 }
+
+// doorStays says for a UDP flow by a door whether it may stay where it is.
+func (n *sliceNode) doorStays(target string, remote net.Addr) bool {
+	host, _, err := net.SplitHostPort(target)
+	if err != nil || !isEndpoint(host) {
+		return n.stillReached(target, remote)
 	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range s.endpointsFor(host, client) {
-		dst := netip.AddrPortFrom(a, uint16(port))
-		if !s.permits(overlay.ProtoUDP, dst) {
-			continue
-		}
-		return s.n.stack.DialUDP(netip.Addr{}, dst)
-	}
-	return nil, errNoEndpoint(host)
+	to, is := remote.(*net.UDPAddr)
+	addrs, _ := n.names.Lookup(host)
+	return is && slices.Contains(addrs, to.AddrPort().Addr().Unmap())
 }
 
 // setDoors states on which ports pods of the cluster reach the slice's services.

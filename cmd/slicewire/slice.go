@@ -48,7 +48,6 @@ type sliceNode struct {
 	doors    *publish.Publisher // where pods of the cluster reach services; nil outside of one
 	naming   naming
 	upstream []netip.AddrPort
-	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys

@@ -69,6 +69,9 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	return p
 }
 
+// lastUrgent is the last that packets need.
+const lastUrgent = 3
+
 // urgency is in which order objects are written: what keeps apart, what packets
 // go by, and then what tells of it.
 var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6}

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
-	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,11 +156,6 @@ func TestAThousandExports(t *testing.T) {
 	f.still(2 * time.Second)
 	t.Logf("all is written after %v, %d writes", (time.Since(began) - 2*time.Second).Round(time.Millisecond), f.Status().Writes)
 	more := rss(t) - before
-	if p := os.Getenv("HEAPOUT"); p != "" {
-		w, _ := os.Create(p)
-		_ = pprof.WriteHeapProfile(w)
-		w.Close()
-	}
 	t.Logf("memory: %.1f MiB more", float64(more)/(1<<20))
 	if more > manyMemory {
 		t.Errorf("%d bytes of memory, want %d at most", more, manyMemory)

@@ -85,8 +85,9 @@ func (w *writer) set(p *plan, s *setting) {
 }
 
 // run writes until ctx ends. A plan that is replaced while it is carried out is
-// left at once; the next one is begun where that was, for with thousands of
-// objects every one that is written makes another plan.
+// left at once; in the next one, what packets go by comes first again, and the
+// rest goes on where that was: with thousands of objects, every one that is written
+// makes another plan.
 func (w *writer) run(ctx context.Context) {
 	again := time.NewTimer(0)
 	defer again.Stop()
@@ -129,9 +130,19 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		})
 		return true
 	}
-	for range p.wants {
-		w.at %= len(p.wants)
-		x := &p.wants[w.at]
+	urgent := 0
+	for urgent < len(p.wants) && urgency[p.wants[urgent].Kind] <= lastUrgent {
+		urgent++
+	}
+	for i := range urgent {
+		if !do(func() time.Duration { return w.want(ctx, p, &p.wants[i]) }) {
+			break
+		}
+	}
+	rest := p.wants[urgent:]
+	for range rest {
+		w.at %= len(rest)
+		x := &rest[w.at]
 		if !do(func() time.Duration { return w.want(ctx, p, x) }) {
 			break
 		}

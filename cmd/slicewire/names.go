@@ -80,7 +80,7 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 	n.names.Set(want)
 	n.virtual.Review(n.stillReached)
 	if n.doors != nil {
-		n.doors.Review(n.doorStays)
+		n.chooseDoors(v.Services, want.Mode)
 	}
 }
 

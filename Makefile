@@ -33,7 +33,7 @@ export GOMODCACHE := $(CURDIR)/.cache/mod
 export GOFLAGS := $(GOFLAGS) -modcacherw
 endif
 
-SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd kube bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
 .PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh peers clean

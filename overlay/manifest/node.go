@@ -199,6 +199,9 @@ func ParseNode(file string, data []byte) (*NodeFile, []Problem) {
 
 // finish fills in what depends on other fields and makes paths absolute.
 func (n *NodeFile) finish() {
+	if _, given := n.lines["manifests"]; n.Kubernetes.Hub != nil && !given {
+		n.Manifests = nil // the hub says it all
+	}
 	dir := filepath.Dir(n.file)
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -221,6 +224,9 @@ func (n *NodeFile) finish() {
 	}
 	if c := n.Kubernetes.Cluster; c != nil {
 		abs(&c.Kubeconfig)
+	}
+	if h := n.Kubernetes.Hub; h != nil {
+		abs(&h.Kubeconfig)
 	}
 	for name, s := range n.Slices {
 		listener(&s.Proxy)
@@ -307,6 +313,7 @@ func (n *NodeFile) check() []Problem {
 		}
 	}
 	out = append(out, n.checkCluster()...)
+	out = append(out, n.checkHub()...)
 	seen := map[string]int{}
 	for i, p := range n.Publish {
 		at := fmt.Sprintf("publish[%d].", i)

@@ -28,10 +28,14 @@ type Resource struct {
 	LabelSelector string
 	FieldSelector string
 
-	// Slim takes from an object what nobody reads, before it is kept; nil: nothing.
-	// The object is its own while it runs.
-	Slim func(*unstructured.Unstructured)
+	// Pack makes of an object what is kept of it, for Items; nil: it is kept whole,
+	// for Objects. The object is its own to change.
+	Pack func(*unstructured.Unstructured) Packed
 }
+
+// Packed is what is kept of an object: a k8s.io/apimachinery metav1.Object gives
+// at least its namespace, name and resourceVersion.
+type Packed = metav1.ObjectMetaAccessor
 
 // A Watch holds the objects of some resources as the server last told them. A
 // resource that the server does not have is one without objects until it has.
@@ -107,10 +111,11 @@ func (w *Watch) newWatched(r Resource) *watched {
 		cache.ToListWatcherWithWatchListSemantics(lw, w.client.Dynamic), &unstructured.Unstructured{}, cache.SharedIndexInformerOptions{ObjectDescription: r.String()})
 	// Both fail for an informer that runs already; this one does not.
 	_ = k.informer.SetTransform(func(x any) (any, error) {
-		if o, ok := x.(*unstructured.Unstructured); ok && r.Slim != nil {
-			r.Slim(o)
+		out, err := slim(x)
+		if o, ok := out.(*unstructured.Unstructured); ok && err == nil && r.Pack != nil {
+			return r.Pack(o), nil
 		}
-		return slim(x)
+		return out, err
 	})
 	_ = k.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // it lists anew: nothing is wrong
@@ -285,6 +290,33 @@ func (w *Watch) Objects(r schema.GroupVersionResource) []*unstructured.Unstructu
 		return strings.Compare(a.GetNamespace()+"\x00"+a.GetName(), b.GetNamespace()+"\x00"+b.GetName())
 	})
 	return out
+}
+
+// Items returns what was packed of a resource's objects, in any order.
+func (w *Watch) Items(r schema.GroupVersionResource) (out []any) {
+	for _, k := range w.kinds {
+		if k.GroupVersionResource == r {
+			out = append(out, k.informer.GetStore().List()...)
+		}
+	}
+	return out
+}
+
+// Item returns what was packed of an object, nil when there is none.
+func (w *Watch) Item(r schema.GroupVersionResource, namespace, name string) any {
+	key := name
+	if namespace != "" {
+		key = namespace + "/" + name
+	}
+	for _, k := range w.kinds {
+		if k.GroupVersionResource != r {
+			continue
+		}
+		if x, found, err := k.informer.GetStore().GetByKey(key); found && err == nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // Get returns an object, nil when there is none. It is shared.

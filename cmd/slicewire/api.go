@@ -32,9 +32,8 @@ type Status struct {
 	Slices     []SliceStatus `json:"slices"`
 	Warnings   []string      `json:"warnings"`
 
-	Hub *HubStatus `json:"hub,omitempty"` // of a node that has its objects from a hub
-
 	Cluster *ClusterStatus `json:"cluster,omitempty"` // of a node that runs in a Kubernetes cluster
+	Hub     *HubStatus     `json:"hub,omitempty"`     // of a node that has its objects from a hub
 }
 
 // ClusterStatus is the state of the node's part in the Kubernetes cluster that it

@@ -79,6 +79,9 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, sites [
 	n.reach.Store(&want.Reach)
 	n.names.Set(want)
 	n.virtual.Review(n.stillReached)
+	if n.doors != nil {
+		n.chooseDoors(v.Services, want.Mode)
+	}
 }
 
 // reverseOf lists the networks whose addresses have names on the slice: its own

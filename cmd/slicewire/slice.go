@@ -48,6 +48,7 @@ type sliceNode struct {
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
 	doors    *publish.Publisher // where pods of the cluster reach services; nil outside of one
+	doorWay  atomic.Pointer[doorChoice]
 	naming   naming
 	upstream []netip.AddrPort
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type fixture struct {
 	t      *testing.T
 	ctx    context.Context
 	client *kube.Client
+	stop   func() // ends the Cluster; again does nothing
 }
 
 // start runs a Cluster on the package's API server. The test is the only one of
@@ -61,12 +63,13 @@ func start(t *testing.T) *fixture {
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- f.Run(running) }()
-	t.Cleanup(func() {
+	f.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(f.stop)
 	return f
 }
 

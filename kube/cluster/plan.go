@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -64,8 +65,16 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 		p.wants = append(p.wants, exported[i].statusOf(state, &s.kinds, nowMark, unixMark))
 	}
 	p.wants = slices.DeleteFunc(p.wants, func(w want) bool { return !s.has[w.Kind] })
+	slices.SortStableFunc(p.wants, func(a, b want) int { return cmp.Compare(urgency[a.Kind], urgency[b.Kind]) })
 	return p
 }
+
+// lastUrgent is the last that packets need.
+const lastUrgent = 3
+
+// urgency is in which order objects are written: what keeps apart, what packets
+// go by, and then what tells of it.
+var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6}
 
 // unwanted lists objects of slicewire's that nothing wants any more. What belongs
 // to other slicewire pods stays while these are there.
@@ -76,7 +85,7 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 	}
 	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport} {
 		for _, x := range p.objects.kinds[kind] {
-			if !x.ours() || x.Ending || wanted[x.Ref] {
+			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
 			if kind == KindEndpointSlice && wanted[Ref{KindService, x.Namespace, x.Slice.Service}] && p.elsewhere(x, s) {

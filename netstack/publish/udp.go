@@ -242,7 +242,7 @@ func (f *udpFlow) down(conn net.Conn) {
 		if !time.Now().Before(end) || conn.SetReadDeadline(end) != nil {
 			return
 		}
-		buf, n, err := f.u.p.read(conn)
+		buf, n, err := f.u.p.receive(conn)
 		switch {
 		case err == nil:
 			failed = 0
@@ -270,20 +270,6 @@ func (f *udpFlow) answer(b []byte) {
 		return
 	}
 	f.u.share.bytes.Down.Add(uint64(len(b)))
-}
-
-// read waits for a datagram; the buffer is the caller's to put back, unless there
-// is an error. A socket that is not the host's holds one while it waits.
-func (p *Publisher) read(conn net.Conn) (buf *[maxDatagram]byte, n int, err error) {
-	if c, host := conn.(*net.UDPConn); host {
-		return p.receive(c)
-	}
-	buf = p.lend()
-	if n, err = conn.Read(buf[:]); err != nil {
-		p.bufs.Put(buf)
-		return nil, 0, err
-	}
-	return buf, n, nil
 }
 
 func (p *Publisher) lend() *[maxDatagram]byte {

@@ -8,6 +8,12 @@ import (
 	"slicewire/overlay"
 )
 
+// NodeKubernetes says what the node has to do with Kubernetes; nil parts: nothing.
+type NodeKubernetes struct {
+	Hub     *NodeHub     `json:"hub"`
+	Cluster *NodeCluster `json:"cluster"`
+}
+
 // NodeHub is the API server whose objects say what should be, and where this node
 // tells how it is.
 type NodeHub struct {

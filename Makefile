@@ -60,7 +60,7 @@ prerequisites: ## install what the tests use (as root; otherwise only say what i
 
 lint: ## static checks
 	$(GO) run $(GOLANGCI) run
-	@test -z "$$(gofmt -l cmd overlay netstack gateway router shaper dnsd bench)" || { gofmt -l cmd overlay netstack gateway router shaper dnsd bench; exit 1; }
+	@test -z "$$(gofmt -l cmd overlay netstack gateway router shaper dnsd kube bench)" || { gofmt -l cmd overlay netstack gateway router shaper dnsd kube bench; exit 1; }
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)

@@ -119,6 +119,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/reload", c.reload)
 	mux.HandleFunc("POST /v1/dns", c.dnsQuery)
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
+	mux.HandleFunc("GET /v1/hub/metrics", c.hubMetrics)
 	mux.HandleFunc("POST /v1/hub/confirm", c.confirmHub)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)

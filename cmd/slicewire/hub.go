@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"reflect"
@@ -77,7 +79,7 @@ var errNoHub = errors.New("this node has no hub (kubernetes.hub in its node file
 // takeHub brings the daemon in line with the hub as it is now.
 func (d *daemon) takeHub() {
 	old := d.want
-	if err := d.makeMesh(d.want.file, d.want.set, d.want.read); err != nil {
+	if err := d.makeMesh(d.want.file, d.want.set, d.want.read, d.want.warned); err != nil {
 		d.want = old
 		d.log.Error("what the hub says was not taken, the old state goes on", "err", err)
 		return
@@ -103,16 +105,44 @@ func newHubCommand(opts *clientOptions) *cobra.Command {
 			return body.Close()
 		},
 	})
+	cmd.AddCommand(&cobra.Command{
+		Use: "metrics", Short: "Print KubeSlice's metrics of a worker, for Prometheus", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := newClient(opts.socket).do(cmd.Context(), http.MethodGet, "hub/metrics", nil)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			_, err = io.Copy(cmd.OutOrStdout(), body)
+			return err
+		},
+	})
 	return cmd
 }
 
 // hubbed is what the control socket needs for the verbs of this file.
 type hubbed interface {
 	ConfirmHub(ctx context.Context) error
+	HubMetrics(w io.Writer) error
 }
 
 // ConfirmHub says that what has vanished from the hub was meant to.
 func (d *daemon) ConfirmHub(context.Context) error { return d.hub.confirm() }
+
+// HubMetrics writes what is told of a worker under KubeSlice's names.
+func (d *daemon) HubMetrics(w io.Writer) error { return d.hub.metrics(w) }
+
+func (c *control) hubMetrics(w http.ResponseWriter, _ *http.Request) {
+	var text bytes.Buffer
+	if err := c.hubbed.HubMetrics(&text); err != nil {
+		c.refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	if _, err := text.WriteTo(w); err != nil {
+		c.log.Debug("control answer not written", "err", err)
+	}
+}
 
 func (c *control) confirmHub(w http.ResponseWriter, r *http.Request) {
 	if !mayChange(r.Context()) {

@@ -100,6 +100,16 @@ func TestSlicesOfAHubOutliveIt(t *testing.T) {
 		return err == nil && strings.Contains(string(text), "SliceConfig/kubeslice-demo/iperf-slice")
 	})
 
+	out, errs, code := program(t, "hub", "metrics", "--socket", m.server().socket)
+	for _, want := range []string{
+		`kubeslice_slice_up{slice="iperf-slice",slice_cluster="worker-1",slice_project="demo",slice_reporting_controller="workerOperator"} 1`,
+		`kubeslice_serviceexport_endpoints{slice="blue",slice_cluster="worker-1",slice_namespace="shop",slice_project="demo",slice_reporting_controller="workerOperator",slice_service="web"} 1`,
+	} {
+		if code != 0 || !strings.Contains(out, want+"\n") {
+			t.Errorf("exit %d, %s: no line %s in\n%s", code, errs, want, out)
+		}
+	}
+
 	server.StopAPI()
 	down := time.Now()
 	lost := 0

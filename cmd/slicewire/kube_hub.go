@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -95,6 +96,7 @@ func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
 			}
 		}
 		f.Exports = append(f.Exports, hub.ExportsOf(site, v.node.name, v.view.Services)...)
+		f.Imports = append(f.Imports, hub.ImportsOf(v.node.name, v.view.Services)...)
 	}
 	f.NodeIPs = hub.NodeIPs(endpoints)
 	k.hub.Tell(f)
@@ -107,6 +109,14 @@ func (k *kubeHub) confirm() error {
 	}
 	k.hub.Confirm(time.Now())
 	return nil
+}
+
+// metrics writes KubeSlice's metrics of a worker.
+func (k *kubeHub) metrics(w io.Writer) error {
+	if k == nil {
+		return errNoHub
+	}
+	return kube.WriteSamples(w, k.hub.Samples())
 }
 
 func (k *kubeHub) status() *HubStatus {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 
@@ -33,5 +34,7 @@ func (*kubeHub) silent() bool { return false }
 func (*kubeHub) tell(string, []netip.AddrPort, []sliceView) {}
 
 func (*kubeHub) confirm() error { return errNoHub }
+
+func (*kubeHub) metrics(io.Writer) error { return errNoHub }
 
 func (*kubeHub) status() *HubStatus { return nil }

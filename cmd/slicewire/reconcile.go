@@ -69,15 +69,21 @@ func sortOut(problems []manifest.Problem, log *slog.Logger, warned *[]string) er
 // makes both the daemon's configuration.
 func (d *daemon) loadMesh(file *manifest.NodeFile) error {
 	set, problems := manifest.Load(file.Manifests)
-	return d.makeMesh(file, set, problems)
+	return d.makeMesh(file, set, problems, nil)
 }
 
-// makeMesh is loadMesh for manifests that were read already, with problems.
-func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems []manifest.Problem) error {
+// makeMesh is loadMesh for manifests that were read already, with problems. What
+// was said before is not logged again.
+func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems []manifest.Problem, said []string) error {
 	mesh, more := d.hub.build(set, manifest.Options{Now: time.Now(), Existing: d.given.Indexes, Node: file})
 	var warned []string
-	if err := sortOut(slices.Concat(problems, more), d.log, &warned); err != nil {
+	if err := sortOut(slices.Concat(problems, more), slog.New(slog.DiscardHandler), &warned); err != nil {
 		return err
+	}
+	for _, w := range warned {
+		if !slices.Contains(said, w) {
+			d.log.Warn("configuration", "err", w)
+		}
 	}
 	d.want = desired{file: file, set: set, read: problems, base: mesh, warned: warned}
 	d.addExports()

@@ -17,6 +17,7 @@ type Result struct {
 type Facts struct {
 	NodeIPs []string // where others reach the site's gateways, sorted
 	Exports []Export
+	Imports []Import // of all sites, for the metrics
 }
 
 // An Export is a service that this site exports on a slice.

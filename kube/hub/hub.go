@@ -47,7 +47,8 @@ type Hub struct {
 	wellAt    time.Time // when all was well last, or the start
 	dirty     bool      // good is not saved
 	confirmed time.Time
-	denied    string // what the hub does not let this node write; "": nothing
+	tallies   map[string]*tally // by slice
+	denied    string            // what the hub does not let this node write; "": nothing
 }
 
 // Status says how a node stands with its hub.
@@ -77,7 +78,7 @@ func New(cfg Config) (*Hub, error) {
 		cfg: cfg, changed: make(chan struct{}, 1), poke: make(chan struct{}, 1),
 		applier:  kube.NewApplier(cfg.Client),
 		recorder: kube.NewRecorder(cfg.Client, "slicewire", cfg.Site+"/"+cfg.Node, cfg.Log),
-		guard:    guard{known: documents{}}, good: documents{}, wellAt: time.Now(),
+		guard:    guard{known: documents{}}, good: documents{}, tallies: map[string]*tally{}, wellAt: time.Now(),
 	}
 	var watched []kube.Resource
 	for _, kind := range slices.Sorted(maps.Keys(resources)) {
@@ -262,6 +263,10 @@ func (h *Hub) Merge(others *manifest.Set, opts manifest.Options) Result {
 	m := merge(others, now, good, opts)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.merged == nil {
+		h.merged = &merged{}
+	}
+	h.count(&h.merged.mesh, &m.mesh)
 	h.dirty = h.dirty || !equal(h.good, m.good)
 	h.good, h.verdicts, h.merged = m.good, m.verdicts, &m
 	h.state.Refused = map[string]string{}

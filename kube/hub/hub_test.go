@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 )
@@ -23,9 +21,17 @@ func TestSlicesFollowTheHub(t *testing.T) {
 	p.until("both slices", func() bool { return n.slices() == "blue red" })
 	p.remove("SliceConfig", "blue")
 	p.until("the slice goes", func() bool { return n.slices() == "red" })
+	if got := n.sample("kubeslice_slice_deleted_total", "blue"); got != 1 {
+		t.Errorf("slices deleted: %v", got)
+	}
+	p.put(edit(sliceText, "priority: 1", "priority: 2"), "red", "10.1.0.0/16")
+	p.until("the change is counted", func() bool {
+		return n.sample("kubeslice_slice_updated_total", "red") == 1 && n.sample("kubeslice_slice_created_total", "red") == 1
+	})
+	p.put(sliceText, "red", "10.1.0.0/16")
 	p.until("it is said that the slice is in force", func() bool {
 		c := conditionOf(p.get("SliceConfig", "red"), "Accepted")
-		return c != nil && c["status"] == "True" && c["observedGeneration"] == int64(1)
+		return c != nil && c["status"] == "True" && c["observedGeneration"] == int64(3)
 	})
 }
 
@@ -223,9 +229,12 @@ func TestMergeRefusesNoMoreThanWhatIsWrong(t *testing.T) {
 	}
 }
 
-var _ lister = fixed{}
-
-// fixed is a hub that does not change.
-type fixed map[string][]*unstructured.Unstructured
-
-func (f fixed) list(kind string) []*unstructured.Unstructured { return f[kind] }
+// sample returns the value of a metric for a slice, -1 when there is none.
+func (n *fakeNode) sample(name, slice string) float64 {
+	for _, s := range n.hub.Samples() {
+		if s.Name == name && s.Labels["slice"] == slice {
+			return s.Value
+		}
+	}
+	return -1
+}

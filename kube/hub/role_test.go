@@ -188,6 +188,34 @@ func TestTheRolesAreWhatANodeNeedsAndNoMore(t *testing.T) {
 	}
 }
 
+func TestWhatIsForbiddenIsSaidAndStopsNothingElse(t *testing.T) {
+	p := newProject(t)
+	text, _ := roleObjects(t, p.namespace, "one", "role-worker.yaml")
+	p.put("%s", text)
+	p.put(clusters+sliceText, "red", "10.1.0.0/16")
+	user := "system:serviceaccount:" + p.namespace + ":slicewire-one"
+	n := p.node("one", nil, func(_ *Config, access *rest.Config) {
+		access.Impersonate.UserName, access.Impersonate.Groups = user, []string{"system:authenticated"}
+	})
+	n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}})
+	p.until("the cluster is registered", func() bool {
+		return field(p.get("Cluster", "one"), "status", "registrationStatus") == "Registered"
+	})
+	p.until("what is forbidden is said", func() bool { return strings.Contains(n.hub.Status().Denied, leaseWorked) })
+	p.put(sliceText, "blue", "10.2.0.0/16")
+	p.until("the slices", func() bool { return n.slices() == "blue red" })
+	p.settle(n)
+	denied := 0
+	for _, r := range requests(t, user) {
+		if r.ResponseStatus.Code == 403 {
+			denied++
+		}
+	}
+	if denied != 1 {
+		t.Errorf("asked %d times for what is forbidden", denied)
+	}
+}
+
 // checkUsed fails for every right of a Role that no request needed.
 func checkUsed(t *testing.T, role *unstructured.Unstructured, made []request) {
 	t.Helper()

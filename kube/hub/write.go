@@ -31,6 +31,7 @@ func (h *Hub) list(kind string) []*unstructured.Unstructured { return h.watch.Ob
 // write brings the hub up to date whenever something may differ, until ctx ends.
 func (h *Hub) write(ctx context.Context) {
 	retry := writeRetryMin
+	denied := map[string]time.Time{} // leases: when their part was forbidden
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -40,7 +41,7 @@ func (h *Hub) write(ctx context.Context) {
 		case <-h.poke:
 		case <-timer.C:
 		}
-		again, err := h.writeOnce(ctx)
+		again, err := h.writeOnce(ctx, denied)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -54,7 +55,9 @@ func (h *Hub) write(ctx context.Context) {
 		case again > 0:
 			timer.Reset(again)
 		default:
-			h.deny("")
+			if len(denied) == 0 {
+				h.deny("")
+			}
 			retry = writeRetryMin
 		}
 		pause := time.NewTimer(writePause)
@@ -77,8 +80,16 @@ func (h *Hub) deny(why string) {
 
 // writeOnce writes what differs now. It returns after what time to look again
 // though nothing may have changed, 0: never.
-func (h *Hub) writeOnce(ctx context.Context) (again time.Duration, err error) {
+func (h *Hub) writeOnce(ctx context.Context, denied map[string]time.Time) (again time.Duration, err error) {
 	now := time.Now()
+	may := func(lease string) bool { return now.Sub(denied[lease]) > deniedPause }
+	do := func(lease string, plan []write) (time.Duration, error) {
+		wait, err := h.do(ctx, lease, plan)
+		if delete(denied, lease); apierrors.IsForbidden(err) {
+			denied[lease] = now
+		}
+		return wait, err
+	}
 	h.mu.Lock()
 	m, facts, verdicts := h.merged, h.facts, h.verdicts
 	ready := h.state.Synced && h.state.Err == "" && !h.state.Stale && m != nil
@@ -88,14 +99,14 @@ func (h *Hub) writeOnce(ctx context.Context) (again time.Duration, err error) {
 	}
 	theirs := h.cfg.Controller != "slicewire" && foreign(h)
 	var errs []error
-	if h.cfg.Controller != "reader" && !theirs {
+	if h.cfg.Controller != "reader" && !theirs && may(leaseWorked) {
 		plan := append(planWorked(h, manifest.Work(m.set, &m.mesh, now), h.cfg.Controller == "slicewire"), planConditions(h, verdicts, now)...)
-		wait, err := h.do(ctx, leaseWorked, plan)
+		wait, err := do(leaseWorked, plan)
 		again, errs = wait, append(errs, err)
 	}
-	if facts != nil {
+	if facts != nil && may(leaseSite+h.cfg.Site) {
 		s := site{name: h.cfg.Site, namespace: h.cfg.Namespace, cniSubnets: h.cfg.CNISubnets, facts: facts, mesh: &m.mesh, set: m.set, health: h.Status(), conditions: !theirs}
-		wait, err := h.do(ctx, leaseSite+h.cfg.Site, planSite(h, s, now))
+		wait, err := do(leaseSite+h.cfg.Site, planSite(h, s, now))
 		again, errs = max(again, wait), append(errs, err)
 	}
 	return again, firstOf(errs)

@@ -1,0 +1,71 @@
+package kube
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A Sample is a value under the name of a metric, one of KubeSlice's where it has
+// one.
+type Sample struct {
+	Name   string
+	Labels map[string]string
+	Value  float64
+}
+
+// MetricLabels are the labels of KubeSlice's metrics of a worker, besides those
+// that all have (see MetricBase). It is never written to.
+var MetricLabels = map[string][]string{
+	"kubeslice_cluster_up":                  {},
+	"kubeslice_cluster_component_up":        {"slice_cluster_component"},
+	"kubeslice_slice_up":                    {"slice"},
+	"kubeslice_slice_component_up":          {"slice", "slice_component"},
+	"kubeslice_app_pods":                    {"slice", "slice_namespace"},
+	"kubeslice_serviceexport_endpoints":     {"slice", "slice_namespace", "slice_service"},
+	"kubeslice_serviceexport_aliases":       {"slice", "slice_namespace", "slice_service"},
+	"kubeslice_serviceimport_endpoints":     {"slice", "slice_namespace", "slice_service"},
+	"kubeslice_slice_created_total":         {"slice"},
+	"kubeslice_slice_updated_total":         {"slice"},
+	"kubeslice_slice_deleted_total":         {"slice"},
+	"kubeslice_slice_creation_failed_total": {"slice"},
+	"kubeslice_slice_updation_failed_total": {"slice"},
+	"kubeslice_slice_deletion_failed_total": {"slice"},
+}
+
+// MetricBase returns the labels that all of KubeSlice's metrics of a worker have.
+func MetricBase(project, cluster string) map[string]string {
+	return map[string]string{"slice_project": project, "slice_cluster": cluster, "slice_reporting_controller": "workerOperator"}
+}
+
+// WriteSamples writes samples as Prometheus reads them, those of one name
+// together.
+func WriteSamples(w io.Writer, samples []Sample) error {
+	samples = slices.Clone(samples)
+	slices.SortStableFunc(samples, func(a, b Sample) int { return strings.Compare(a.Name, b.Name) })
+	last := ""
+	for _, s := range samples {
+		if s.Name != last {
+			kind := "gauge"
+			if strings.HasSuffix(s.Name, "_total") {
+				kind = "counter"
+			}
+			if _, err := fmt.Fprintf(w, "# TYPE %s %s\n", s.Name, kind); err != nil {
+				return err
+			}
+			last = s.Name
+		}
+		var labels []string
+		for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+			labels = append(labels, k+`="`+labelEscaper.Replace(s.Labels[k])+`"`)
+		}
+		if _, err := fmt.Fprintf(w, "%s{%s} %v\n", s.Name, strings.Join(labels, ","), s.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var labelEscaper = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)

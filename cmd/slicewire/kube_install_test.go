@@ -200,6 +200,7 @@ func (x *installation) sidecar(t *testing.T) {
 		t.Errorf("injected %q", said.String())
 	}
 	c := x.rig.Clusters[1]
+	began := time.Now()
 	c.Apply(t, out.String())
 	c.Rollout(t, "apps", "deployment/app")
 	kubetest.Eventually(t, patience, func(ctx context.Context) error {
@@ -214,6 +215,7 @@ func (x *installation) sidecar(t *testing.T) {
 		}
 		return fmt.Errorf("services %+v", s.Slices[0].Services)
 	})
+	t.Logf("a pod with a sidecar is on the slice after %v", time.Since(began).Round(100*time.Millisecond))
 	c.Must(t, "delete", "namespace", "apps", "--wait")
 }
 

@@ -77,8 +77,8 @@ var nodeFile = template.Must(template.New("node").Parse(`version: 1
 mesh: {{.Mesh}}
 site: {{.Site}}
 node: ${SLICEWIRE_POD_NODE}
-state: /slicewire/state/node
-socket: /slicewire/state/slicewire.sock
+state: /state/node
+socket: /state/slicewire.sock
 listen: 0.0.0.0:0
 gossip:
   reachable: false
@@ -108,22 +108,22 @@ const podParts = `
 containers:
 - name: slicewire-join
   image: IMAGE
-  args: [join, --kubernetes, --config, /slicewire/config/node.yaml, --authority, /slicewire/config/ca.crt, --issuers, /slicewire/config/issuers]
+  args: [join, --kubernetes, --config, /config/node.yaml, --authority, /config/ca.crt, --issuers, /config/issuers]
   env: &env
   - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
   - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
   resources: &resources {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 256Mi}}
   securityContext: &security {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
   volumeMounts: &mounts
-  - {name: slicewire-state, mountPath: /slicewire/state}
-  - {name: slicewire-config, mountPath: /slicewire/config}
+  - {name: slicewire-state, mountPath: /state}
+  - {name: slicewire-config, mountPath: /config}
   - {name: slicewire-token, mountPath: /var/run/secrets/slicewire}
 - name: slicewire
   image: IMAGE
   restartPolicy: Always
-  args: [daemon, --config, /slicewire/config/node.yaml, --log-format, json]
+  args: [daemon, --config, /config/node.yaml, --log-format, json]
   env: *env
-  startupProbe: {exec: {command: [/slicewire, status, --socket, /slicewire/state/slicewire.sock]}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 120}
+  startupProbe: {exec: {command: [/slicewire, status, --socket, /state/slicewire.sock]}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 120}
   resources: *resources
   securityContext: *security
   volumeMounts: *mounts

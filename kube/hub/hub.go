@@ -131,10 +131,10 @@ func (h *Hub) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-h.watch.Changed():
-			h.absorb(time.Now())
+			h.absorb(time.Now(), true)
 			signal(h.poke)
 		case <-tick.C:
-			h.absorb(time.Now())
+			h.absorb(time.Now(), false)
 		}
 		h.save()
 	}
@@ -142,8 +142,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	return nil
 }
 
-// absorb takes in what the watch has.
-func (h *Hub) absorb(now time.Time) {
+// absorb takes in what the watch has. Unless that has changed it looks only at the
+// hub's health and whether what is held is to go on.
+func (h *Hub) absorb(now time.Time, changed bool) {
 	st := h.watch.State()
 	err := st.Err
 	for _, kind := range needed {
@@ -156,6 +157,9 @@ func (h *Hub) absorb(now time.Time) {
 	well := st.Synced && err == nil && now.Sub(st.Heard) < staleAfter
 	h.noteHealth(now, well, st.Heard, err)
 	if !st.Synced || err != nil {
+		return
+	}
+	if changed = changed || !h.state.Synced; !changed && len(h.guard.held()) == 0 {
 		return
 	}
 	h.state.Synced = true
@@ -216,8 +220,8 @@ func split(id string) (kind, namespace, name string) {
 	return f[0], f[1], f[2]
 }
 
-// AnnotationConfirmed, on the Cluster of a site, says until when what vanished was
-// meant to: a time as RFC 3339 has it.
+// AnnotationConfirmed is the annotation on a site's Cluster that says until when
+// what vanished was meant to: a time as RFC 3339 has it.
 const AnnotationConfirmed = "slicewire.io/deletions-confirmed"
 
 // confirmedAt returns until when deletions were confirmed. h.mu is held.
@@ -236,7 +240,7 @@ func (h *Hub) Confirm(now time.Time) {
 	h.mu.Lock()
 	h.confirmed = now
 	h.mu.Unlock()
-	h.absorb(now)
+	h.absorb(now, true)
 }
 
 // equal reports whether two sets of documents ask for the same. Documents that

@@ -23,14 +23,7 @@ type resolver struct {
 
 func upstreamOf(t *testing.T, answer func(q *dns.Msg, network string) []*dns.Msg) *resolver {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t)
 	r := &resolver{addr: pc.LocalAddr().(*net.UDPAddr).AddrPort()}
 	handle := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		network := w.LocalAddr().Network()

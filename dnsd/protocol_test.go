@@ -14,17 +14,29 @@ import (
 	"github.com/miekg/dns"
 )
 
+// bothPorts opens one loopback port for UDP and TCP, which nobody else has in
+// either.
+func bothPorts(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, l
+		}
+		pc.Close() // taken for TCP: another one, then
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
+}
+
 // listening runs a server on sockets of the kernel and returns its address.
 func listening(t *testing.T, cfg Config, v View) (*Server, *net.UDPAddr) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		t.Skipf("the port is taken for UDP: %v", err)
-	}
+	pc, l := bothPorts(t)
 	cfg.Packet, cfg.Stream = append(cfg.Packet, pc), append(cfg.Stream, l)
 	s, err := New(cfg)
 	if err != nil {

@@ -89,18 +89,7 @@ func TestDig(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, leaks) })
 	// dig retries by TCP at the same port.
-	var pc net.PacketConn
-	var l net.Listener
-	for {
-		var err error
-		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		if l, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
-			break
-		}
-		pc.Close()
-	}
+	pc, l := bothPorts(t)
 	run(t, newServer(t, Config{Packet: []net.PacketConn{pc}, Stream: []net.Listener{l}}))
 	_, port, _ := net.SplitHostPort(pc.LocalAddr().String())
 	for _, c := range []struct {

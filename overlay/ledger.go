@@ -217,7 +217,7 @@ func (l *Ledger) Drop(void func(Held) bool) int {
 // Records returns what holds at now: no tombstones, nothing void. It is sorted
 // by origin and key.
 func (l *Ledger) Records(now time.Time) []Record {
-	var out []Record
+	out := make([]Record, 0, l.Count())
 	for _, id := range l.Origins() {
 		for _, k := range l.origins[id].keys() {
 			if r := l.origins[id].entries[k].record; !r.Deleted && now.Before(r.NotAfter) {
@@ -226,6 +226,15 @@ func (l *Ledger) Records(now time.Time) []Record {
 		}
 	}
 	return out
+}
+
+// Count returns how many records and tombstones are held.
+func (l *Ledger) Count() int {
+	n := 0
+	for _, o := range l.origins {
+		n += len(o.entries)
+	}
+	return n
 }
 
 // A Held is a record and the signed bytes it came in.

@@ -147,7 +147,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			if !d.sharing {
 				d.shape(now)
 			}
-			d.swelling.settle(len(d.gossip.Records()), debug.FreeOSMemory)
+			d.swelling.settle(d.gossip.Held(), debug.FreeOSMemory)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}

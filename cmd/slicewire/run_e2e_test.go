@@ -185,6 +185,7 @@ func TestRunPutsAProgramOnASlice(t *testing.T) {
 	t.Run("it keeps no rights", func(t *testing.T) { m.checkRights(t, n) })
 	t.Run("it does not reach the host", func(t *testing.T) { m.checkHost(t, n) })
 	t.Run("a killed client leaves nothing", func(t *testing.T) { m.checkKilledClient(t, n) })
+	t.Run("the host's resolver outlives it", func(t *testing.T) { m.checkResolver(t, n) })
 	t.Run("a reload keeps it", func(t *testing.T) { m.checkReload(t, n) })
 	t.Run("a slice that is opened anew ends it", func(t *testing.T) { m.checkReopened(t, n) })
 	t.Run("a stopped daemon ends it", func(t *testing.T) { m.checkStoppedDaemon(t, n) })

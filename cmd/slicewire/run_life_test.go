@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -140,6 +141,44 @@ func (m *runMesh) checkKilledClient(t *testing.T, n *demoNode) {
 	_ = r.cmd.Wait() // killed
 	m.until("the address is free", func() bool { _, there := m.named(n, "stubborn"); return !there })
 	m.until("nobody is in the namespace", func() bool { return !namespacesOf(t)[r.first] })
+}
+
+// checkResolver has programs with a resolv.conf of their own killed with their
+// client, and wants the host's as it was: the same file with the same bytes, and
+// nothing mounted over it.
+func (m *runMesh) checkResolver(t *testing.T, n *demoNode) {
+	host := func() (string, os.FileInfo) {
+		text, err1 := os.ReadFile(resolvPath)
+		info, err2 := os.Stat(resolvPath)
+		mounts, err3 := os.ReadFile("/proc/self/mountinfo")
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		mounted := ""
+		for line := range strings.Lines(string(mounts)) {
+			if strings.Contains(line, "resolv") {
+				mounted += line
+			}
+		}
+		return string(text) + "\n" + mounted, info
+	}
+	text, info := host()
+	for i := range 20 {
+		r := m.start(n, []string{"--name", "resolving"}, "sh", "-c", "tr '\\n' ' ' < /etc/resolv.conf; echo; exec sleep 1000")
+		w, there := m.named(n, "resolving")
+		if !there || !strings.Contains(r.first, "nameserver 10.190.") || !strings.Contains(r.first, "search svc.slice.local") {
+			t.Fatalf("its resolver: %q, at %v", r.first, w.Address)
+		}
+		if err := r.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = r.cmd.Wait() // killed
+		now, same := host()
+		if now != text || !os.SameFile(info, same) || !info.ModTime().Equal(same.ModTime()) {
+			t.Fatalf("kill %d: the host's resolver was\n%s\nand is\n%s", i, text, now)
+		}
+		m.until("the address is free", func() bool { _, there := m.named(n, "resolving"); return !there })
+	}
 }
 
 func (m *runMesh) checkReload(t *testing.T, n *demoNode) {

@@ -1,16 +1,23 @@
 package main
 
 // swellingRecords is how many more or fewer records there have to be before
-// memory is given back.
+// memory is given back, and from how many on a change leaves much behind.
 const swellingRecords = 1000
 
-// A swelling notices that a great many records have come or gone, and when that
-// is over: taking them in leaves more behind than it keeps, which the runtime
-// would give back to the system only little by little.
+// settledLooks is how many looks apart memory is given back at least for what
+// changes left behind: it takes a whole collection each time.
+const settledLooks = 60
+
+// A swelling notices that a great many records have come or gone, or that some of
+// a great many have changed, and when that is over: taking them in leaves more
+// behind than it keeps, which the runtime would give back to the system only
+// little by little.
 type swelling struct {
 	turns    int // how often records have changed
 	seen     int // turns at the last look
 	released int // how many records there were when memory was given back
+	cleared  int // turns at that time
+	looks    int // since then
 }
 
 // settle is called at every look, with the number of records now, and calls
@@ -18,8 +25,11 @@ type swelling struct {
 func (s *swelling) settle(records int, release func()) {
 	quiet := s.turns == s.seen
 	s.seen = s.turns
-	if quiet && max(records-s.released, s.released-records) >= swellingRecords {
-		s.released = records
+	s.looks++
+	swollen := max(records-s.released, s.released-records) >= swellingRecords
+	littered := records >= swellingRecords && s.turns != s.cleared && s.looks >= settledLooks
+	if quiet && (swollen || littered) {
+		s.released, s.cleared, s.looks = records, s.turns, 0
 		release()
 	}
 }

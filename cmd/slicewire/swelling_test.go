@@ -29,3 +29,36 @@ func TestMemoryIsGivenBackOnceASwellingIsOver(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryIsGivenBackAfterChangesButNotOften(t *testing.T) {
+	var s swelling
+	released := 0
+	look := func(records int) { s.settle(records, func() { released++ }) }
+	s.turns++
+	look(5000)
+	look(5000) // quiet: they came
+	for _, step := range []struct {
+		name           string
+		changes, looks int
+		want           int
+	}{
+		{"nothing changes", 0, 3 * settledLooks, 1},
+		{"a change after a long time", 1, 2, 2},
+		{"another at once", 1, settledLooks - 3, 2},
+		{"and it is time", 0, 3, 3},
+		{"nothing changes again", 0, 3 * settledLooks, 3},
+	} {
+		s.turns += step.changes
+		for range step.looks {
+			look(5000)
+		}
+		if released != step.want {
+			t.Errorf("%s: given back %d times, want %d", step.name, released, step.want)
+		}
+	}
+	var few swelling
+	for i := range 10 * settledLooks {
+		few.turns += i % 2
+		few.settle(20, func() { t.Error("20 records leave nothing behind") })
+	}
+}

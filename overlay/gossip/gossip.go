@@ -190,6 +190,14 @@ func (g *Gossip) Records() []overlay.Record {
 	return g.ledger.Records(g.cfg.Now())
 }
 
+// Held returns how many records and tombstones are kept. It copies none of them,
+// as Records does.
+func (g *Gossip) Held() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ledger.Count()
+}
+
 // RecordsOf is Records of one origin.
 func (g *Gossip) RecordsOf(id overlay.NodeID) []overlay.Record {
 	g.mu.Lock()

@@ -29,6 +29,9 @@ type Config struct {
 	// Told takes the notes that peers send (see Tell); nil: nobody does. It is called
 	// on the packet path, concurrently, and must not wait; body is its own.
 	Told func(slice, peer string, body []byte)
+	// Relinked is called after links have gone up or down and prefixes have moved;
+	// nil: nobody is. It is called by one goroutine and must not wait.
+	Relinked func()
 }
 
 func (c *Config) validate() error {

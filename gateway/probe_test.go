@@ -147,6 +147,39 @@ func TestAPrefixMovesWithTheLinks(t *testing.T) {
 	}
 }
 
+// Nobody has to ask again and again: after each change somebody is told to look.
+func TestLinksThatGoUpAndDownAreTold(t *testing.T) {
+	moved := make(chan struct{}, 1)
+	a := &probeNode{key: newKey(t), link: newWakeLink(), tag: overlay.NodeID{Site: "s", Node: "a"}.Tag()}
+	a.node = newNodeOf(t, "127.0.0.1:0", Config{Relinked: func() {
+		select {
+		case moved <- struct{}{}:
+		default:
+		}
+	}})
+	b, _ := newNoteNode(t, "b")
+	a.set(a.tunnel(b.peer("10.1.1.0/24"))).run()
+	b.set(b.tunnel(a.peer("10.1.0.0/24"))).run()
+	told := func(up bool) {
+		t.Helper()
+		late := time.After(patience)
+		for {
+			select {
+			case <-moved:
+				if a.up(b) == up {
+					return
+				}
+			case <-late:
+				t.Fatalf("not told that the link is up: %v", up)
+			}
+		}
+	}
+	told(true)
+	b.stop()
+	told(false)
+	a.stop()
+}
+
 func TestWhoLeavesIsLeftAtOnce(t *testing.T) {
 	w := newTwoWays(t)
 	w.one.run()

@@ -32,14 +32,19 @@ func (g *Gateway) watch(ctx context.Context) {
 		}
 		now := g.mux.now()
 		next := now + time.Hour
+		moved := false
 		if all := g.watching.Load(); all != nil {
 			for _, k := range *all {
 				dirty, at := k.probes.step()
 				if dirty {
 					g.reroute(k)
+					moved = true
 				}
 				next = min(next, at)
 			}
+		}
+		if moved && g.cfg.Relinked != nil {
+			g.cfg.Relinked()
 		}
 		timer.Reset(max(next-g.mux.now(), watchPause))
 	}

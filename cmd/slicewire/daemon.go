@@ -127,6 +127,8 @@ type daemon struct {
 	turned  chan struct{} // level-triggered: keys have come one step on
 	faults  chan error
 
+	relinked chan struct{} // level-triggered: links have gone up or down
+
 	checks atomic.Pointer[[]checked]          // which targets are to be checked
 	dead   atomic.Pointer[map[backendID]bool] // whose target does not answer
 
@@ -256,7 +258,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	d := &daemon{
 		path: path, log: log, started: time.Now(), wall: wall,
 		reloads: make(chan reloadRequest, 1), persist: make(chan struct{}, 1),
-		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), faults: make(chan error, 1),
+		uplink: shaper.NewUplink(0), slices: make(map[string]*sliceNode), turned: make(chan struct{}, 1), relinked: make(chan struct{}, 1), faults: make(chan error, 1),
 		work: make(chan func()), looped: make(chan struct{}), renews: make(chan renewRequest), moves: make(chan struct{}, 1),
 	}
 	d.tracer = newTracer(&d.taps)
@@ -303,7 +305,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	}
 	undo = append(undo, func() { conn.Close() })
 	d.listen = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, Told: d.tracer.take, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
+	if d.gateway, err = gateway.New(gateway.Config{Conn: conn, Log: log, Taps: &d.taps, Told: d.tracer.take, Relinked: d.relink, OuterTOS: outerTOS(d.want.file.OuterTOS)}); err != nil {
 		return nil, nil, nil, err
 	}
 	var cordon bool

@@ -297,7 +297,7 @@ func TestAClockTenYearsBackCostsNoTunnel(t *testing.T) {
 	m.until("an answer after the restart", func() bool { return m.pings(m.client(), "iperf-slice", "worker-1/gw") })
 	took := time.Since(began)
 	t.Logf("answered %v after the daemon was started with its clock ten years back", took)
-	if took > 10*time.Second {
+	if took > slack*10*time.Second {
 		t.Error("that is too late")
 	}
 	// Peers refuse handshakes from before the last with the same key.

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// namesLook is how often the state of links is taken over into answers. A
-	// link that was idle is judged within 1.5 s: with this, what is dead is out of
-	// the answers within two.
+	// namesLook is how often round trips and the youth of links are taken over into
+	// answers. A link that goes up or down is at once: one that was idle is judged
+	// within 1.5 s, so that what is dead is out of the answers within two.
 	namesLook = 200 * time.Millisecond
 	// youngFor is how long a link that was never up is not held to be down.
 	youngFor = 5 * time.Second
@@ -124,6 +124,14 @@ func (d *daemon) linksOf(n *sliceNode, now time.Time) (out []overlay.PeerLink) {
 	}
 	n.naming.peers = peers
 	return out
+}
+
+// relink has the loop take over that links have gone up or down.
+func (d *daemon) relink() {
+	select {
+	case d.relinked <- struct{}{}:
+	default: // it is about to
+	}
 }
 
 // lookNames takes over into every slice's answers what has changed of its links

@@ -183,6 +183,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			}
 		case <-names.C:
 			d.lookNames()
+		case <-d.relinked:
+			d.lookNames()
 		case now := <-share.C:
 			if d.sharing {
 				d.shape(now)

@@ -43,7 +43,7 @@ func start(t *testing.T) *fixture {
 	if server == nil {
 		t.Skip("no API server")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	config := *server.Config
 	config.QPS, config.Burst = 2000, 4000
@@ -129,9 +129,14 @@ func (f *fixture) remove(kind Kind, namespace, name string) {
 // eventually waits until ask says nothing.
 func (f *fixture) eventually(ask func() error) {
 	f.t.Helper()
+	f.within(30*time.Second, ask)
+}
+
+func (f *fixture) within(limit time.Duration, ask func() error) {
+	f.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(limit)
 	for {
 		err := ask()
 		if err == nil {
@@ -148,7 +153,7 @@ func (f *fixture) eventually(ask func() error) {
 func (f *fixture) still(d time.Duration) {
 	f.t.Helper()
 	last, since := f.Status().Writes, time.Now()
-	f.eventually(func() error {
+	f.within(3*time.Minute, func() error {
 		if n := f.Status().Writes; n != last {
 			last, since = n, time.Now()
 		}

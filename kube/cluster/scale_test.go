@@ -20,7 +20,7 @@ import (
 const (
 	manyExports = 1000
 	manyEach    = 5
-	manyTime    = time.Minute
+	manyTime    = 2 * time.Minute
 	manyMemory  = 64 << 20
 )
 

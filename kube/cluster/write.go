@@ -180,7 +180,7 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 		}
 		due = w.part(x.Ref, "", x.whole(), live, func(u, there *unstructured.Unstructured) error {
 			if x.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) {
-				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.Ref.String() + " was changed and is put back"})
+				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.String() + " was changed and is put back"})
 			}
 			_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
 			return err
@@ -205,7 +205,7 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 		unstructured.RemoveNestedField(u.Object, "status", "conditions")
 		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
 	}
-	name, message := x.event, x.Ref.String()
+	name, message := x.event, x.String()
 	if err != nil {
 		name, message = x.failed, err.Error()
 	}
@@ -244,7 +244,8 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 		}
 	}
 	there := live.whole()
-	if !kube.Differs(u, there, part) && !(r.Kind == KindNetworkPolicy && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"])) {
+	drifted := r.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) // fields of others count, too
+	if !drifted && !kube.Differs(u, there, part) {
 		w.mu.Lock()
 		w.clean[key] = found{t.hash, t.seen}
 		w.mu.Unlock()
@@ -309,7 +310,7 @@ func (w *writer) leave(x *want) {
 	defer w.mu.Unlock()
 	if !w.foreign[x.Ref] {
 		w.foreign[x.Ref] = true
-		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.Ref.String(), "kind", w.c.setting.kinds[x.Kind].kind)
+		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.String(), "kind", w.c.setting.kinds[x.Kind].kind)
 	}
 }
 
@@ -321,11 +322,11 @@ func (w *writer) remove(ctx context.Context, p *planned, x *Object) time.Duratio
 		return 0
 	}
 	if err := w.applier.Delete(ctx, info.resource, live); err != nil {
-		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.Ref.String(), "err", err)
+		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.String(), "err", err)
 		return retryMin
 	}
 	if x.Kind == KindImport {
-		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.Ref.String()})
+		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.String()})
 	}
 	return 0
 }

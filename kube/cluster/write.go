@@ -248,6 +248,9 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 	if !drifted && !kube.Differs(u, there, part) {
 		w.mu.Lock()
 		w.clean[key] = found{t.hash, t.seen}
+		if last, tried := w.tries[key]; tried && last.count == 0 {
+			delete(w.tries, key) // it stayed
+		}
 		w.mu.Unlock()
 		return 0
 	}

@@ -368,7 +368,7 @@ func (d *derived) mcsStatus(o *Objects, r Ref, now string) map[string]any {
 	var old map[string]any
 	var generation int64
 	if x := o.Get(r); x != nil {
-		old, generation = x.Status, x.Generation
+		old, generation = x.status(), x.Generation
 	}
 	return map[string]any{"clusters": clusters, "conditions": conditions(old, generation, now, ready)}
 }

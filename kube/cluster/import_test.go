@@ -15,7 +15,7 @@ import (
 func (p *plan) refs(kind Kind) (out []string) {
 	for i := range p.wants {
 		if p.wants[i].Kind == kind && p.wants[i].whole != nil {
-			out = append(out, p.wants[i].Ref.String())
+			out = append(out, p.wants[i].String())
 		}
 	}
 	return out
@@ -222,7 +222,7 @@ func TestWhatIsRemoved(t *testing.T) {
 			p := work(o, state, here(), nil)
 			var got []string
 			for _, x := range p.unwanted(here()) {
-				got = append(got, x.Ref.String())
+				got = append(got, x.String())
 			}
 			slices.Sort(got)
 			name := "shop/slicewire-" + short("shop", "gone")

@@ -49,7 +49,7 @@ type Object struct {
 	Annotations map[string]string // of namespaces and exports
 	Created     time.Time         // zero: not known
 	Ending      bool              // its deletion has begun
-	Status      map[string]any    // of exports and of imports of the Multi-Cluster Services API
+	told        string            // exportStatus of KubeSlice's export
 	ours        bool              // slicewire made it
 	json        []byte            // nil: not kept
 
@@ -117,9 +117,8 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	case KindNamespace, KindExport, KindMCSExport:
 		o.Annotations = u.GetAnnotations()
 	}
-	switch kind {
-	case KindExport, KindMCSExport, KindMCSImport:
-		o.Status, _ = raw["status"].(map[string]any)
+	if kind == KindExport {
+		o.told = text(raw, "status", "exportStatus")
 	}
 	if kind == KindNamespace {
 		delete(raw, "status")
@@ -169,6 +168,15 @@ func (o *Object) whole() *unstructured.Unstructured {
 		return nil
 	}
 	return u
+}
+
+// status returns the status as it came, as far as that is kept.
+func (o *Object) status() map[string]any {
+	if u := o.whole(); u != nil {
+		s, _ := u.Object["status"].(map[string]any)
+		return s
+	}
+	return nil
 }
 
 func readPod(raw map[string]any, ending bool) *Pod {

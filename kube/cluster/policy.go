@@ -143,14 +143,14 @@ func foreignPolicies(o *Objects, state *State) (out []notice) {
 			continue
 		}
 		say := func(event, message string) { out = append(out, notice{event, s.Name, raw, message}) }
-		say("NetPolAdded", "NetworkPolicy "+x.Ref.String()+" is not the slice's")
+		say("NetPolAdded", "NetworkPolicy "+x.String()+" is not the slice's")
 		for _, rule := range objectsIn(raw.Object, "spec", "ingress") {
 			for _, peer := range objectsIn(rule, "from") {
 				if n := widened(o, s, peer); n != "" {
-					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.Ref.String()+" lets in namespace "+n)
+					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.String()+" lets in namespace "+n)
 				}
 				if p, err := netip.ParsePrefix(text(peer, "ipBlock", "cidr")); err == nil && private(p.Addr()) {
-					say("NetPolScopeWidenedIPBlock", "NetworkPolicy "+x.Ref.String()+" lets in "+p.String())
+					say("NetPolScopeWidenedIPBlock", "NetworkPolicy "+x.String()+" lets in "+p.String())
 				}
 			}
 		}

@@ -72,7 +72,7 @@ func TestIsolationThatIsOffTakesPoliciesAway(t *testing.T) {
 	state.Slices[0].Isolated = false
 	p := work(on.with(t, o), state, here(), nil)
 	gone := p.unwanted(here())
-	if len(gone) != 1 || gone[0].Ref.String() != "shop/red-shop" {
+	if len(gone) != 1 || gone[0].String() != "shop/red-shop" {
 		t.Errorf("removed %v, want the policy", gone)
 	}
 }

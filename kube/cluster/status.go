@@ -22,18 +22,19 @@ func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, uni
 		w.slice = e.slice.Name
 	}
 	w.status = func() *unstructured.Unstructured {
-		all := conditions(e.object.Status, e.object.Generation, now, e.conditions(v)...)
+		old := e.object.status()
+		all := conditions(old, e.object.Generation, now, e.conditions(v)...)
 		if e.object.Kind == KindMCSExport {
 			return withStatus(k, w.Ref, map[string]any{"conditions": all})
 		}
-		return withStatus(k, w.Ref, e.kubeslice(state, v, all, unix))
+		return withStatus(k, w.Ref, e.kubeslice(state, v, all, old, unix))
 	}
 	if e.object.Kind == KindMCSExport {
 		return w
 	}
 	w.event, w.failed = "SyncServiceExportStatusSuccessfully", "SyncServiceExportStatusFailed"
 	switch {
-	case text(e.object.Status, "exportStatus") == "" && e.fault == (fault{}):
+	case e.object.told == "" && e.fault == (fault{}):
 		w.event = "ServiceExportInitialStatusUpdated"
 	case e.fault != (fault{}):
 		w.event = "ServiceExportStatusPending"
@@ -42,7 +43,7 @@ func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, uni
 }
 
 // kubeslice makes the status of KubeSlice's export.
-func (e *exported) kubeslice(state *State, v *overlay.ServiceView, all []any, unix int64) map[string]any {
+func (e *exported) kubeslice(state *State, v *overlay.ServiceView, all []any, old map[string]any, unix int64) map[string]any {
 	status := map[string]any{
 		"dnsName": overlay.ServiceDNSName(e.object.Name, e.object.Namespace), "exportStatus": e.kubesliceStatus(),
 		"availableEndpoints": int64(0), "pods": []any{}, "conditions": all,
@@ -53,7 +54,7 @@ func (e *exported) kubeslice(state *State, v *overlay.ServiceView, all []any, un
 		status["availableEndpoints"] = int64(len(x.Backends))
 		status["pods"] = e.pods(state, v)
 	}
-	status["lastSync"] = lastSync(e.object.Status, status, unix)
+	status["lastSync"] = lastSync(old, status, unix)
 	return status
 }
 

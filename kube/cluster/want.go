@@ -91,13 +91,6 @@ func conditions(old map[string]any, generation int64, now string, list ...condit
 // A condition is one of a status.
 type condition struct{ kind, status, reason, message string }
 
-func verdict(b bool) string {
-	if b {
-		return "True"
-	}
-	return "False"
-}
-
 // maxMessage is what the API takes of a condition's message, less a bit.
 const maxMessage = 30000
 

@@ -40,7 +40,6 @@ type writer struct {
 	mu      sync.Mutex
 	tries   map[partKey]try   // guarded by mu; by object and part
 	gone    map[Ref]time.Time // since when nothing wants it; run's
-	at      int               // where among the wanted it goes on; run's
 	clean   map[partKey]found // guarded by mu; what was found to be as wanted
 	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
 	foreign map[Ref]bool      // guarded by mu; said to be others'
@@ -49,6 +48,7 @@ type writer struct {
 type planned struct {
 	*plan
 	setting *setting
+	wanted  map[Ref]*want
 }
 
 // A partKey names a part of an object: all but its status, or that.
@@ -80,14 +80,18 @@ func newWriter(c *Cluster) *writer {
 }
 
 func (w *writer) set(p *plan, s *setting) {
-	w.next.Store(&planned{p, s})
+	n := &planned{plan: p, setting: s, wanted: make(map[Ref]*want, len(p.wants))}
+	for i := range p.wants {
+		n.wanted[p.wants[i].Ref] = &p.wants[i]
+	}
+	w.next.Store(n)
 	signal(w.ready)
 }
 
-// run writes until ctx ends. A plan that is replaced while it is carried out is
-// left at once; in the next one, what packets go by comes first again, and the
-// rest goes on where that was: with thousands of objects, every one that is written
-// makes another plan.
+// run writes until ctx ends. A plan that is replaced while it is carried out, as
+// every object that is written does, is gone on with by what the new one says of
+// each object; but one that says something else of what packets go by is begun
+// with at once.
 func (w *writer) run(ctx context.Context) {
 	again := time.NewTimer(0)
 	defer again.Stop()
@@ -120,7 +124,7 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		}
 	}
 	do := func(f func() time.Duration) bool {
-		if ctx.Err() != nil || w.next.Load() != p {
+		if ctx.Err() != nil {
 			return false
 		}
 		slots <- struct{}{}
@@ -130,23 +134,19 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		})
 		return true
 	}
-	urgent := 0
-	for urgent < len(p.wants) && urgency[p.wants[urgent].Kind] <= lastUrgent {
-		urgent++
-	}
-	for i := range urgent {
-		if !do(func() time.Duration { return w.want(ctx, p, &p.wants[i]) }) {
+	for i := range p.wants {
+		newest := w.next.Load()
+		if newest.urgent != p.urgent {
+			break
+		}
+		x := newest.wanted[p.wants[i].Ref]
+		if x != nil && !do(func() time.Duration { return w.want(ctx, newest, x) }) {
 			break
 		}
 	}
-	rest := p.wants[urgent:]
-	for range rest {
-		w.at %= len(rest)
-		x := &rest[w.at]
-		if !do(func() time.Duration { return w.want(ctx, p, x) }) {
-			break
-		}
-		w.at++
+	if w.next.Load() != p {
+		all.Wait()
+		return 0
 	}
 	unwanted := p.unwanted(p.setting)
 	gone := make(map[Ref]time.Time, len(unwanted))
@@ -180,7 +180,7 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 		}
 		due = w.part(x.Ref, "", x.whole(), live, func(u, there *unstructured.Unstructured) error {
 			if x.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) {
-				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.Ref.String() + " was changed and is put back"})
+				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.String() + " was changed and is put back"})
 			}
 			_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
 			return err
@@ -205,7 +205,7 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 		unstructured.RemoveNestedField(u.Object, "status", "conditions")
 		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
 	}
-	name, message := x.event, x.Ref.String()
+	name, message := x.event, x.String()
 	if err != nil {
 		name, message = x.failed, err.Error()
 	}
@@ -244,9 +244,13 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 		}
 	}
 	there := live.whole()
-	if !kube.Differs(u, there, part) && !(r.Kind == KindNetworkPolicy && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"])) {
+	drifted := r.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) // fields of others count, too
+	if !drifted && !kube.Differs(u, there, part) {
 		w.mu.Lock()
 		w.clean[key] = found{t.hash, t.seen}
+		if last, tried := w.tries[key]; tried && last.count == 0 {
+			delete(w.tries, key) // it stayed
+		}
 		w.mu.Unlock()
 		return 0
 	}
@@ -309,7 +313,7 @@ func (w *writer) leave(x *want) {
 	defer w.mu.Unlock()
 	if !w.foreign[x.Ref] {
 		w.foreign[x.Ref] = true
-		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.Ref.String(), "kind", w.c.setting.kinds[x.Kind].kind)
+		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.String(), "kind", w.c.setting.kinds[x.Kind].kind)
 	}
 }
 
@@ -321,11 +325,11 @@ func (w *writer) remove(ctx context.Context, p *planned, x *Object) time.Duratio
 		return 0
 	}
 	if err := w.applier.Delete(ctx, info.resource, live); err != nil {
-		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.Ref.String(), "err", err)
+		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.String(), "err", err)
 		return retryMin
 	}
 	if x.Kind == KindImport {
-		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.Ref.String()})
+		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.String()})
 	}
 	return 0
 }

@@ -126,6 +126,9 @@ func (s *snapshot) namesOf(addr netip.Addr) (out []string) {
 		}
 		base := r.service.Name + "." + r.service.Namespace + ".svc."
 		if r.endpoint < 0 {
+			if r.service.standIn != nil {
+				out = append(out, base+overlay.Zone)
+			}
 			out = append(out, base+overlay.ClusterSetZone)
 			continue
 		}

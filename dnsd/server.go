@@ -140,13 +140,6 @@ func (s *Server) Lookup(name string) ([]netip.Addr, bool) {
 	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.rotated(a.next(), a.count()) })
 }
 
-// LookupFor returns the addresses of a name like Lookup, but equals in an order
-// that is always the same for a client: while its first endpoint is there and
-// among the nearest, it comes first.
-func (s *Server) LookupFor(name string, client netip.Addr) ([]netip.Addr, bool) {
-	return s.lookup(name, func(a *addrSet) []netip.Addr { return a.ordered(client) })
-}
-
 func (s *Server) lookup(name string, pick func(*addrSet) []netip.Addr) (out []netip.Addr, found bool) {
 	var space [maxName]byte
 	wire, ok := appendName(space[:0], name)

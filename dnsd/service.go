@@ -33,6 +33,21 @@ type View struct {
 	// Forward are the clients for whom other names are asked upstream, if there
 	// is an Upstream; nobody else's question goes there.
 	Forward []netip.Addr
+	// StandIns are for clients that reach services by other addresses than the
+	// slice's: by namespace/name of the service. Such clients have a Server of
+	// their own, with this view.
+	StandIns map[string]StandIn
+}
+
+// A StandIn is what answers hold instead of the addresses of a service's
+// endpoints and its virtual one, in every zone and for its aliases, as long as
+// an endpoint of it is reached.
+type StandIn struct {
+	Addrs []netip.Addr // of the service, in any order
+	// Endpoints has the addresses of endpoints, by name and site as in their DNS
+	// names: "pod-0.east". An endpoint without has no name, and an SRV record
+	// that would lead to it leads to the service.
+	Endpoints map[string][]netip.Addr
 }
 
 // dnsVersions is what "dns-version" says in a zone: which specification it
@@ -44,6 +59,8 @@ type service struct {
 	*overlay.ServiceView
 	live []int32 // the endpoints that can be reached, the nearest first
 	rank []uint8 // of each of live
+
+	standIn *StandIn // nil: its own addresses
 }
 
 // newService sorts a service's endpoints by how well they are reached. Detours
@@ -71,8 +88,22 @@ func newService(v *overlay.ServiceView, reach map[overlay.NodeID]overlay.Reach) 
 	return s
 }
 
+// addrsOf returns the addresses of an endpoint as clients are to have them.
+func (s *service) addrsOf(e *overlay.EndpointView) []netip.Addr {
+	if s.standIn != nil {
+		return s.standIn.Endpoints[e.Name+"."+e.Origin.Site]
+	}
+	return []netip.Addr{e.Addr, e.Addr6}
+}
+
 // addresses puts the service's endpoints into a record's sets.
 func (s *service) addresses(r *record, mode Mode) {
+	if s.standIn != nil {
+		if len(s.live) > 0 {
+			r.addAll(s.standIn.Addrs, 0)
+		}
+		return
+	}
 	nearest := len(s.rank)
 	if mode == Near || mode == One {
 		nearest = 0
@@ -139,10 +170,10 @@ func (s *snapshot) decideBelow(svc *service, labels []string, mcs bool, owner in
 		if len(labels) == 2 && e.Name != labels[0] || !svc.reached(i) {
 			continue
 		}
-		exists = true
+		addrs := svc.addrsOf(e)
+		exists = exists || len(addrs) > 0
 		if len(labels) == 2 || !mcs {
-			r.add(e.Addr, 0)
-			r.add(e.Addr6, 0)
+			r.addAll(addrs, 0)
 		}
 	}
 	if !exists {
@@ -180,13 +211,19 @@ func (s *service) targets(ports []overlay.ServicePort, mcs bool) (out []target) 
 		}
 	}
 	for _, p := range ports {
-		if mcs && s.Type == overlay.Virtual {
+		if mcs && s.Type == overlay.Virtual && s.standIn == nil {
 			add(target{p.Port, base, []netip.Addr{s.Virtual, s.Virtual6}})
 			continue
 		}
 		for _, i := range s.live {
-			if e := &s.Endpoints[i]; slices.Contains(e.Ports, p) {
-				add(target{p.Port, e.Name + "." + e.Origin.Site + "." + base, []netip.Addr{e.Addr, e.Addr6}})
+			e := &s.Endpoints[i]
+			if !slices.Contains(e.Ports, p) {
+				continue
+			}
+			if addrs := s.addrsOf(e); len(addrs) > 0 && !(mcs && s.Type == overlay.Virtual) {
+				add(target{p.Port, e.Name + "." + e.Origin.Site + "." + base, addrs})
+			} else if s.standIn != nil {
+				add(target{p.Port, base, s.standIn.Addrs})
 			}
 		}
 	}

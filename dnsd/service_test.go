@@ -192,20 +192,59 @@ func TestModesAndNearness(t *testing.T) {
 	}
 }
 
+// choose is Choose for a port that all endpoints of the service web serve.
+func choose(s *Server, client netip.Addr) []netip.Addr {
+	return s.Choose("web.shop.svc.slice.local", overlay.TCP, 80, client, 100)
+}
+
+// sticky is a service with affinity.
+func sticky(eps ...overlay.EndpointView) overlay.ServiceView {
+	v := testService("web", overlay.Headless, eps...)
+	v.Affinity = 10
+	return v
+}
+
+// Who serves a port is chosen, and who is reached is kept.
+func TestEndpointsAreChosenByPort(t *testing.T) {
+	s := serviceServer(t, testView())
+	client := netip.MustParseAddr("10.9.9.9")
+	const head = "head.shop.svc.slice.local"
+	if got := s.Choose(head, overlay.TCP, 9090, client, 4); len(got) != 0 {
+		t.Errorf("%v for a port that none of them serves", got)
+	}
+	first := make(map[netip.Addr]bool)
+	for range 4 {
+		got := s.Choose(head, overlay.TCP, 80, client, 2)
+		if len(got) != 2 || got[1] == got[0] {
+			t.Fatalf("%v, want two", got)
+		}
+		first[got[0]] = true
+	}
+	if len(first) != 2 || !first[netip.MustParseAddr("10.1.1.1")] || !first[netip.MustParseAddr("10.1.1.2")] {
+		t.Errorf("without affinity the nearest take turns: %v", first)
+	}
+	for a, want := range map[string]bool{"10.1.1.1": true, "fd00::1:1": true, "10.1.2.1": true, "10.1.1.9": false, "10.1.9.9": false} {
+		if s.Reached(head, netip.MustParseAddr(a)) != want {
+			t.Errorf("%s is reached: %v, want %v", a, !want, want)
+		}
+	}
+	if s.Reached("nope.shop.svc.slice.local", client) || s.Choose("a..b", overlay.UDP, 1, client, 1) != nil {
+		t.Error("names that do not exist have endpoints")
+	}
+}
+
 func TestAClientKeepsItsEndpoint(t *testing.T) {
 	var v overlay.ServiceView
 	for i := range 20 {
 		v.Endpoints = append(v.Endpoints, at("east", fmt.Sprintf("e%02d", i), fmt.Sprintf("10.1.1.%d", i)))
 	}
-	s := serviceServer(t, View{Services: []overlay.ServiceView{testService("web", overlay.Headless, v.Endpoints...)}})
-	fewer := serviceServer(t, View{Services: []overlay.ServiceView{testService("web", overlay.Headless, v.Endpoints[1:]...)}})
+	s := serviceServer(t, View{Services: []overlay.ServiceView{sticky(v.Endpoints...)}})
+	fewer := serviceServer(t, View{Services: []overlay.ServiceView{sticky(v.Endpoints[1:]...)}})
 	load := make(map[netip.Addr]int)
 	moved := 0
 	for i := range 2000 {
 		client := netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)})
-		one, _ := s.LookupFor("web.shop.svc.slice.local", client)
-		two, _ := s.LookupFor("web.shop.svc.slice.local", client)
-		less, _ := fewer.LookupFor("web.shop.svc.slice.local", client)
+		one, two, less := choose(s, client), choose(s, client), choose(fewer, client)
 		if one[0] != two[0] || len(one) != 20 {
 			t.Fatalf("%v goes to %v, then to %v", client, one[0], two[0])
 		}

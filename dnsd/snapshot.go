@@ -110,7 +110,11 @@ func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View) (*snaps
 		r.v6.pack(typeAAAA, s.ttl)
 	}
 	for i := range v.Services {
-		bad = append(bad, s.addService(newService(&v.Services[i], v.Reach), v.Mode)...)
+		svc := newService(&v.Services[i], v.Reach)
+		if x, is := v.StandIns[svc.Namespace+"/"+svc.Name]; is {
+			svc.standIn = &x
+		}
+		bad = append(bad, s.addService(svc, v.Mode)...)
 	}
 	sortReverses(s.reverses)
 	return s, bad
@@ -122,23 +126,15 @@ func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
 	svc.addresses(&all, mode)
 	all.v4.pack(typeA, s.ttl)
 	all.v6.pack(typeAAAA, s.ttl)
-	if svc.Type == overlay.Virtual && len(svc.live) > 0 {
-		virtual.add(svc.Virtual, 0)
-		virtual.add(svc.Virtual6, 0)
+	if len(svc.live) > 0 {
+		own := svc.ownAddrs()
+		virtual.addAll(own, 0)
 		virtual.v4.pack(typeA, s.ttl)
 		virtual.v6.pack(typeAAAA, s.ttl)
-		for _, a := range []netip.Addr{svc.Virtual, svc.Virtual6} {
-			if a.IsValid() {
-				s.reverses = append(s.reverses, reverse{addr: a, service: svc, endpoint: -1})
-			}
-		}
+		s.addReverses(own, svc, -1)
 	}
 	for _, i := range svc.live {
-		for _, a := range []netip.Addr{svc.Endpoints[i].Addr, svc.Endpoints[i].Addr6} {
-			if a.IsValid() {
-				s.reverses = append(s.reverses, reverse{addr: a, service: svc, endpoint: i})
-			}
-		}
+		s.addReverses(svc.addrsOf(&svc.Endpoints[i]), svc, i)
 	}
 	for _, z := range s.zones {
 		wire, ok := appendName(nil, svc.Name+"."+svc.Namespace+".svc")
@@ -167,6 +163,26 @@ func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
 	return bad
 }
 
+// ownAddrs are the addresses of a service itself, where its endpoints' are not
+// the only ones.
+func (s *service) ownAddrs() []netip.Addr {
+	switch {
+	case s.standIn != nil:
+		return s.standIn.Addrs
+	case s.Type == overlay.Virtual:
+		return []netip.Addr{s.Virtual, s.Virtual6}
+	}
+	return nil
+}
+
+func (s *snapshot) addReverses(addrs []netip.Addr, svc *service, endpoint int32) {
+	for _, a := range addrs {
+		if a.IsValid() {
+			s.reverses = append(s.reverses, reverse{addr: a, service: svc, endpoint: endpoint})
+		}
+	}
+}
+
 // record returns the record of a name, which is new if need be.
 func (s *snapshot) record(name string) *record {
 	if r := s.names[name]; r != nil {
@@ -188,6 +204,12 @@ func (s *snapshot) record(name string) *record {
 func (r *record) share(from *record) {
 	for _, x := range []struct{ to, from *addrSet }{{&r.v4, &from.v4}, {&r.v6, &from.v6}} {
 		x.to.addrs, x.to.packed, x.to.groups, x.to.most = x.from.addrs, x.from.packed, x.from.groups, x.from.most
+	}
+}
+
+func (r *record) addAll(addrs []netip.Addr, rank uint8) {
+	for _, a := range addrs {
+		r.add(a, rank)
 	}
 }
 

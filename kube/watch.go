@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -26,10 +28,14 @@ type Resource struct {
 	LabelSelector string
 	FieldSelector string
 
-	// Slim takes from an object what nobody reads, before it is kept; nil: nothing.
-	// The object is its own while it runs.
-	Slim func(*unstructured.Unstructured)
+	// Pack makes of an object what is kept of it, for Items; nil: it is kept whole,
+	// for Objects. The object is its own to change.
+	Pack func(*unstructured.Unstructured) Packed
 }
+
+// Packed is what is kept of an object: a k8s.io/apimachinery metav1.Object gives
+// at least its namespace, name and resourceVersion.
+type Packed = metav1.ObjectMetaAccessor
 
 // A Watch holds the objects of some resources as the server last told them. A
 // resource that the server does not have is one without objects until it has.
@@ -49,10 +55,14 @@ type watched struct {
 	Resource
 	informer cache.SharedIndexInformer
 
-	mu     sync.Mutex
-	err    error // of the last list or watch that was begun; nil: it went well
-	absent bool  // the server does not have the resource
+	mu      sync.Mutex
+	err     error           // of the last list or watch that was begun; nil: it went well
+	absent  bool            // the server does not have the resource
+	deleted map[string]bool // keys of objects that the server said were deleted
 }
+
+// maxDeleted bounds what is remembered of deletions; then it begins anew.
+const maxDeleted = 10_000
 
 // State says how a Watch stands with its server.
 type State struct {
@@ -94,17 +104,18 @@ func (w *Watch) newWatched(r Resource) *watched {
 			narrow(&o)
 			i, err := objects.Watch(ctx, o)
 			w.note(k, err)
-			return i, err
+			return i, opaque(err)
 		},
 	}
 	k.informer = cache.NewSharedIndexInformerWithOptions(
 		cache.ToListWatcherWithWatchListSemantics(lw, w.client.Dynamic), &unstructured.Unstructured{}, cache.SharedIndexInformerOptions{ObjectDescription: r.String()})
 	// Both fail for an informer that runs already; this one does not.
 	_ = k.informer.SetTransform(func(x any) (any, error) {
-		if o, ok := x.(*unstructured.Unstructured); ok && r.Slim != nil {
-			r.Slim(o)
+		out, err := slim(x)
+		if o, ok := out.(*unstructured.Unstructured); ok && err == nil && r.Pack != nil {
+			return r.Pack(o), nil
 		}
-		return slim(x)
+		return out, err
 	})
 	_ = k.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) { // it lists anew: nothing is wrong
@@ -112,9 +123,46 @@ func (w *Watch) newWatched(r Resource) *watched {
 		}
 	})
 	_, _ = k.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { w.signal() }, UpdateFunc: func(any, any) { w.signal() }, DeleteFunc: func(any) { w.signal() },
+		AddFunc: func(any) { w.signal() }, UpdateFunc: func(any, any) { w.signal() }, DeleteFunc: func(x any) { k.noteDeleted(x); w.signal() },
 	})
 	return k
+}
+
+// opaque hides from the library what kind of error it is when it would sleep on it
+// without an eye on its context: half a minute, in which nothing could end. Of
+// other errors it waits in a way that can be ended.
+func opaque(err error) error {
+	if err == nil || !utilnet.IsConnectionRefused(err) && !apierrors.IsTooManyRequests(err) && !apierrors.IsInternalError(err) {
+		return err
+	}
+	return errors.New(err.Error())
+}
+
+// noteDeleted remembers that the server said of an object that it was deleted. One
+// that a new list does not have was only lost.
+func (k *watched) noteDeleted(x any) {
+	o, ok := x.(*unstructured.Unstructured)
+	if !ok {
+		return // cache.DeletedFinalStateUnknown
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.deleted == nil || len(k.deleted) >= maxDeleted {
+		k.deleted = make(map[string]bool)
+	}
+	k.deleted[o.GetNamespace()+"/"+o.GetName()] = true
+}
+
+// Deleted reports whether the server said of an object that it was deleted.
+func (w *Watch) Deleted(r schema.GroupVersionResource, namespace, name string) bool {
+	for _, k := range w.kinds {
+		if k.GroupVersionResource == r {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.deleted[namespace+"/"+name]
+		}
+	}
+	return false
 }
 
 // slim drops of every object what nobody here reads: which fields managers other
@@ -242,6 +290,33 @@ func (w *Watch) Objects(r schema.GroupVersionResource) []*unstructured.Unstructu
 		return strings.Compare(a.GetNamespace()+"\x00"+a.GetName(), b.GetNamespace()+"\x00"+b.GetName())
 	})
 	return out
+}
+
+// Items returns what was packed of a resource's objects, in any order.
+func (w *Watch) Items(r schema.GroupVersionResource) (out []any) {
+	for _, k := range w.kinds {
+		if k.GroupVersionResource == r {
+			out = append(out, k.informer.GetStore().List()...)
+		}
+	}
+	return out
+}
+
+// Item returns what was packed of an object, nil when there is none.
+func (w *Watch) Item(r schema.GroupVersionResource, namespace, name string) any {
+	key := name
+	if namespace != "" {
+		key = namespace + "/" + name
+	}
+	for _, k := range w.kinds {
+		if k.GroupVersionResource != r {
+			continue
+		}
+		if x, found, err := k.informer.GetStore().GetByKey(key); found && err == nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // Get returns an object, nil when there is none. It is shared.

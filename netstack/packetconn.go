@@ -61,6 +61,22 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	return n, &net.UDPAddr{IP: from.Addr.AsSlice(), Port: int(from.Port)}, nil
 }
 
+// Await waits, until the read deadline, for something to read, be it an error;
+// who has no buffer yet needs none until then.
+func (c *packetConn) Await() error {
+	const wanted = waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp
+	err := c.await(&c.read, wanted, func() tcpip.Error {
+		if !c.closed.Load() && c.ep.Readiness(wanted) == 0 {
+			return &tcpip.ErrWouldBlock{}
+		}
+		return nil
+	})
+	if err != nil {
+		return opError("read", "udp", c.local, c.remote)(err)
+	}
+	return nil
+}
+
 // receive reads one datagram; what does not fit in b is lost.
 func (c *packetConn) receive(b []byte, from *tcpip.FullAddress) (int, error) {
 	n := 0

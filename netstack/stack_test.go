@@ -175,6 +175,9 @@ func TestUDP(t *testing.T) {
 			if _, err := server.WriteTo(b[:n], from); err != nil {
 				t.Fatal(err)
 			}
+			if err := client.(interface{ Await() error }).Await(); err != nil {
+				t.Fatal(err)
+			}
 			if n, err := client.Read(b); err != nil || !bytes.Equal(b[:n], msg) {
 				t.Fatalf("%v: reply of %d bytes, %v", addr, n, err)
 			}
@@ -243,8 +246,23 @@ func TestErrorsAreThoseOfSockets(t *testing.T) {
 	if _, err := udp.Write([]byte("anybody?")); err != nil {
 		t.Error(err)
 	}
+	awaits := udp.(interface{ Await() error })
+	if err := awaits.Await(); err != nil {
+		t.Errorf("await of a port unreachable: %v", err)
+	}
 	if _, err := udp.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("read after a port unreachable: %v", err)
+	}
+	_ = udp.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if err := awaits.Await(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("await of nothing: %v", err)
+	}
+	_ = udp.SetReadDeadline(time.Time{})
+	awaited := make(chan error, 1)
+	go func() { awaited <- awaits.Await() }()
+	udp.Close()
+	if err := <-awaited; err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Errorf("await of a socket closed meanwhile: %v", err)
 	}
 
 	near, far := connect(t, one, two, two4)

@@ -32,6 +32,7 @@ type Status struct {
 	Warnings   []string      `json:"warnings"`
 
 	Cluster *ClusterStatus `json:"cluster,omitempty"` // of a node that runs in a Kubernetes cluster
+	Hub     *HubStatus     `json:"hub,omitempty"`     // of a node that has its objects from a hub
 }
 
 // ClusterStatus is the state of the node's part in the Kubernetes cluster that it

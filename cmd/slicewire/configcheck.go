@@ -84,7 +84,7 @@ func checkConfig(paths []string, now time.Time) manifest.Summary {
 	if node != nil {
 		set, problems = manifest.Load(append(slices.Clone(paths), node.Manifests...))
 	}
-	mesh, found := manifest.Build(set, manifest.Options{Now: now, Node: node})
+	mesh, found := manifest.Build(set, manifest.Options{Now: now, Node: node, Live: node != nil && node.Kubernetes.Hub != nil})
 	return manifest.Report(mesh, slices.Concat(problems, more, found))
 }
 

@@ -40,6 +40,7 @@ type control struct {
 	policed  policed
 	captured captured
 	names    names
+	hubbed   hubbed
 	log      *slog.Logger
 
 	certificates func() CertificateList
@@ -118,6 +119,7 @@ func (c *control) run(ctx context.Context, path string) error {
 	mux.HandleFunc("POST /v1/reload", c.reload)
 	mux.HandleFunc("POST /v1/dns", c.dnsQuery)
 	mux.HandleFunc("POST /v1/cordon", c.cordon)
+	mux.HandleFunc("POST /v1/hub/confirm", c.confirmHub)
 	mux.HandleFunc("POST /v1/workload", c.workload)
 	mux.HandleFunc("POST /v1/detach", c.detach)
 	mux.HandleFunc("POST /v1/capture", c.capture)

@@ -134,13 +134,16 @@ type daemon struct {
 	looped    chan struct{} // closed when the loop has ended
 
 	cluster *kubeCluster // nil: the node is in no cluster
+	hub     *kubeHub     // nil: all that should be is in files
 }
 
 // desired is what the configuration says should be.
 type desired struct {
 	file    *manifest.NodeFile
-	base    overlay.Mesh // of the manifests
-	mesh    overlay.Mesh // and what the cluster exports
+	set     *manifest.Set      // of the manifests
+	read    []manifest.Problem // on reading them
+	base    overlay.Mesh       // of the manifests and the hub
+	mesh    overlay.Mesh       // and what the cluster exports
 	publish []manifest.Publish
 	exports []overlay.SliceService // of the cluster
 	warned  []string
@@ -269,6 +272,9 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	undo = append(undo, d.cluster.close)
+	if d.hub, err = openHub(d.want.file, d.state, log); err != nil {
+		return nil, nil, nil, err
+	}
 	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
@@ -305,7 +311,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, certificates: d.Certificates, log: log}
+	ctl := &control{listener: l, daemon: d, cordoned: d, host: d, trust: d, policed: d, captured: d, names: d, hubbed: d, certificates: d.Certificates, log: log}
 	undo = append(undo, func() { l.Close(); os.Remove(path) })
 	// A listener that cannot be opened is a fault of the configuration: said now,
 	// not after the node has told others that it is there.
@@ -326,7 +332,8 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.issue != nil {
 		parts = append(parts, part{"join", d.issue.server.Run})
 	}
-	return d, append(parts, d.cluster.parts()...), undoAll, nil
+	parts = append(append(parts, d.hub.parts()...), d.cluster.parts()...)
+	return d, parts, undoAll, nil
 }
 
 func listenTunnels(addr netip.AddrPort) (*net.UDPConn, error) {

@@ -35,6 +35,8 @@ func (d *daemon) Status(context.Context) Status {
 		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})
 	}
 	s.Warnings = append(s.Warnings, d.trustWarnings()...)
+	s.Hub = d.hub.status()
+	s.Warnings = append(s.Warnings, s.Hub.warnings()...)
 	view := d.view.Load()
 	if view == nil {
 		return s

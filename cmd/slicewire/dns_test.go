@@ -77,7 +77,7 @@ func TestVirtualSocketsAreBounded(t *testing.T) {
 			Ports: []overlay.ServicePort{{Name: "http", Port: 80, Protocol: overlay.TCP}, {Name: "dns", Port: 53, Protocol: overlay.UDP}}})
 	}
 	got, err := virtualsOf(services)
-	if err == nil || len(got) != maxVirtual/2 || len(got[0].Ports) != 1 || got[0].Ports[0].Target != "s0.shop.svc.slice.local:80" {
+	if err == nil || len(got) != maxVirtual/4 || len(got[0].Ports) != 2 || got[0].Ports[0].Target != "s0.shop.svc.slice.local:80" {
 		t.Errorf("%d of %d, %v", len(got), len(services), err)
 	}
 	if got, err := virtualsOf(services[:3]); err != nil || len(got) != 3 {

@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
+	"slicewire/dnsd"
 	"slicewire/overlay"
 )
 
@@ -35,31 +40,84 @@ func (s inSlice) dialDoor(guard doorGuard) func(context.Context, string, string,
 			s.n.unbound.Add(overlay.DropUnbound, 1)
 			return nil, errNotBound
 		}
-		if network == "tcp" {
-			return s.dialService(ctx, network, addr, client)
+		host, service, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
 		}
-		return s.dialDatagrams(addr, client)
+		port, err := strconv.ParseUint(service, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		protocol, dial := overlay.TCP, s.tryTCP
+		if network == "udp" {
+			protocol, dial = overlay.UDP, s.dialUDP
+		}
+		fault := fmt.Errorf("%s: no endpoint that is reached", host)
+		for _, a := range s.behindDoor(host, protocol, uint16(port), client) {
+			c, err := dial(ctx, netip.AddrPortFrom(a, uint16(port)))
+			if err == nil {
+				return c, nil
+			}
+			fault = err
+		}
+		return nil, fault
 	}
 }
 
-// dialDatagrams makes a UDP socket to the endpoint whose turn it is.
-func (s inSlice) dialDatagrams(addr string, client netip.Addr) (net.Conn, error) {
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range s.endpointsFor(host, client) {
-		dst := netip.AddrPortFrom(a, uint16(port))
-		if !s.permits(overlay.ProtoUDP, dst) {
-			continue
+// A doorChoice says how endpoints behind doors are chosen.
+type doorChoice struct {
+	near   bool            // the nearest, as the slice's answers have them
+	sticky map[string]bool // services whose clients stay where they are
+}
+
+// chooseDoors states how endpoints behind doors are chosen.
+func (n *sliceNode) chooseDoors(services []overlay.ServiceView, mode dnsd.Mode) {
+	c := &doorChoice{near: mode == dnsd.Near || mode == dnsd.One, sticky: make(map[string]bool)}
+	for i := range services {
+		if v := &services[i]; v.Affinity > 0 {
+			c.sticky[overlay.ServiceDNSName(v.Name, v.Namespace)] = true
 		}
-		return s.n.stack.DialUDP(netip.Addr{}, dst)
 	}
-	return nil, errNoEndpoint(host)
+	n.doorWay.Store(c)
+	n.doors.Review(n.doorStays)
+}
+
+// behindDoor lists the endpoints that a connection tries, in their order. As
+// behind any address of a cluster's service, all have the same share of what
+// comes, unless the slice answers with the nearest, or clients stay.
+func (s inSlice) behindDoor(host string, protocol overlay.Protocol, port uint16, client netip.Addr) []netip.Addr {
+	if isEndpoint(host) {
+		addrs, _ := s.n.names.Lookup(host)
+		return addrs
+	}
+	way := s.n.doorWay.Load()
+	if way == nil || way.near || way.sticky[host] {
+		return s.n.names.Choose(host, protocol, port, client, maxTried)
+	}
+	all := s.n.names.Choose(host, protocol, port, client, maxShared)
+	if len(all) > 1 {
+		first := rand.IntN(len(all))
+		all = append([]netip.Addr{all[first]}, slices.Delete(slices.Clone(all), first, first+1)...)
+	}
+	return all[:min(len(all), maxTried)]
+}
+
+// maxShared is how many endpoints of a service share what comes through a door.
+const maxShared = 1024
+
+// isEndpoint tells the name of an endpoint, POD.SITE.SERVICE.NAMESPACE.svc.slice.local,
+// from that of a service.
+func isEndpoint(host string) bool { return strings.Count(host, ".") > 4 }
+
+// doorStays says for a UDP flow by a door whether it may stay where it is.
+func (n *sliceNode) doorStays(target string, remote net.Addr) bool {
+	host, _, err := net.SplitHostPort(target)
+	if err != nil || !isEndpoint(host) {
+		return n.stillReached(target, remote)
+	}
+	to, is := remote.(*net.UDPAddr)
+	addrs, _ := n.names.Lookup(host)
+	return is && slices.Contains(addrs, to.AddrPort().Addr().Unmap())
 }
 
 // setDoors states on which ports pods of the cluster reach the slice's services.

@@ -268,4 +268,12 @@ func TestPodsReachServicesOfTheOtherCluster(t *testing.T) {
 	if n := m.status(t, 1).Slices[0].Drops[overlay.DropUnbound.String()]; n == 0 {
 		t.Error("who was turned away is not counted")
 	}
+	for i := range m.sites { // with the rights that are shipped
+		if c := m.status(t, i).Cluster; c == nil || !c.Synced || c.Fault != "" {
+			t.Errorf("the part of cluster %d: %+v", i+1, c)
+		}
+		if said := m.rig.Clusters[i].Must(t, "logs", "-n", rigSpace, "deployment/slicewire"); strings.Contains(said, "forbidden") {
+			t.Errorf("cluster %d denies something: %s", i+1, said)
+		}
+	}
 }

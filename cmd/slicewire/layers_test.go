@@ -53,7 +53,7 @@ var layers = map[string][]string{
 }
 
 // testOnly is what any test may import besides.
-var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube/kubetest", "slicewire/kube/apitest"}
+var testOnly = []string{"go.uber.org/goleak", "slicewire/overlay/overlaytest", "golang.org/x/net/proxy", "slicewire/kube", "slicewire/kube/kubetest", "slicewire/kube/apitest"}
 
 // soleImporters are outside trees that exactly one folder may import, tests
 // included; "kube/..." stands for a folder and those below it.

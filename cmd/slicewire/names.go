@@ -1,20 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"slicewire/dnsd"
-	"slicewire/netstack/publish"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 )
@@ -26,8 +20,6 @@ const (
 	namesLook = 200 * time.Millisecond
 	// youngFor is how long a link that was never up is not held to be down.
 	youngFor = 5 * time.Second
-	// maxVirtual bounds the sockets for virtual addresses: two for each port.
-	maxVirtual = 1024
 )
 
 // naming is what a slice's names are made of. The daemon's loop owns it.
@@ -80,19 +72,16 @@ func (n *sliceNode) setNames(self overlay.NodeID, a *overlay.Attachment, v overl
 			want.Entries = append(want.Entries, e)
 		}
 	}
-	sticky := make(map[string]bool)
-	for i := range v.Services {
-		if x := &v.Services[i]; x.Affinity > 0 {
-			sticky[overlay.ServiceDNSName(x.Name, x.Namespace)] = true
-		}
-	}
-	n.sticky.Store(&sticky)
 	if reflect.DeepEqual(want, n.naming.set) {
 		return // answers go on in turn
 	}
 	n.naming.set = want
 	n.reach.Store(&want.Reach)
 	n.names.Set(want)
+	n.virtual.Review(n.stillReached)
+	if n.doors != nil {
+		n.chooseDoors(v.Services, want.Mode)
+	}
 }
 
 // nodeAddrs returns a node's own addresses: the first of its blocks.
@@ -163,78 +152,3 @@ func (d *daemon) lostFacts() (out []overlay.Record) {
 	}
 	return out
 }
-
-// virtualsOf lists the sockets behind the virtual addresses of a slice's
-// services. Each connection goes to an endpoint as the service's name answers
-// then; it stays there whatever happens to others.
-func virtualsOf(services []overlay.ServiceView) (out []publish.Backend, err error) {
-	sockets := 0
-	for i := range services {
-		s := &services[i]
-		if s.Type != overlay.Virtual || !s.Virtual.IsValid() {
-			continue
-		}
-		b := publish.Backend{Name: s.Namespace + "/" + s.Name, Addrs: []netip.Addr{s.Virtual, s.Virtual6}}
-		for _, p := range s.Ports {
-			if p.Protocol == overlay.TCP {
-				b.Ports = append(b.Ports, publish.Port{Name: p.Name, Port: p.Port, Protocol: p.Protocol,
-					Target: net.JoinHostPort(overlay.ServiceDNSName(s.Name, s.Namespace), strconv.Itoa(int(p.Port)))})
-			}
-		}
-		if sockets += 2 * len(b.Ports); sockets > maxVirtual {
-			return out, fmt.Errorf("virtual addresses: from %s/%s on they are not served: all services together have more than %d ports", s.Namespace, s.Name, maxVirtual/2)
-		}
-		out = append(out, b)
-	}
-	return out, nil
-}
-
-func virtualAddrs(backends []publish.Backend) (out []netip.Addr) {
-	for _, b := range backends {
-		out = append(out, b.Addrs...)
-	}
-	return out
-}
-
-// dialService connects a virtual address with an endpoint that answers.
-func (s inSlice) dialService(ctx context.Context, _, addr string, client netip.Addr) (net.Conn, error) {
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	err = errNoEndpoint(host)
-	var errs []error
-	for _, a := range s.endpointsFor(host, client) {
-		one, cancel := context.WithTimeout(ctx, tryFor)
-		c, err := s.DialTCP(one, netip.AddrPortFrom(a, uint16(port)))
-		cancel()
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errors.Join(append(errs, err)...)
-}
-
-// endpointsFor lists the addresses that a name has for a client, in the order in
-// which they are to be tried.
-func (s inSlice) endpointsFor(host string, client netip.Addr) (addrs []netip.Addr) {
-	if sticky := s.n.sticky.Load(); sticky != nil && (*sticky)[host] {
-		addrs, _ = s.n.names.LookupFor(host, client)
-	} else {
-		addrs, _ = s.n.names.Lookup(host)
-	}
-	return addrs[:min(len(addrs), maxTried)]
-}
-
-func errNoEndpoint(host string) error { return fmt.Errorf("%s: no endpoint that is reached", host) }
-
-// A connection to a virtual address tries so many endpoints, each for so long.
-const (
-	maxTried = 4
-	tryFor   = time.Second
-)

@@ -67,12 +67,18 @@ func sortOut(problems []manifest.Problem, log *slog.Logger, warned *[]string) er
 // loadMesh reads the manifests that file names and, if they have no errors,
 // makes both the daemon's configuration.
 func (d *daemon) loadMesh(file *manifest.NodeFile) error {
-	mesh, problems := readMesh(file.Manifests, manifest.Options{Now: time.Now(), Existing: d.given.Indexes, Node: file})
+	set, problems := manifest.Load(file.Manifests)
+	return d.makeMesh(file, set, problems)
+}
+
+// makeMesh is loadMesh for manifests that were read already, with problems.
+func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems []manifest.Problem) error {
+	mesh, more := d.hub.build(set, manifest.Options{Now: time.Now(), Existing: d.given.Indexes, Node: file})
 	var warned []string
-	if err := sortOut(problems, d.log, &warned); err != nil {
+	if err := sortOut(slices.Concat(problems, more), d.log, &warned); err != nil {
 		return err
 	}
-	d.want = desired{file: file, base: mesh, warned: warned}
+	d.want = desired{file: file, set: set, read: problems, base: mesh, warned: warned}
 	d.addExports()
 	return nil
 }
@@ -119,6 +125,7 @@ func sameNode(old, file *manifest.NodeFile) error {
 		{"gossip.advertise", old.Gossip.Advertise, file.Gossip.Advertise},
 		{"gossip.reachable", old.Gossip.Reachable, file.Gossip.Reachable}, {"join.listen", old.Join.Listen, file.Join.Listen}, {"state", old.State, file.State}, {"socket", old.Socket, file.Socket},
 		{"kubernetes.cluster", clusterOf(old), clusterOf(file)},
+		{"kubernetes.hub", hubOf(old), hubOf(file)},
 	} {
 		if f.was != f.is {
 			return fmt.Errorf("node file: %s changed from %v to %v: that needs a restart", f.name, f.was, f.is)
@@ -133,6 +140,14 @@ func clusterOf(file *manifest.NodeFile) (c manifest.NodeCluster) {
 		c = *file.Kubernetes.Cluster
 	}
 	return c
+}
+
+// hubOf is what a node file says of its hub, in one text.
+func hubOf(file *manifest.NodeFile) string {
+	if file.Kubernetes.Hub == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%+v", *file.Kubernetes.Hub)
 }
 
 // loop makes real, again and again, what configuration and records say. It
@@ -168,6 +183,8 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-d.cluster.changed():
 			d.addExports()
 			d.turn()
+		case <-d.hub.changed():
+			d.takeHub()
 		case f := <-d.work:
 			f()
 		case req := <-d.reloads:
@@ -271,6 +288,7 @@ func (d *daemon) reconcile() error {
 	}
 	d.view.Store(view)
 	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
+	d.hub.tell(self.ID.Site, d.endpoints(), view.slices)
 	d.shape(time.Now())
 	return err
 }
@@ -319,6 +337,18 @@ func (d *daemon) remember(attachments []overlay.Attachment) error {
 	}
 	for i := range attachments {
 		now.Backends[attachments[i].Slice] = attachments[i].Addresses()
+	}
+	if d.hub.silent() { // what is missing was not taken back
+		for name, m := range d.given.Indexes {
+			if now.Indexes[name] == nil {
+				now.Indexes[name] = m
+			}
+		}
+		for name, m := range d.given.Backends {
+			if now.Backends[name] == nil {
+				now.Backends[name] = m
+			}
+		}
 	}
 	if equalGiven(now, d.given) {
 		return nil

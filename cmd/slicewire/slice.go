@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -46,9 +44,9 @@ type sliceNode struct {
 	publish  *publish.Publisher
 	virtual  *publish.Publisher // of services with a virtual address
 	doors    *publish.Publisher // where pods of the cluster reach services; nil outside of one
+	doorWay  atomic.Pointer[doorChoice]
 	naming   naming
 	upstream []netip.AddrPort
-	sticky   atomic.Pointer[map[string]bool]                  // names of services with session affinity
 	reach    atomic.Pointer[map[overlay.NodeID]overlay.Reach] // for status
 	forwards []*forward.Server
 	keys     *sliceKeys
@@ -382,37 +380,4 @@ func (n *sliceNode) ping(ctx context.Context, dst netip.Addr, timeout time.Durat
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return n.stack.Ping(ctx, dst)
-}
-
-// listenStream opens "host:port" or "unix:/path". A unix socket left behind by
-// a process that is gone is replaced; it is open to this user only.
-func listenStream(addr string) (net.Listener, error) {
-	path, unix := strings.CutPrefix(addr, "unix:")
-	if !unix {
-		return net.Listen("tcp", addr)
-	}
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-// listenBoth opens the same address for UDP and TCP.
-func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, nil, err
-	}
-	p, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		return nil, nil, errors.Join(err, l.Close())
-	}
-	return p, l, nil
 }

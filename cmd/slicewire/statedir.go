@@ -34,6 +34,7 @@ const (
 	fileRecords    = "records"
 	fileAddresses  = "addresses.json"
 	fileCordon     = "cordon.json"
+	fileHub        = "hub.json"
 	fileLock       = "lock"
 	dirWireGuard   = "wireguard"
 )

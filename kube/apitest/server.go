@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ import (
 type Server struct {
 	Config *rest.Config // of an administrator; not to be changed
 	Audit  string       // the file in which the server writes every request
+	Flags  []string     // more of them, for StartAPI
 
 	dir, bin       string
 	apiPort        string
@@ -55,6 +57,36 @@ func Main(m *testing.M, use func(*Server)) int {
 	defer s.Stop()
 	use(s)
 	return m.Run()
+}
+
+// Serve starts a server for one test.
+func Serve(t *testing.T) *Server {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	s, err := Start(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Kubeconfig writes a file with which a program is the administrator.
+func (s *Server) Kubeconfig(path string) error {
+	encode := base64.StdEncoding.EncodeToString
+	return os.WriteFile(path, fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: default
+clusters: [{name: default, cluster: {server: %q, certificate-authority-data: %s}}]
+users: [{name: admin, user: {client-certificate-data: %s, client-key-data: %s}}]
+contexts: [{name: default, context: {cluster: default, user: admin}}]
+`, s.Config.Host, encode(s.Config.CAData), encode(s.Config.CertData), encode(s.Config.KeyData)), 0o600)
 }
 
 // programs returns the folder with etcd and kube-apiserver.
@@ -137,12 +169,14 @@ func (s *Server) startEtcd() (err error) {
 // StartAPI starts the API server and waits until it is ready.
 func (s *Server) StartAPI() (err error) {
 	f := func(n string) string { return filepath.Join(s.dir, n) }
-	s.apiProc, err = start(f("apiserver.log"), filepath.Join(s.bin, "kube-apiserver"),
-		"--etcd-servers="+s.etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port="+s.apiPort,
-		"--cert-dir="+s.dir, "--client-ca-file="+f("ca.crt"), "--tls-cert-file="+f("apiserver.crt"), "--tls-private-key-file="+f("apiserver.key"),
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+f("apiserver.crt"), "--service-account-signing-key-file="+f("apiserver.key"),
+	args := []string{
+		"--etcd-servers=" + s.etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--secure-port=" + s.apiPort,
+		"--cert-dir=" + s.dir, "--client-ca-file=" + f("ca.crt"), "--tls-cert-file=" + f("apiserver.crt"), "--tls-private-key-file=" + f("apiserver.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + f("apiserver.crt"), "--service-account-signing-key-file=" + f("apiserver.key"),
 		"--authorization-mode=RBAC", "--allow-privileged", "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
-		"--disable-admission-plugins=ServiceAccount", "--audit-policy-file="+f("audit.yaml"), "--audit-log-path="+s.Audit, "--audit-log-mode=blocking")
+		"--disable-admission-plugins=ServiceAccount", "--audit-policy-file=" + f("audit.yaml"), "--audit-log-path=" + s.Audit, "--audit-log-mode=blocking",
+	}
+	s.apiProc, err = start(f("apiserver.log"), filepath.Join(s.bin, "kube-apiserver"), append(args, s.Flags...)...)
 	if err != nil {
 		return err
 	}

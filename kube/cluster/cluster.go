@@ -64,7 +64,6 @@ type Cluster struct {
 	admitted  chan struct{} // guarded by mu; closed when there is another admission
 
 	given map[string]uint16 // ports of doors; Run's
-	read  map[Ref]*Object   // what objects said when they were last looked at; Run's
 	told  map[string]bool   // notices that were given; Run's
 	lost  atomic.Int64
 	shut  atomic.Int64
@@ -87,13 +86,16 @@ func New(ctx context.Context, cfg Config) (*Cluster, error) {
 	cfg.Linger = cmp.Or(cfg.Linger, linger)
 	c := &Cluster{
 		cfg: cfg, stated: make(chan struct{}, 1), changed: make(chan struct{}, 1), admitted: make(chan struct{}),
-		given: make(map[string]uint16), read: make(map[Ref]*Object), told: make(map[string]bool),
+		given: make(map[string]uint16), told: make(map[string]bool),
 	}
 	c.setting = setting{namespace: cfg.Namespace, self: cfg.Self.Unmap(), kinds: kinds(mcsVersion(ctx, cfg.Client))}
 	c.recorder = kube.NewRecorder(cfg.Client, "workerOperator", cfg.Self.String(), cfg.Log)
 	var resources []kube.Resource
 	for kind := range numKinds {
-		resources = append(resources, kube.Resource{GroupVersionResource: c.setting.kinds[kind].resource, Slim: slims[kind]})
+		resources = append(resources, kube.Resource{
+			GroupVersionResource: c.setting.kinds[kind].resource,
+			Pack:                 func(u *unstructured.Unstructured) kube.Packed { return NewObject(kind, u) },
+		})
 	}
 	c.watch = kube.NewWatch(cfg.Client, cfg.Log, resources...)
 	c.writer = newWriter(c)
@@ -116,51 +118,6 @@ func mcsVersion(ctx context.Context, client *kube.Client) string {
 		return older
 	}
 	return newer
-}
-
-// slims take from objects what is not read here. What is slicewire's own is kept
-// whole.
-var slims = [numKinds]func(*unstructured.Unstructured){
-	KindNamespace: func(u *unstructured.Unstructured) { keep(u, "status") },
-	KindPod: func(u *unstructured.Unstructured) {
-		unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
-		unstructured.RemoveNestedField(u.Object, "metadata", "annotations")
-		unstructured.RemoveNestedField(u.Object, "metadata", "ownerReferences")
-		spec, status := map[string]any{"hostNetwork": truth(u.Object, "spec", "hostNetwork")}, map[string]any{}
-		for _, key := range []string{"phase", "podIPs"} {
-			if v := field(u.Object, "status", key); v != nil {
-				status[key] = v
-			}
-		}
-		for _, c := range objectsIn(u.Object, "status", "conditions") {
-			if text(c, "type") == "Ready" {
-				status["conditions"] = []any{map[string]any{"type": "Ready", "status": text(c, "status")}}
-			}
-		}
-		u.Object["spec"], u.Object["status"] = spec, status
-	},
-	KindService: func(u *unstructured.Unstructured) {
-		if !kube.Ours(u) {
-			keep(u, "status", "annotations")
-		}
-	},
-	KindEndpointSlice: func(u *unstructured.Unstructured) {
-		if !kube.Ours(u) {
-			keep(u, "annotations")
-		}
-	},
-}
-
-// keep takes away fields, and what managers own of the object but ourselves.
-func keep(u *unstructured.Unstructured, without ...string) {
-	for _, f := range without {
-		if f == "annotations" {
-			unstructured.RemoveNestedField(u.Object, "metadata", f)
-			unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
-			continue
-		}
-		delete(u.Object, f)
-	}
 }
 
 // Set states what the daemon knows. The state is not to be changed any more.
@@ -259,7 +216,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		}
 		began := time.Now()
 		c.look()
-		rest(ctx, pace-time.Since(began))
+		rest(ctx, max(pace, 4*time.Since(began)))
 	}
 }
 
@@ -332,21 +289,21 @@ func (c *Cluster) tell(p *plan, state *State) {
 	c.told = now
 }
 
-// objects reads what the watch holds; what has not changed is not read again.
+// objects reads what the watch holds.
 func (c *Cluster) objects() *Objects {
-	read := make(map[Ref]*Object, len(c.read))
 	var list []*Object
 	for kind := range numKinds {
-		for _, u := range c.watch.Objects(c.setting.kinds[kind].resource) {
-			r := Ref{kind, u.GetNamespace(), u.GetName()}
-			x := c.read[r]
-			if x == nil || x.Raw != u {
-				x = NewObject(kind, u)
+		for _, x := range c.watch.Items(c.setting.kinds[kind].resource) {
+			if o, ok := x.(*Object); ok {
+				list = append(list, o)
 			}
-			read[r] = x
-			list = append(list, x)
 		}
 	}
-	c.read = read
 	return NewObjects(list)
+}
+
+// live returns what there is of an object, nil when nothing.
+func (c *Cluster) live(r Ref) *Object {
+	o, _ := c.watch.Item(c.setting.kinds[r.Kind].resource, r.Namespace, r.Name).(*Object)
+	return o
 }

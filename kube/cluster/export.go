@@ -93,7 +93,7 @@ func (e *exported) decide(o *Objects, replica *replicas) {
 		e.fault = fault{"Valid", "InvalidName", fmt.Sprintf("%.80q is not a DNS label", x.Name), false}
 		return
 	}
-	terms, errs := manifest.Terms(x.Raw.GetAnnotations())
+	terms, errs := manifest.Terms(x.Annotations)
 	if len(errs) > 0 {
 		e.fault = fault{"Valid", "InvalidAnnotation", errs[0].Error(), false}
 		return
@@ -171,10 +171,8 @@ func (e *exported) byPods(o *Objects, replica *replicas, out *Export) fault {
 	for i, p := range out.Ports {
 		targets[i] = p.Port
 	}
-	for _, pod := range o.pods[e.object.Namespace] {
-		if matches(selector, pod.Labels) {
-			e.add(replica, out, pod, pod.Name, targets)
-		}
+	for _, pod := range o.selected(e.object.Namespace, selector) {
+		e.add(replica, out, pod, pod.Name, targets)
 	}
 	return fault{}
 }
@@ -196,7 +194,7 @@ func (e *exported) byService(o *Objects, replica *replicas, out *Export) fault {
 		return fault{"Valid", "NoService", fmt.Sprintf("there is no Service %s/%s", out.Namespace, out.Name), true}
 	case svc.Service.External:
 		return fault{"Valid", "InvalidServiceType", "a Service of type ExternalName cannot be exported", false}
-	case svc.ours():
+	case svc.ours:
 		return fault{"Valid", "InvalidServiceType", "the Service stands for an imported one", false}
 	}
 	if !svc.Service.Headless {

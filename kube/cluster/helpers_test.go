@@ -147,7 +147,7 @@ func (p *plan) with(t testing.TB, o *Objects) *Objects {
 		if w.whole == nil || w.shared {
 			continue
 		}
-		u := w.whole.DeepCopy()
+		u := w.whole()
 		if w.Kind == KindService {
 			u.Object["spec"].(map[string]any)["clusterIPs"] = []any{fmt.Sprintf("10.96.0.%d", 10+len(list)%200)}
 		}

@@ -99,6 +99,10 @@ func portName(p overlay.ServicePort, of int) string {
 
 // service makes the derived Service.
 func (d *derived) service(k *[numKinds]kindInfo) want {
+	return want{Ref: d.Ref, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeService(k) }}
+}
+
+func (d *derived) makeService(k *[numKinds]kindInfo) *unstructured.Unstructured {
 	u := k[KindService].made(d.Ref, d.slice.Name, map[string]string{kube.LabelMCSServiceName: d.view.Name})
 	var ports []any
 	for _, p := range d.view.Ports {
@@ -114,13 +118,17 @@ func (d *derived) service(k *[numKinds]kindInfo) want {
 		spec["sessionAffinityConfig"] = map[string]any{"clientIP": map[string]any{"timeoutSeconds": int64(d.view.Affinity)}}
 	}
 	u.Object["spec"] = spec
-	return want{Ref: d.Ref, whole: u, slice: d.slice.Name}
+	return u
 }
 
 // endpoints makes this pod's EndpointSlice of the derived Service. A service
 // without endpoints has none, so that connections are refused at once.
 func (d *derived) endpoints(k *[numKinds]kindInfo, self netip.Addr, listen map[string]uint16) want {
 	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]}
+	return want{Ref: r, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeSlice(k, r, self, listen) }}
+}
+
+func (d *derived) makeSlice(k *[numKinds]kindInfo, r Ref, self netip.Addr, listen map[string]uint16) *unstructured.Unstructured {
 	u := k[KindEndpointSlice].made(r, d.slice.Name, map[string]string{kube.LabelEndpointsOf: d.Name, kube.LabelEndpointsManager: kube.ManagedBy})
 	u.Object["addressType"] = "IPv4"
 	if self.Is6() {
@@ -136,7 +144,7 @@ func (d *derived) endpoints(k *[numKinds]kindInfo, self netip.Addr, listen map[s
 		endpoints = append(endpoints, map[string]any{"addresses": []any{self.String()}, "conditions": map[string]any{"ready": true}})
 	}
 	u.Object["ports"], u.Object["endpoints"] = ports, endpoints
-	return want{Ref: r, whole: u, slice: d.slice.Name}
+	return u
 }
 
 // doorsBefore reads from the cluster which ports this pod had given.
@@ -145,7 +153,7 @@ func doorsBefore(o *Objects, list []derived, self netip.Addr) map[string]uint16 
 	for i := range list {
 		d := &list[i]
 		x := o.Get(Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]})
-		if x == nil || !x.ours() {
+		if x == nil || !x.ours {
 			continue
 		}
 		for _, p := range d.view.Ports {
@@ -191,7 +199,7 @@ func doorKeys(list []derived) (out []string) {
 //   - an endpoint's name in both zones.
 func names(o *Objects, list []derived) (out []Name) {
 	ip := func(r Ref) []netip.Addr {
-		if x := o.Get(r); x != nil && x.ours() {
+		if x := o.Get(r); x != nil && x.ours {
 			return x.Service.ClusterIP
 		}
 		return nil
@@ -231,26 +239,38 @@ func inClusterSet(name string) string {
 
 // imports makes the ServiceImports of a service, those of both APIs.
 func (d *derived) imports(o *Objects, k *[numKinds]kindInfo, now string) []want {
-	return []want{d.kubeslice(o, k), d.mcs(o, k, now)}
+	name := Ref{KindImport, d.view.Namespace, d.view.Name}
+	mcs := Ref{KindMCSImport, d.view.Namespace, d.view.Name}
+	return []want{
+		{Ref: name, slice: d.slice.Name, event: "SliceServiceImportUpdated", failed: "SliceServiceImportUpdateFailed",
+			whole:  func() *unstructured.Unstructured { return d.kubeslice(k, name) },
+			status: func() *unstructured.Unstructured { return withStatus(k, name, d.kubesliceStatus()) }},
+		{Ref: mcs, slice: d.slice.Name,
+			whole:  func() *unstructured.Unstructured { return d.mcs(o, k, mcs) },
+			status: func() *unstructured.Unstructured { return withStatus(k, mcs, d.mcsStatus(o, mcs, now)) }},
+	}
 }
 
 // maxListed is how many endpoints a status names.
 const maxListed = 500
 
-func (d *derived) kubeslice(o *Objects, k *[numKinds]kindInfo) want {
+func (d *derived) kubeslice(k *[numKinds]kindInfo, r Ref) *unstructured.Unstructured {
 	v := d.view
-	r := Ref{KindImport, v.Namespace, v.Name}
-	canonical := overlay.ServiceDNSName(v.Name, v.Namespace)
 	ports := []any{}
 	for _, p := range v.Ports {
 		ports = append(ports, map[string]any{"name": p.Name, "containerPort": int64(p.Port), "protocol": string(p.Protocol)})
 	}
 	u := k[KindImport].made(r, d.slice.Name, map[string]string{kube.LabelSlice: d.slice.Name})
-	spec := map[string]any{"slice": d.slice.Name, "dnsName": canonical, "ports": ports}
+	spec := map[string]any{"slice": d.slice.Name, "dnsName": overlay.ServiceDNSName(v.Name, v.Namespace), "ports": ports}
 	if len(v.DNSNames) > 1 {
 		spec["aliases"] = anys(v.DNSNames[1:])
 	}
 	u.Object["spec"] = spec
+	return u
+}
+
+func (d *derived) kubesliceStatus() map[string]any {
+	v := d.view
 	endpoints := []any{}
 	for i := range v.Endpoints {
 		e := &v.Endpoints[i]
@@ -266,11 +286,9 @@ func (d *derived) kubeslice(o *Objects, k *[numKinds]kindInfo) want {
 		}
 		endpoints = append(endpoints, x)
 	}
-	status := map[string]any{
+	return map[string]any{
 		"importStatus": "READY", "exposedPorts": exposed(v.Ports), "availableEndpoints": int64(len(v.Endpoints)), "endpoints": endpoints,
 	}
-	return want{Ref: r, whole: u, status: withStatus(k, r, status), slice: d.slice.Name,
-		event: "SliceServiceImportUpdated", failed: "SliceServiceImportUpdateFailed"}
 }
 
 // exposed lists ports as KubeSlice does: "5201/TCP,53/UDP".
@@ -297,9 +315,18 @@ func withStatus(k *[numKinds]kindInfo, r Ref, status map[string]any) *unstructur
 	return u
 }
 
-func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, now string) want {
+// clusterIPs are the addresses that the cluster has given the derived Service.
+func (d *derived) clusterIPs(o *Objects) (out []any) {
+	if x := o.Get(d.Ref); x != nil && x.ours {
+		for _, a := range x.Service.ClusterIP {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
+func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, r Ref) *unstructured.Unstructured {
 	v := d.view
-	r := Ref{KindMCSImport, v.Namespace, v.Name}
 	u := k[KindMCSImport].made(r, d.slice.Name, nil)
 	ports := []any{}
 	for _, p := range v.Ports {
@@ -310,16 +337,9 @@ func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, now string) want {
 		ports = append(ports, port)
 	}
 	spec := map[string]any{"type": v.Type.String(), "ports": ports}
-	ready := condition{"Ready", "True", "Ready", "imported from slice " + d.slice.Name}
 	if v.Type == overlay.Virtual {
-		if x := o.Get(d.Ref); x != nil && len(x.Service.ClusterIP) > 0 {
-			ips := make([]any, 0, 2)
-			for _, a := range x.Service.ClusterIP {
-				ips = append(ips, a.String())
-			}
+		if ips := d.clusterIPs(o); len(ips) > 0 {
 			spec["ips"] = ips
-		} else {
-			ready = condition{"Ready", "False", "Pending", "the cluster has not given an address yet"}
 		}
 		spec["sessionAffinity"] = "None"
 		if v.Affinity > 0 {
@@ -328,6 +348,15 @@ func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, now string) want {
 		}
 	}
 	u.Object["spec"] = spec
+	return u
+}
+
+func (d *derived) mcsStatus(o *Objects, r Ref, now string) map[string]any {
+	v := d.view
+	ready := condition{"Ready", "True", "Ready", "imported from slice " + d.slice.Name}
+	if v.Type == overlay.Virtual && len(d.clusterIPs(o)) == 0 {
+		ready = condition{"Ready", "False", "Pending", "the cluster has not given an address yet"}
+	}
 	var sites []string
 	for i := range v.Endpoints {
 		sites = append(sites, v.Endpoints[i].Origin.Site)
@@ -336,11 +365,10 @@ func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, now string) want {
 	for _, s := range compact(sites) {
 		clusters = append(clusters, map[string]any{"cluster": s})
 	}
-	var old *unstructured.Unstructured
+	var old map[string]any
 	var generation int64
 	if x := o.Get(r); x != nil {
-		old, generation = x.Raw, x.Generation
+		old, generation = x.Status, x.Generation
 	}
-	status := map[string]any{"clusters": clusters, "conditions": conditions(old, generation, now, ready)}
-	return want{Ref: r, whole: u, status: withStatus(k, r, status), slice: d.slice.Name}
+	return map[string]any{"clusters": clusters, "conditions": conditions(old, generation, now, ready)}
 }

@@ -15,7 +15,7 @@ import (
 func (p *plan) refs(kind Kind) (out []string) {
 	for i := range p.wants {
 		if p.wants[i].Kind == kind && p.wants[i].whole != nil {
-			out = append(out, p.wants[i].Ref.String())
+			out = append(out, p.wants[i].String())
 		}
 	}
 	return out
@@ -63,29 +63,29 @@ func TestADerivedService(t *testing.T) {
 	if s == nil {
 		t.Fatal("no Service is wanted")
 	}
-	if got := text(s.whole.Object, "metadata", "labels", "multicluster.kubernetes.io/service-name"); got != "web" {
+	if got := text(s.whole().Object, "metadata", "labels", "multicluster.kubernetes.io/service-name"); got != "web" {
 		t.Errorf("label of the service: %q", got)
 	}
-	if field(s.whole.Object, "spec", "selector") != nil || text(s.whole.Object, "spec", "sessionAffinity") != "ClientIP" {
-		t.Errorf("spec %v", s.whole.Object["spec"])
+	if field(s.whole().Object, "spec", "selector") != nil || text(s.whole().Object, "spec", "sessionAffinity") != "ClientIP" {
+		t.Errorf("spec %v", s.whole().Object["spec"])
 	}
 	e := p.wanted(KindEndpointSlice, "shop", name+"-"+short("10.244.0.2")[:8])
 	if e == nil {
 		t.Fatalf("no EndpointSlice is wanted, but %v", p.refs(KindEndpointSlice))
 	}
-	if got := text(objectsIn(e.whole.Object, "endpoints")[0], "x"); got != "" || texts(objectsIn(e.whole.Object, "endpoints")[0], "addresses")[0] != "10.244.0.2" {
-		t.Errorf("endpoints %v", e.whole.Object["endpoints"])
+	if got := text(objectsIn(e.whole().Object, "endpoints")[0], "x"); got != "" || texts(objectsIn(e.whole().Object, "endpoints")[0], "addresses")[0] != "10.244.0.2" {
+		t.Errorf("endpoints %v", e.whole().Object["endpoints"])
 	}
 	if len(p.result.Doors) != 2 {
 		t.Fatalf("doors %v", p.result.Doors)
 	}
 	for i, d := range p.result.Doors {
-		port := objectsIn(e.whole.Object, "ports")[i]
+		port := objectsIn(e.whole().Object, "ports")[i]
 		if int64(d.Listen) != number(port, "port") || d.Host() != "web.shop.svc.slice.local" || d.Slice != "red" {
 			t.Errorf("door %+v, EndpointSlice %v", d, port)
 		}
 	}
-	if got := text(objectsIn(s.whole.Object, "spec", "ports")[1], "name"); got != "p53-udp" {
+	if got := text(objectsIn(s.whole().Object, "spec", "ports")[1], "name"); got != "p53-udp" {
 		t.Errorf("a port without a name is called %q", got)
 	}
 
@@ -164,7 +164,7 @@ func TestWhichPodsHaveNamesOfTheirOwn(t *testing.T) {
 func TestAServiceWithoutEndpoints(t *testing.T) {
 	p := work(read(t, namespace("shop")), red(view(overlay.Virtual)), here(), nil)
 	e := p.wanted(KindEndpointSlice, "shop", "slicewire-"+short("shop", "web")+"-"+short("10.244.0.2")[:8])
-	if n := len(objectsIn(e.whole.Object, "endpoints")); n != 0 {
+	if n := len(objectsIn(e.whole().Object, "endpoints")); n != 0 {
 		t.Errorf("%d endpoints, want none", n)
 	}
 }
@@ -222,7 +222,7 @@ func TestWhatIsRemoved(t *testing.T) {
 			p := work(o, state, here(), nil)
 			var got []string
 			for _, x := range p.unwanted(here()) {
-				got = append(got, x.Ref.String())
+				got = append(got, x.String())
 			}
 			slices.Sort(got)
 			name := "shop/slicewire-" + short("shop", "gone")

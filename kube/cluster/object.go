@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"encoding/json"
 	"net/netip"
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"slicewire/kube"
@@ -36,15 +38,20 @@ type Ref struct {
 
 func (r Ref) String() string { return strings.TrimPrefix(r.Namespace+"/"+r.Name, "/") }
 
-// An Object is what its kind says of an object. Objects are shared and not to be
-// changed.
+// An Object is what is kept of an object: what its kind says, and where
+// slicewire may have to write it the rest as JSON, which is a fifth of the same in
+// maps. Objects are shared and not to be changed.
 type Object struct {
 	Ref
-	Generation int64
-	Labels     map[string]string
-	Created    time.Time // zero: not known
-	Ending     bool      // its deletion has begun
-	Raw        *unstructured.Unstructured
+	meta        metav1.ObjectMeta // what names it
+	Generation  int64
+	Labels      map[string]string
+	Annotations map[string]string // of namespaces and exports
+	Created     time.Time         // zero: not known
+	Ending      bool              // its deletion has begun
+	Status      map[string]any    // of exports and of imports of the Multi-Cluster Services API
+	ours        bool              // slicewire made it
+	json        []byte            // nil: not kept
 
 	Pod     *Pod
 	Service *Service
@@ -101,10 +108,26 @@ type ServiceExport struct {
 
 // NewObject reads an object.
 func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
-	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), Labels: u.GetLabels(), Raw: u}
+	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), Labels: u.GetLabels(), ours: kube.Ours(u)}
+	o.meta = metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: u.GetResourceVersion(), UID: u.GetUID()}
 	o.Created = u.GetCreationTimestamp().UTC()
 	o.Ending = u.GetDeletionTimestamp() != nil
 	raw := u.Object
+	switch kind {
+	case KindNamespace, KindExport, KindMCSExport:
+		o.Annotations = u.GetAnnotations()
+	}
+	switch kind {
+	case KindExport, KindMCSExport, KindMCSImport:
+		o.Status, _ = raw["status"].(map[string]any)
+	}
+	if kind == KindNamespace {
+		delete(raw, "status")
+	}
+	if kind == KindNamespace || kind == KindNetworkPolicy || kind == KindExport || kind == KindMCSExport || o.ours {
+		keepOwnFields(raw)
+		o.json, _ = json.Marshal(raw) // it came as JSON
+	}
 	switch kind {
 	case KindPod:
 		o.Pod = readPod(raw, o.Ending)
@@ -118,8 +141,35 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	return o
 }
 
-// ours reports whether slicewire made the object.
-func (o *Object) ours() bool { return kube.Ours(o.Raw) }
+// keepOwnFields drops what other managers own.
+func keepOwnFields(raw map[string]any) {
+	meta, _ := raw["metadata"].(map[string]any)
+	var own []any
+	for _, m := range objectsIn(meta, "managedFields") {
+		if text(m, "manager") == kube.FieldManager {
+			own = append(own, m)
+		}
+	}
+	if meta != nil {
+		meta["managedFields"] = own
+	}
+}
+
+// GetObjectMeta returns what names the object.
+func (o *Object) GetObjectMeta() metav1.Object { return &o.meta }
+
+// whole returns the object as it came, as far as that is kept; nil if it is not.
+// It is the caller's.
+func (o *Object) whole() *unstructured.Unstructured {
+	if o == nil || o.json == nil {
+		return nil
+	}
+	u := &unstructured.Unstructured{}
+	if err := u.UnmarshalJSON(o.json); err != nil {
+		return nil
+	}
+	return u
+}
 
 func readPod(raw map[string]any, ending bool) *Pod {
 	p := &Pod{HostNetwork: truth(raw, "spec", "hostNetwork")}

@@ -10,8 +10,9 @@ import (
 // decisions need. They are not changed after NewObjects.
 type Objects struct {
 	all        map[Ref]*Object
-	kinds      [numKinds][]*Object // sorted by namespace, name
-	pods       map[string][]*Object
+	kinds      [numKinds][]*Object     // sorted by namespace, name
+	pods       map[string][]*Object    // by namespace
+	labelled   map[[3]string][]*Object // pods by namespace and one label, where exports select
 	slicesOf   map[[2]string][]*Object // EndpointSlices by namespace and Service
 	namespaces map[netip.Addr]string   // of the pod that has the address as its own
 }
@@ -34,7 +35,17 @@ func NewObjects(list []*Object) *Objects {
 			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 		})
 	}
+	exporting := make(map[string]bool)
+	for _, x := range o.kinds[KindExport] {
+		exporting[x.Namespace] = true
+	}
+	o.labelled = make(map[[3]string][]*Object)
 	for _, x := range o.kinds[KindPod] {
+		if exporting[x.Namespace] {
+			for k, v := range x.Labels {
+				o.labelled[[3]string{x.Namespace, k, v}] = append(o.labelled[[3]string{x.Namespace, k, v}], x)
+			}
+		}
 		o.pods[x.Namespace] = append(o.pods[x.Namespace], x)
 		if x.Pod.HostNetwork || x.Pod.Over {
 			continue // the address is the node's, or free
@@ -59,6 +70,24 @@ func (o *Objects) Get(r Ref) *Object { return o.all[r] }
 func (o *Objects) exists(namespace string) bool {
 	n := o.all[Ref{Kind: KindNamespace, Name: namespace}]
 	return n != nil && !n.Ending
+}
+
+// selected returns the pods of a namespace that have all labels of a selector,
+// which has one at least.
+func (o *Objects) selected(namespace string, selector map[string]string) (out []*Object) {
+	var few []*Object
+	first := true
+	for k, v := range selector {
+		if list := o.labelled[[3]string{namespace, k, v}]; first || len(list) < len(few) {
+			few, first = list, false
+		}
+	}
+	for _, pod := range few {
+		if matches(selector, pod.Labels) {
+			out = append(out, pod)
+		}
+	}
+	return out
 }
 
 // podAt returns the pod of a namespace that has an address, nil when none.

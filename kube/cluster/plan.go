@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -30,6 +33,7 @@ type plan struct {
 	listen  map[string]uint16 // ports of the doors, by key
 	lost    map[string]int    // endpoints without an address, by slice
 	shut    int               // doors without a port
+	urgent  uint64            // what is wanted of that which packets go by, in a number
 }
 
 // work works out a plan. before holds the ports given before. It is pure.
@@ -64,8 +68,33 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 		p.wants = append(p.wants, exported[i].statusOf(state, &s.kinds, nowMark, unixMark))
 	}
 	p.wants = slices.DeleteFunc(p.wants, func(w want) bool { return !s.has[w.Kind] })
+	p.urgent = digest(list, p)
+	slices.SortStableFunc(p.wants, func(a, b want) int { return cmp.Compare(urgency[a.Kind], urgency[b.Kind]) })
 	return p
 }
+
+// digest makes a number of the derived Services, this pod's part of them, and the
+// policies of isolation.
+func digest(list []derived, p *plan) uint64 {
+	h := fnv.New64a()
+	for i := range list {
+		v := list[i].view
+		fmt.Fprintln(h, list[i].Ref, v.Ports, v.Affinity, len(v.Endpoints) > 0)
+	}
+	for i := range p.result.Doors {
+		fmt.Fprintln(h, p.result.Doors[i].Listen)
+	}
+	for i := range p.wants {
+		if k := p.wants[i].Kind; k == KindNamespace || k == KindNetworkPolicy {
+			fmt.Fprintln(h, p.wants[i].Ref, p.wants[i].slice)
+		}
+	}
+	return h.Sum64()
+}
+
+// urgency is in which order objects are written: what keeps apart, what packets
+// go by, and then what tells of it.
+var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6}
 
 // unwanted lists objects of slicewire's that nothing wants any more. What belongs
 // to other slicewire pods stays while these are there.
@@ -76,7 +105,7 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 	}
 	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport} {
 		for _, x := range p.objects.kinds[kind] {
-			if !x.ours() || x.Ending || wanted[x.Ref] {
+			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
 			if kind == KindEndpointSlice && wanted[Ref{KindService, x.Namespace, x.Slice.Service}] && p.elsewhere(x, s) {

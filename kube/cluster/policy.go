@@ -73,19 +73,21 @@ func isolation(o *Objects, state *State, own string, k *[numKinds]kindInfo) []wa
 		}
 	}
 	for _, x := range o.kinds[KindNamespace] {
-		if len(labels[x.Name]) == 0 && !labelledByUs(x.Raw) || x.Ending {
+		if len(labels[x.Name]) == 0 && !labelledByUs(x) || x.Ending {
 			continue
 		}
-		u := k[KindNamespace].object(x.Ref)
-		if l := labels[x.Name]; len(l) > 0 {
-			u.SetLabels(l)
-			notes := map[string]string{kube.AnnotationSlice: strings.Join(compact(append(allowedBy[x.Name], l[kube.LabelSlice])), ",")}
-			if by := allowedBy[x.Name]; len(by) > 0 {
-				notes[kube.AnnotationAllowedSlice] = strings.Join(by, ",")
+		out = append(out, want{Ref: x.Ref, shared: true, whole: func() *unstructured.Unstructured {
+			u := k[KindNamespace].object(x.Ref)
+			if l := labels[x.Name]; len(l) > 0 {
+				u.SetLabels(l)
+				notes := map[string]string{kube.AnnotationSlice: strings.Join(compact(append(slices.Clone(allowedBy[x.Name]), l[kube.LabelSlice])), ",")}
+				if by := allowedBy[x.Name]; len(by) > 0 {
+					notes[kube.AnnotationAllowedSlice] = strings.Join(by, ",")
+				}
+				u.SetAnnotations(notes)
 			}
-			u.SetAnnotations(notes)
-		}
-		out = append(out, want{Ref: x.Ref, whole: u, shared: true})
+			return u
+		}})
 	}
 	return out
 }
@@ -98,14 +100,18 @@ func compact(list []string) []string {
 
 // labelledByUs reports whether a namespace has our annotation: it is then to
 // lose what no slice wants any more.
-func labelledByUs(u *unstructured.Unstructured) bool {
-	_, there := u.GetAnnotations()[kube.AnnotationSlice]
+func labelledByUs(x *Object) bool {
+	_, there := x.Annotations[kube.AnnotationSlice]
 	return there
 }
 
 // isolate makes the policy of one namespace.
 func isolate(s *Slice, namespace, own string, k *[numKinds]kindInfo) want {
 	r := Ref{KindNetworkPolicy, namespace, s.Name + "-" + namespace}
+	return want{Ref: r, slice: s.Name, whole: func() *unstructured.Unstructured { return policyOf(r, s, own, k) }}
+}
+
+func policyOf(r Ref, s *Slice, own string, k *[numKinds]kindInfo) *unstructured.Unstructured {
 	peer := func(key, value string) any {
 		return map[string]any{"namespaceSelector": map[string]any{"matchLabels": map[string]any{key: value}}}
 	}
@@ -120,7 +126,7 @@ func isolate(s *Slice, namespace, own string, k *[numKinds]kindInfo) want {
 		"ingress":     []any{map[string]any{"from": peers}},
 		"egress":      []any{map[string]any{"to": peers}},
 	}
-	return want{Ref: r, whole: u, slice: s.Name}
+	return u
 }
 
 // foreignPolicies says which NetworkPolicies of others are in a slice's
@@ -129,18 +135,22 @@ func isolate(s *Slice, namespace, own string, k *[numKinds]kindInfo) want {
 func foreignPolicies(o *Objects, state *State) (out []notice) {
 	for _, x := range o.kinds[KindNetworkPolicy] {
 		s := state.sliceOf(x.Namespace)
-		if s == nil || !s.Isolated || x.ours() || x.Name == s.Name+"-"+x.Namespace {
+		if s == nil || !s.Isolated || x.ours || x.Name == s.Name+"-"+x.Namespace {
 			continue
 		}
-		say := func(event, message string) { out = append(out, notice{event, s.Name, x.Raw, message}) }
-		say("NetPolAdded", "NetworkPolicy "+x.Ref.String()+" is not the slice's")
-		for _, rule := range objectsIn(x.Raw.Object, "spec", "ingress") {
+		raw := x.whole()
+		if raw == nil {
+			continue
+		}
+		say := func(event, message string) { out = append(out, notice{event, s.Name, raw, message}) }
+		say("NetPolAdded", "NetworkPolicy "+x.String()+" is not the slice's")
+		for _, rule := range objectsIn(raw.Object, "spec", "ingress") {
 			for _, peer := range objectsIn(rule, "from") {
 				if n := widened(o, s, peer); n != "" {
-					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.Ref.String()+" lets in namespace "+n)
+					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.String()+" lets in namespace "+n)
 				}
 				if p, err := netip.ParsePrefix(text(peer, "ipBlock", "cidr")); err == nil && private(p.Addr()) {
-					say("NetPolScopeWidenedIPBlock", "NetworkPolicy "+x.Ref.String()+" lets in "+p.String())
+					say("NetPolScopeWidenedIPBlock", "NetworkPolicy "+x.String()+" lets in "+p.String())
 				}
 			}
 		}

@@ -30,7 +30,7 @@ func TestPolicyOfANamespace(t *testing.T) {
 	if err := yaml.Unmarshal([]byte("{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: ["+list+"]}], egress: [{to: ["+list+"]}]}"), &want); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.whole.Object["spec"]; !reflect.DeepEqual(got, want) {
+	if got := w.whole().Object["spec"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
 }
@@ -47,7 +47,7 @@ func TestLabelsOfNamespaces(t *testing.T) {
 			if !w.shared {
 				t.Errorf("%s would be taken for slicewire's own", w.Name)
 			}
-			got[w.Name] = fmt.Sprint(w.whole.GetLabels(), w.whole.GetAnnotations())
+			got[w.Name] = fmt.Sprint(w.whole().GetLabels(), w.whole().GetAnnotations())
 		}
 	}
 	want := map[string]string{
@@ -72,7 +72,7 @@ func TestIsolationThatIsOffTakesPoliciesAway(t *testing.T) {
 	state.Slices[0].Isolated = false
 	p := work(on.with(t, o), state, here(), nil)
 	gone := p.unwanted(here())
-	if len(gone) != 1 || gone[0].Ref.String() != "shop/red-shop" {
+	if len(gone) != 1 || gone[0].String() != "shop/red-shop" {
 		t.Errorf("removed %v, want the policy", gone)
 	}
 }

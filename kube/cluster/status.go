@@ -17,16 +17,32 @@ func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, uni
 	if e.slice != nil {
 		v = viewOf(e.slice, e.object.Namespace, e.object.Name)
 	}
-	list := e.conditions(state, v)
 	w := want{Ref: e.object.Ref}
 	if e.slice != nil {
 		w.slice = e.slice.Name
 	}
-	all := conditions(e.object.Raw, e.object.Generation, now, list...)
+	w.status = func() *unstructured.Unstructured {
+		all := conditions(e.object.Status, e.object.Generation, now, e.conditions(v)...)
+		if e.object.Kind == KindMCSExport {
+			return withStatus(k, w.Ref, map[string]any{"conditions": all})
+		}
+		return withStatus(k, w.Ref, e.kubeslice(state, v, all, unix))
+	}
 	if e.object.Kind == KindMCSExport {
-		w.status = withStatus(k, w.Ref, map[string]any{"conditions": all})
 		return w
 	}
+	w.event, w.failed = "SyncServiceExportStatusSuccessfully", "SyncServiceExportStatusFailed"
+	switch {
+	case text(e.object.Status, "exportStatus") == "" && e.fault == (fault{}):
+		w.event = "ServiceExportInitialStatusUpdated"
+	case e.fault != (fault{}):
+		w.event = "ServiceExportStatusPending"
+	}
+	return w
+}
+
+// kubeslice makes the status of KubeSlice's export.
+func (e *exported) kubeslice(state *State, v *overlay.ServiceView, all []any, unix int64) map[string]any {
 	status := map[string]any{
 		"dnsName": overlay.ServiceDNSName(e.object.Name, e.object.Namespace), "exportStatus": e.kubesliceStatus(),
 		"availableEndpoints": int64(0), "pods": []any{}, "conditions": all,
@@ -37,16 +53,8 @@ func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, uni
 		status["availableEndpoints"] = int64(len(x.Backends))
 		status["pods"] = e.pods(state, v)
 	}
-	status["lastSync"] = lastSync(e.object.Raw, status, unix)
-	w.status = withStatus(k, w.Ref, status)
-	w.event, w.failed = "SyncServiceExportStatusSuccessfully", "SyncServiceExportStatusFailed"
-	switch {
-	case text(e.object.Raw.Object, "status", "exportStatus") == "" && e.fault == (fault{}):
-		w.event = "ServiceExportInitialStatusUpdated"
-	case e.fault != (fault{}):
-		w.event = "ServiceExportStatusPending"
-	}
-	return w
+	status["lastSync"] = lastSync(e.object.Status, status, unix)
+	return status
 }
 
 func (e *exported) kubesliceStatus() string {
@@ -80,10 +88,10 @@ func (e *exported) pods(state *State, v *overlay.ServiceView) []any {
 
 // lastSync is when the status last became another: a status that is written for
 // its time alone would be written for ever.
-func lastSync(old *unstructured.Unstructured, status map[string]any, unix int64) int64 {
-	before := number(old.Object, "status", "lastSync")
+func lastSync(old, status map[string]any, unix int64) int64 {
+	before := number(old, "lastSync")
 	for key, v := range status {
-		if key != "conditions" && fmt.Sprint(v) != fmt.Sprint(field(old.Object, "status", key)) {
+		if key != "conditions" && fmt.Sprint(v) != fmt.Sprint(field(old, key)) {
 			return unix
 		}
 	}
@@ -104,7 +112,7 @@ func viewOf(s *Slice, namespace, name string) *overlay.ServiceView {
 // conditions are those of the Multi-Cluster Services API: Valid, Ready, and
 // Conflict, which every export of a service in conflict gets, not only those
 // that gave way.
-func (e *exported) conditions(state *State, v *overlay.ServiceView) []condition {
+func (e *exported) conditions(v *overlay.ServiceView) []condition {
 	valid := condition{"Valid", "True", "Valid", "the export is in order"}
 	ready := condition{"Ready", "True", "Exported", "exported on the slice"}
 	if e.slice != nil {

@@ -9,14 +9,15 @@ import (
 	"slicewire/kube"
 )
 
-// A want is an object as slicewire wants it.
+// A want is an object as slicewire wants it. It is made when it is looked at: all
+// of them together are large.
 type want struct {
 	Ref
-	whole  *unstructured.Unstructured // nil: leave it alone
-	status *unstructured.Unstructured // nil: leave it alone
-	shared bool                       // another's object, of which some fields are ours
-	event  string                     // of KubeSlice's, when it was written; empty: none
-	failed string                     // and when it could not be
+	whole  func() *unstructured.Unstructured // nil: leave it alone
+	status func() *unstructured.Unstructured // nil: leave it alone
+	shared bool                              // another's object, of which some fields are ours
+	event  string                            // of KubeSlice's, when it was written; empty: none
+	failed string                            // and when it could not be
 	slice  string
 }
 
@@ -67,13 +68,10 @@ func (k *kindInfo) made(r Ref, slice string, labels map[string]string) *unstruct
 	return u
 }
 
-// conditions makes a list of conditions; those that say what old says keep the
-// time since which they do.
-func conditions(old *unstructured.Unstructured, generation int64, now string, list ...condition) []any {
-	var before []map[string]any
-	if old != nil {
-		before = objectsIn(old.Object, "status", "conditions")
-	}
+// conditions makes a list of conditions; those that say what the old status says
+// keep the time since which they do.
+func conditions(old map[string]any, generation int64, now string, list ...condition) []any {
+	before := objectsIn(old, "conditions")
 	var out []any
 	for _, c := range list {
 		since := now
@@ -92,13 +90,6 @@ func conditions(old *unstructured.Unstructured, generation int64, now string, li
 
 // A condition is one of a status.
 type condition struct{ kind, status, reason, message string }
-
-func verdict(b bool) string {
-	if b {
-		return "True"
-	}
-	return "False"
-}
 
 // maxMessage is what the API takes of a condition's message, less a bit.
 const maxMessage = 30000

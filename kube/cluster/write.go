@@ -38,8 +38,9 @@ type writer struct {
 	fault   atomic.Pointer[string]
 
 	mu      sync.Mutex
-	tries   map[string]try    // guarded by mu; by object and part
+	tries   map[partKey]try   // guarded by mu; by object and part
 	gone    map[Ref]time.Time // since when nothing wants it; run's
+	clean   map[partKey]found // guarded by mu; what was found to be as wanted
 	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
 	foreign map[Ref]bool      // guarded by mu; said to be others'
 }
@@ -47,6 +48,19 @@ type writer struct {
 type planned struct {
 	*plan
 	setting *setting
+	wanted  map[Ref]*want
+}
+
+// A partKey names a part of an object: all but its status, or that.
+type partKey struct {
+	Ref
+	status bool
+}
+
+// found is what was wanted, and the resourceVersion of what was there.
+type found struct {
+	hash uint64
+	seen string
 }
 
 // A try is the last time that an object was written.
@@ -60,18 +74,24 @@ type try struct {
 
 func newWriter(c *Cluster) *writer {
 	return &writer{
-		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[string]try), gone: make(map[Ref]time.Time),
+		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[partKey]try), clean: make(map[partKey]found), gone: make(map[Ref]time.Time),
 		strict: make(map[Kind]bool), foreign: make(map[Ref]bool),
 	}
 }
 
 func (w *writer) set(p *plan, s *setting) {
-	w.next.Store(&planned{p, s})
+	n := &planned{plan: p, setting: s, wanted: make(map[Ref]*want, len(p.wants))}
+	for i := range p.wants {
+		n.wanted[p.wants[i].Ref] = &p.wants[i]
+	}
+	w.next.Store(n)
 	signal(w.ready)
 }
 
-// run writes until ctx ends. A plan that is replaced while it is carried out is
-// left at once.
+// run writes until ctx ends. A plan that is replaced while it is carried out, as
+// every object that is written does, is gone on with by what the new one says of
+// each object; but one that says something else of what packets go by is begun
+// with at once.
 func (w *writer) run(ctx context.Context) {
 	again := time.NewTimer(0)
 	defer again.Stop()
@@ -104,7 +124,7 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		}
 	}
 	do := func(f func() time.Duration) bool {
-		if ctx.Err() != nil || w.next.Load() != p {
+		if ctx.Err() != nil {
 			return false
 		}
 		slots <- struct{}{}
@@ -115,10 +135,18 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		return true
 	}
 	for i := range p.wants {
-		x := &p.wants[i]
-		if !do(func() time.Duration { return w.want(ctx, p, x) }) {
+		newest := w.next.Load()
+		if newest.urgent != p.urgent {
 			break
 		}
+		x := newest.wanted[p.wants[i].Ref]
+		if x != nil && !do(func() time.Duration { return w.want(ctx, newest, x) }) {
+			break
+		}
+	}
+	if w.next.Load() != p {
+		all.Wait()
+		return 0
 	}
 	unwanted := p.unwanted(p.setting)
 	gone := make(map[Ref]time.Time, len(unwanted))
@@ -144,25 +172,22 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 // want has one object be as it should.
 func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Duration) {
 	info := &p.setting.kinds[x.Kind]
-	live := w.c.watch.Get(info.resource, x.Namespace, x.Name)
+	live := w.c.live(x.Ref)
 	if x.whole != nil {
-		if live != nil && !x.shared && !kube.Ours(live) {
+		if live != nil && !x.shared && !live.ours {
 			w.leave(x)
 			return 0
 		}
-		force := x.Kind == KindNetworkPolicy && live != nil && !reflect.DeepEqual(live.Object["spec"], x.whole.Object["spec"])
-		due = w.part(x.Ref, "", x.whole, live, func(u *unstructured.Unstructured) error {
-			if force {
-				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: live, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.Ref.String() + " was changed and is put back"})
-				_, err := w.applier.ApplyShared(ctx, info.resource, u, nil)
-				return err
+		due = w.part(x.Ref, "", x.whole(), live, func(u, there *unstructured.Unstructured) error {
+			if x.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) {
+				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.String() + " was changed and is put back"})
 			}
-			_, err := w.applier.ApplyShared(ctx, info.resource, u, live)
+			_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
 			return err
-		}, force)
+		})
 	}
 	if x.status != nil && live != nil {
-		d := w.part(x.Ref, "status", w.fitting(x), live, func(u *unstructured.Unstructured) error { return w.status(ctx, info, x, u, live) }, false)
+		d := w.part(x.Ref, "status", w.fitting(x), live, func(u, there *unstructured.Unstructured) error { return w.status(ctx, info, x, u, there) })
 		if d > 0 && (due == 0 || d < due) {
 			due = d
 		}
@@ -180,7 +205,7 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 		unstructured.RemoveNestedField(u.Object, "status", "conditions")
 		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
 	}
-	name, message := x.event, x.Ref.String()
+	name, message := x.event, x.String()
 	if err != nil {
 		name, message = x.failed, err.Error()
 	}
@@ -195,26 +220,36 @@ func (w *writer) fitting(x *want) *unstructured.Unstructured {
 	w.mu.Lock()
 	strict := w.strict[x.Kind]
 	w.mu.Unlock()
-	if !strict {
-		return x.status
+	u := x.status()
+	if strict {
+		unstructured.RemoveNestedField(u.Object, "status", "conditions")
 	}
-	u := x.status.DeepCopy()
-	unstructured.RemoveNestedField(u.Object, "status", "conditions")
 	return u
 }
 
 // part writes one part of an object if it differs, but not again and again: the
 // same onto the same is a matter of the watch, which lags, and the same onto
 // something else one of who else writes it. It returns when to try again.
-func (w *writer) part(r Ref, part string, u, live *unstructured.Unstructured, write func(*unstructured.Unstructured) error, force bool) time.Duration {
-	if !force && !kube.Differs(u, live, part) {
-		return 0
-	}
-	key := string(rune('0'+r.Kind)) + r.String() + "/" + part
+func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Object, write func(u, live *unstructured.Unstructured) error) time.Duration {
+	key := partKey{r, part == "status"}
 	now := time.Now()
 	t := try{hash: hashOf(u), at: now}
 	if live != nil {
-		t.seen = live.GetResourceVersion()
+		t.seen = live.meta.ResourceVersion
+		w.mu.Lock()
+		ok := w.clean[key] == found{t.hash, t.seen}
+		w.mu.Unlock()
+		if ok {
+			return 0
+		}
+	}
+	there := live.whole()
+	drifted := r.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) // fields of others count, too
+	if !drifted && !kube.Differs(u, there, part) {
+		w.mu.Lock()
+		w.clean[key] = found{t.hash, t.seen}
+		w.mu.Unlock()
+		return 0
 	}
 	w.mu.Lock()
 	last, tried := w.tries[key]
@@ -229,7 +264,7 @@ func (w *writer) part(r Ref, part string, u, live *unstructured.Unstructured, wr
 		}
 		t.count = last.count + 1
 	}
-	err := write(stamped(u, now))
+	err := write(stamped(u, now), there)
 	if err != nil {
 		t.err = err.Error()
 		if t.err != last.err && !apierrors.IsConflict(err) {
@@ -275,23 +310,23 @@ func (w *writer) leave(x *want) {
 	defer w.mu.Unlock()
 	if !w.foreign[x.Ref] {
 		w.foreign[x.Ref] = true
-		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.Ref.String(), "kind", x.whole.GetKind())
+		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.String(), "kind", w.c.setting.kinds[x.Kind].kind)
 	}
 }
 
 // remove takes an object of ours away.
 func (w *writer) remove(ctx context.Context, p *planned, x *Object) time.Duration {
 	info := &p.setting.kinds[x.Kind]
-	live := w.c.watch.Get(info.resource, x.Namespace, x.Name)
+	live := w.c.live(x.Ref).whole()
 	if live == nil || !kube.Ours(live) {
 		return 0
 	}
 	if err := w.applier.Delete(ctx, info.resource, live); err != nil {
-		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.Ref.String(), "err", err)
+		w.c.cfg.Log.Warn("object not removed, retrying", "object", x.String(), "err", err)
 		return retryMin
 	}
 	if x.Kind == KindImport {
-		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.Ref.String()})
+		w.c.recorder.Record(kube.Event{Name: "SliceServiceImportDeleted", On: live, Slice: live.GetAnnotations()[kube.AnnotationSlice], Cluster: w.c.cfg.Site, Message: x.String()})
 	}
 	return 0
 }
@@ -301,7 +336,8 @@ func (w *writer) report() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(w.tries, func(_ string, t try) bool { return now.Sub(t.at) > forgetAfter })
+	maps.DeleteFunc(w.clean, func(k partKey, _ found) bool { return w.c.live(k.Ref) == nil })
+	maps.DeleteFunc(w.tries, func(_ partKey, t try) bool { return now.Sub(t.at) > forgetAfter })
 	var fault *string
 	for _, t := range w.tries {
 		if t.err != "" && (fault == nil || t.err < *fault) {

@@ -41,13 +41,14 @@ func (t *flowTable[T]) use(client netip.AddrPort) (flow T, ok bool) {
 }
 
 // add adds a client's flow, which must not be there, and returns the flow that
-// gives way for it, if one has to.
-func (t *flowTable[T]) add(client netip.AddrPort, flow T) (evicted T, full bool) {
+// gives way for it, if one has to: in a crowd, one does as if there were too
+// many here.
+func (t *flowTable[T]) add(client netip.AddrPort, flow T, crowded bool) (evicted T, full bool) {
 	own := t.clients[client.Addr()]
 	var victim *list.Element
 	if own != nil && own.Len() >= t.maxPerClient {
 		victim = own.Back()
-	} else if len(t.flows) >= t.max {
+	} else if len(t.flows) >= t.max || crowded && len(t.flows) > 0 {
 		victim = t.order.Back()
 	}
 	if victim != nil {

@@ -21,6 +21,7 @@ const (
 	defaultMaxConnsPerBackend = 1024
 	defaultMaxPerClient       = 256
 	defaultMaxFlows           = 1024
+	defaultMaxFlowsInAll      = 8192
 	// defaultDialTimeout is for a target on this host or the next.
 	defaultDialTimeout = 5 * time.Second
 	// defaultUDPIdle is what NATs commonly grant a UDP flow.
@@ -43,13 +44,15 @@ type Config struct {
 	Log   *slog.Logger // state changes; failed targets at debug level; nil discards
 
 	// Dial connects ports with their targets on behalf of a member; nil means the
-	// host's net.Dialer. What it returns for UDP keeps the borders of datagrams.
+	// host's net.Dialer. What it returns for "udp" should have Await, as Awaiter
+	// says.
 	Dial func(ctx context.Context, network, addr string, member netip.Addr) (net.Conn, error)
 
 	MaxConns           int           // TCP connections in all; zero means 4096
 	MaxConnsPerBackend int           // TCP connections of one backend; zero means 1024
 	MaxPerClient       int           // TCP connections, or UDP flows of a port, of one member; zero means 256
 	MaxFlows           int           // UDP flows of one port; zero means 1024
+	MaxFlowsInAll      int           // UDP flows of all ports, but that each port may have one; zero means 8192
 	DialTimeout        time.Duration // for a target; zero means 5 s
 	UDPIdle            time.Duration // a flow without a datagram ends; zero means 60 s
 }
@@ -58,7 +61,7 @@ func (c *Config) validate() error {
 	if c.Stack == nil {
 		return errors.New("publish: no stack")
 	}
-	if c.MaxConns < 0 || c.MaxConnsPerBackend < 0 || c.MaxPerClient < 0 || c.MaxFlows < 0 {
+	if c.MaxConns < 0 || c.MaxConnsPerBackend < 0 || c.MaxPerClient < 0 || c.MaxFlows < 0 || c.MaxFlowsInAll < 0 {
 		return errors.New("publish: a limit is negative")
 	}
 	if c.DialTimeout < 0 || c.UDPIdle < 0 {
@@ -71,6 +74,7 @@ func (c *Config) validate() error {
 	orDefault(&c.MaxConnsPerBackend, defaultMaxConnsPerBackend)
 	orDefault(&c.MaxPerClient, defaultMaxPerClient)
 	orDefault(&c.MaxFlows, defaultMaxFlows)
+	orDefault(&c.MaxFlowsInAll, defaultMaxFlowsInAll)
 	orDefault(&c.DialTimeout, defaultDialTimeout)
 	orDefault(&c.UDPIdle, defaultUDPIdle)
 	return nil
@@ -88,6 +92,7 @@ type Publisher struct {
 	cfg   Config
 	pump  pump.Pump
 	conns atomic.Int64 // TCP connections in all
+	flows atomic.Int64 // UDP flows in all
 	bufs  sync.Pool    // of *[maxDatagram]byte
 	wg    sync.WaitGroup
 
@@ -134,7 +139,7 @@ type socket struct {
 	ctx    context.Context // ends when the port is closed
 	cancel context.CancelFunc
 	closer interface{ Close() error }
-	retire func() // UDP: lets go of flows to the old target
+	udp    *udpPort // nil for TCP
 }
 
 // New checks cfg. Nothing is published before Set and Run.
@@ -267,7 +272,7 @@ func (p *Publisher) openLocked(s spec) error {
 		o.ctx, o.cancel = context.WithCancel(p.ctx)
 		o.closer = pc
 		u := newUDPPort(o, pc)
-		o.retire = u.retire
+		o.udp = u
 		p.wg.Go(u.serve)
 	} else {
 		l, err := p.cfg.Stack.ListenTCP(s.key.addr)
@@ -288,8 +293,8 @@ func (o *socket) lead(to target) {
 		return
 	}
 	o.target.Store(&to)
-	if o.retire != nil {
-		o.retire()
+	if o.udp != nil { // flows to the old target end
+		o.udp.retire(func(*udpFlow) bool { return false })
 	}
 }
 
@@ -306,4 +311,31 @@ func (s *share) dialed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = err
+}
+
+// Review asks keep about the far end of every UDP flow, which is what Dial
+// connected to, and ends those that it does not want: their next datagram
+// begins another. keep is called without a lock held, also for flows that end
+// meanwhile. TCP connections end by themselves, so they are not asked about.
+func (p *Publisher) Review(keep func(target string, remote net.Addr) bool) {
+	p.mu.Lock()
+	var ports []*udpPort
+	for _, o := range p.open {
+		if o.udp != nil {
+			ports = append(ports, o.udp)
+		}
+	}
+	p.mu.Unlock()
+	for _, u := range ports {
+		to := u.target.Load().addr
+		unwanted := make(map[*udpFlow]bool)
+		for _, f := range u.living() {
+			if remote := f.remote(); remote != nil && !keep(to, remote) {
+				unwanted[f] = true
+			}
+		}
+		if len(unwanted) > 0 {
+			u.retire(func(f *udpFlow) bool { return !unwanted[f] })
+		}
+	}
 }

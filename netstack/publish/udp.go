@@ -52,14 +52,28 @@ func newUDPPort(o *socket, pc net.PacketConn) *udpPort {
 	return &udpPort{socket: o, pc: pc, flows: newFlowTable[*udpFlow](o.p.cfg.MaxFlows, o.p.cfg.MaxPerClient)}
 }
 
-// retire ends all flows, so that the next datagrams go to the new target.
-func (u *udpPort) retire() {
+// retire ends the flows that keep does not want, so that their next datagrams
+// begin others. keep is called with the lock held.
+func (u *udpPort) retire(keep func(*udpFlow) bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for client, e := range u.flows.flows {
-		e.flow.cancel()
-		u.flows.remove(client)
+		if !keep(e.flow) {
+			e.flow.cancel()
+			u.flows.remove(client)
+		}
 	}
+}
+
+// living lists the flows of now.
+func (u *udpPort) living() []*udpFlow {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := make([]*udpFlow, 0, len(u.flows.flows))
+	for _, e := range u.flows.flows {
+		out = append(out, e.flow)
+	}
+	return out
 }
 
 // serve carries datagrams from the slice to the target until the port is
@@ -99,7 +113,8 @@ func (u *udpPort) flow(from net.Addr) *udpFlow {
 	f := &udpFlow{u: u, client: client, to: net.UDPAddrFromAddrPort(client)}
 	f.ctx, f.cancel = context.WithCancel(u.ctx)
 	f.touch()
-	if old, full := u.flows.add(client, f); full {
+	crowded := u.p.flows.Add(1) > int64(u.p.cfg.MaxFlowsInAll)
+	if old, full := u.flows.add(client, f, crowded); full {
 		old.cancel()
 		u.share.evicted.Add(1)
 	}
@@ -167,9 +182,9 @@ func (f *udpFlow) sendLocked(b []byte) bool {
 func (f *udpFlow) run() {
 	s := f.u.share
 	defer s.flows.Add(-1)
+	defer f.u.p.flows.Add(-1)
 	defer f.cancel()
-	to := *f.u.target.Load()
-	conn, err := f.u.p.dial(f.ctx, to, f.client.Addr())
+	conn, err := f.u.p.dial(f.ctx, *f.u.target.Load(), f.client.Addr())
 	if err != nil {
 		if f.ctx.Err() == nil {
 			s.dialed(err)
@@ -196,6 +211,16 @@ func (f *udpFlow) run() {
 	f.down(conn)
 }
 
+// remote returns the far end, nil while there is none.
+func (f *udpFlow) remote() net.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn == nil {
+		return nil
+	}
+	return f.conn.RemoteAddr()
+}
+
 // down carries the target's answers to the member.
 func (f *udpFlow) down(conn net.Conn) {
 	idle := f.u.p.cfg.UDPIdle
@@ -204,7 +229,7 @@ func (f *udpFlow) down(conn net.Conn) {
 		if !time.Now().Before(end) || conn.SetReadDeadline(end) != nil {
 			return
 		}
-		buf, n, err := f.u.p.read(conn)
+		buf, n, err := f.u.p.receive(conn)
 		switch {
 		case err == nil:
 			failed = 0
@@ -215,6 +240,9 @@ func (f *udpFlow) down(conn net.Conn) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case errors.Is(err, syscall.ECONNREFUSED): // one per datagram sent; the target may come back
 			f.u.share.dialed(err)
+			if f.u.p.cfg.Dial != nil {
+				return // Dial may know another one
+			}
 		case f.ctx.Err() != nil, errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -229,20 +257,6 @@ func (f *udpFlow) answer(b []byte) {
 		return
 	}
 	f.u.share.bytes.Down.Add(uint64(len(b)))
-}
-
-// read waits for a datagram; the buffer is the caller's to put back, unless there
-// is an error. A socket that is not the host's holds one while it waits.
-func (p *Publisher) read(conn net.Conn) (buf *[maxDatagram]byte, n int, err error) {
-	if c, host := conn.(*net.UDPConn); host {
-		return p.receive(c)
-	}
-	buf = p.lend()
-	if n, err = conn.Read(buf[:]); err != nil {
-		p.bufs.Put(buf)
-		return nil, 0, err
-	}
-	return buf, n, nil
 }
 
 func (p *Publisher) lend() *[maxDatagram]byte {

@@ -1,11 +1,13 @@
 package publish
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,6 +141,99 @@ func TestTooManyFlowsLetTheOldestGo(t *testing.T) {
 	}
 }
 
+// chooser dials, for every flow, the target that it points at then.
+type chooser struct {
+	mu     sync.Mutex
+	target string
+	dialed []netip.Addr // for whom
+}
+
+func (c *chooser) point(target string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.target = target
+}
+
+func (c *chooser) dial(ctx context.Context, network, _ string, member netip.Addr) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialed = append(c.dialed, member)
+	conn, err := new(net.Dialer).DialContext(ctx, network, c.target)
+	return plain{conn}, err
+}
+
+// plain hides that a socket is the kernel's.
+type plain struct{ net.Conn }
+
+// A flow stays with its target whatever is chosen for others, until a review
+// says that the target is not wanted any more; those to others go on.
+func TestAReviewMovesTheFlowsOfWhoIsGone(t *testing.T) {
+	checkLeaks(t)
+	s, c := newStack(), &chooser{}
+	p := start(t, s, Config{Dial: c.dial})
+	one, two := datagrams(t, "one", "127.0.0.1:0"), datagrams(t, "two", "127.0.0.1:0")
+	set(t, p, backend("dns", "10.1.0.5", Port{Port: 53, Protocol: overlay.UDP, Target: "dns.test:53"}))
+	c.point(one)
+	a := s.dial(t, udp("10.1.0.5:53"), 7)
+	if got := exchange(t, a, "x"); got != "one:x" {
+		t.Fatal(got)
+	}
+	c.point(two)
+	b := s.dial(t, udp("10.1.0.5:53"), 8)
+	if x, y := exchange(t, a, "x"), exchange(t, b, "x"); x != "one:x" || y != "two:x" {
+		t.Fatalf("%s and %s: an established flow moved, or a new one did not", x, y)
+	}
+	p.Review(func(target string, remote net.Addr) bool { return target == "dns.test:53" && remote.String() != one })
+	if x, y := exchange(t, a, "x"), exchange(t, b, "x"); x != "two:x" || y != "two:x" {
+		t.Errorf("after the review %s and %s", x, y)
+	}
+	want := []netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("127.0.0.7")}
+	if !slices.Equal(c.dialed, want) {
+		t.Errorf("dialed for %v, want %v", c.dialed, want)
+	}
+	eventually(t, "the old flow gone", func() bool { return p.Status()[0].Flows == 2 })
+}
+
+// Where Dial chooses, a target that refuses is left for whom it chooses next.
+func TestARefusalHasDialChooseAgain(t *testing.T) {
+	checkLeaks(t)
+	s, c := newStack(), &chooser{}
+	p := start(t, s, Config{Dial: c.dial})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc.Close()
+	set(t, p, backend("dns", "10.1.0.5", Port{Port: 53, Protocol: overlay.UDP, Target: "dns.test:53"}))
+	c.point(pc.LocalAddr().String())
+	a := s.dial(t, udp("10.1.0.5:53"), 1)
+	eventually(t, "the refusal seen and the flow gone", func() bool {
+		a.Write([]byte("x"))
+		st := p.Status()[0]
+		return st.Unreached > 0 && st.Flows == 0
+	})
+	c.point(datagrams(t, "up", "127.0.0.1:0"))
+	if got := exchange(t, a, "y"); got != "up:y" && got != "up:x" { // an x may still be on its way
+		t.Error(got)
+	}
+}
+
+func TestFlowsOfAllPortsAreBounded(t *testing.T) {
+	checkLeaks(t)
+	s := newStack()
+	p := start(t, s, Config{MaxFlowsInAll: 3})
+	target := datagrams(t, "dns", "127.0.0.1:0")
+	set(t, p, backend("dns", "10.1.0.5", Port{Port: 53, Protocol: overlay.UDP, Target: target}, Port{Port: 54, Protocol: overlay.UDP, Target: target}))
+	for range 5 {
+		exchange(t, s.dial(t, udp("10.1.0.5:53"), 1), "x")
+	}
+	exchange(t, s.dial(t, udp("10.1.0.5:54"), 1), "x") // each port may have one
+	eventually(t, "four flows", func() bool { return p.Status()[0].Flows == 4 })
+	if st := p.Status()[0]; st.Evicted != 2 {
+		t.Errorf("status %+v", st)
+	}
+}
+
 // model is the naive flow table: a list, the most recently used first.
 type model struct {
 	max, per int
@@ -190,7 +285,7 @@ func TestFlowTableAgreesWithANaiveOne(t *testing.T) {
 				t.Fatalf("flow of %v is %v", c, got)
 			}
 		} else {
-			evicted, _ = ft.add(c, c)
+			evicted, _ = ft.add(c, c, false)
 		}
 		clients := 0
 		for _, l := range ft.clients {

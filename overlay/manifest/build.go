@@ -22,6 +22,11 @@ type Options struct {
 	Now      time.Time                 // decides what Dynamic IPAM may reclaim
 	Existing map[string]map[string]int // slice, site: the index from an earlier run
 	Node     *NodeFile                 // checked against the mesh; nil: none
+
+	// Live says that the objects change by themselves: a cluster that is not well
+	// at the moment stays a member, and what Node names and they do not have may
+	// come. Both are warned of.
+	Live bool
 }
 
 // Build works out the desired state from the objects of a set. A slice or

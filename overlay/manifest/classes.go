@@ -45,7 +45,7 @@ func (b *builder) buildClasses() {
 			continue // reported as required
 		case !ok:
 			if !b.leftOut[spec.Slice] {
-				b.fail(o, "spec.slice", "there is no SliceConfig %q%s", spec.Slice, didYouMean(spec.Slice, b.names("SliceConfig")))
+				b.report(b.absence(o), o, "spec.slice", "there is no SliceConfig %q%s", spec.Slice, didYouMean(spec.Slice, b.names("SliceConfig")))
 			}
 			continue
 		case seen[spec.Slice] != nil:

@@ -1,6 +1,9 @@
 package manifest
 
-import "reflect"
+import (
+	"reflect"
+	"time"
+)
 
 // groupSuffix ends the API groups of KubeSlice.
 const groupSuffix = ".kubeslice.io"
@@ -72,12 +75,13 @@ type Metadata struct {
 	Labels      map[string]string `json:"labels"`
 	Annotations map[string]string `json:"annotations"`
 
+	CreationTimestamp time.Time `json:"creationTimestamp"`
+
 	GenerateName      any `json:"generateName"`
 	UID               any `json:"uid"`
 	ResourceVersion   any `json:"resourceVersion"`
 	Generation        any `json:"generation"`
 	SelfLink          any `json:"selfLink"`
-	CreationTimestamp any `json:"creationTimestamp"`
 	DeletionTimestamp any `json:"deletionTimestamp"`
 	DeletionGrace     any `json:"deletionGracePeriodSeconds"`
 	OwnerReferences   any `json:"ownerReferences"`

@@ -9,6 +9,15 @@ import (
 	"slicewire/overlay"
 )
 
+// worst is how bad it is when the node file names what the objects do not have.
+// Objects that come and go by themselves do not stop a node.
+func (b *builder) worst() Severity {
+	if b.opts.Live {
+		return Warning
+	}
+	return Error
+}
+
 // checkNode checks a node file against the mesh and adds what it exports.
 func (b *builder) checkNode(n *NodeFile) {
 	report := func(sev Severity, field, format string, args ...any) {
@@ -35,7 +44,7 @@ func (b *builder) checkNode(n *NodeFile) {
 		site, _ := s.Site(n.Site)
 		given := func(p netip.Prefix) bool { return p.Bits() <= r.Prefix.Bits() && p.Contains(r.Prefix.Addr()) }
 		if !slices.ContainsFunc(site.Routes, given) {
-			report(Error, at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
+			report(b.worst(), at+"prefix", "%v is not given to %s: name it in the annotation %s of SliceConfig %s", r.Prefix, n.Site, AnnotationSiteRoutes, s.Name)
 		}
 	}
 	for i, p := range n.Publish {
@@ -45,17 +54,17 @@ func (b *builder) checkNode(n *NodeFile) {
 			continue
 		}
 		if !boundAt(s, p.Namespace, n.Site) {
-			report(Error, at+"namespace", "namespace %q is not bound to slice %s at %s (namespaceIsolationProfile.applicationNamespaces)", p.Namespace, s.Name, n.Site)
+			report(b.worst(), at+"namespace", "namespace %q is not bound to slice %s at %s (namespaceIsolationProfile.applicationNamespaces)", p.Namespace, s.Name, n.Site)
 			continue
 		}
 		svc := b.exportedBy(s, p)
 		if svc == nil {
-			report(Error, at+"service", "%s/%s is not exported on slice %s: add a ServiceExport, or export here%s",
+			report(b.worst(), at+"service", "%s/%s is not exported on slice %s: add a ServiceExport, or export here%s",
 				p.Namespace, p.Service, s.Name, didYouMean(p.Service, b.serviceNames(s.Name, p.Namespace)))
 			continue
 		}
 		for _, msg := range matchPorts(svc.Ports, p) {
-			report(Error, at+msg.field, "%s", msg.text)
+			report(b.worst(), at+msg.field, "%s", msg.text)
 		}
 		if svc.from != nil && len(p.Export) > 0 {
 			report(Warning, at+"export", "is ignored: %s exports the service", svc.from.ID())
@@ -99,16 +108,16 @@ func (b *builder) sliceHere(n *NodeFile, field, name string) *overlay.Slice {
 			if b.leftOut[name] {
 				why = fmt.Sprintf("slice %q has errors", name)
 			}
-			b.problems = append(b.problems, n.problem(Error, field, "%s", why))
+			b.problems = append(b.problems, n.problem(b.worst(), field, "%s", why))
 		}
 		return nil
 	}
 	if _, ok := s.Site(n.Site); !ok {
-		b.problems = append(b.problems, n.problem(Error, field, "site %q is not one of the clusters of slice %s", n.Site, name))
+		b.problems = append(b.problems, n.problem(b.worst(), field, "site %q is not one of the clusters of slice %s", n.Site, name))
 		return nil
 	}
 	if s.Mode != overlay.SingleNetwork {
-		b.problems = append(b.problems, n.problem(Error, field, "slice %s is %s: it has no addresses", name, s.Mode))
+		b.problems = append(b.problems, n.problem(b.worst(), field, "slice %s is %s: it has no addresses", name, s.Mode))
 		return nil
 	}
 	return s

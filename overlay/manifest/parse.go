@@ -31,6 +31,7 @@ type Object struct {
 	File      string
 	Line      int  // where its document starts
 	Broken    bool // it has errors of its own; what it says is incomplete
+	Remote    bool // it is a server's, where others come and go, and no file's
 	Body      any  // *SliceConfig, *Cluster, ...: the kinds of this package
 
 	lines    map[string]int
@@ -64,6 +65,15 @@ func lineOf(lines map[string]int, field string, otherwise int) int {
 type Set struct {
 	Objects   []*Object // in the order of the text
 	NodeFiles []string  // files that hold a node file, which LoadNode reads
+}
+
+// Join returns a set with the objects of all; the sets are not changed.
+func Join(sets ...*Set) *Set {
+	out := &Set{}
+	for _, s := range sets {
+		out.add(s)
+	}
+	return out
 }
 
 func (s *Set) add(t *Set) {

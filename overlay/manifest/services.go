@@ -78,13 +78,8 @@ func (b *builder) terms(o *Object, m *Metadata) (t overlay.ExportTerms) {
 	for _, err := range errs {
 		b.fail(o, "metadata.annotations", "%v", err)
 	}
-	switch created := m.CreationTimestamp.(type) {
-	case string:
-		if at, err := time.Parse(time.RFC3339, created); err == nil && at.Unix() > 0 {
-			t.Created = at.UTC().Truncate(time.Second)
-		}
-	case time.Time:
-		t.Created = created.UTC().Truncate(time.Second)
+	if m.CreationTimestamp.Unix() > 0 {
+		t.Created = m.CreationTimestamp.UTC().Truncate(time.Second)
 	}
 	return t
 }
@@ -115,9 +110,18 @@ func (b *builder) exportedOn(o *Object, field, name string) (s *overlay.Slice, o
 		return s, true
 	}
 	if !b.leftOut[name] && name != "" {
-		b.fail(o, field, "there is no slice %q%s", name, didYouMean(name, b.names("SliceConfig")))
+		b.report(b.absence(o), o, field, "there is no slice %q%s", name, didYouMean(name, b.names("SliceConfig")))
 	}
 	return nil, false
+}
+
+// absence is how bad it is when an object names a slice that there is not. For
+// that of a file it may still come.
+func (b *builder) absence(o *Object) Severity {
+	if o.Remote {
+		return Error
+	}
+	return b.worst()
 }
 
 func (b *builder) addPort(o *Object, svc *service, at, name, numberKey string, number int32, protocol string) {

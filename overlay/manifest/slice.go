@@ -181,26 +181,27 @@ func (b *builder) checkMembers(o *Object, spec *SliceConfigSpec, networked bool)
 // object with a status tells.
 func (b *builder) checkReady(o *Object, spec *SliceConfigSpec, field string, c *Cluster, networked bool) {
 	st, name := c.Status, c.Metadata.Name
+	sev := b.worst()
 	if st == nil {
 		return
 	}
 	if st.RegistrationStatus != "Registered" {
-		b.fail(o, field, "cluster %s is not Registered (status.registrationStatus is %q)", name, st.RegistrationStatus)
+		b.report(sev, o, field, "cluster %s is not Registered (status.registrationStatus is %q)", name, st.RegistrationStatus)
 	}
 	if st.ClusterHealth == nil || st.ClusterHealth.ClusterHealthStatus != "Normal" {
-		b.fail(o, field, "the health of cluster %s is not Normal (status.clusterHealth)", name)
+		b.report(sev, o, field, "the health of cluster %s is not Normal (status.clusterHealth)", name)
 	}
 	if c.Spec.NodeIP == "" && len(c.Spec.NodeIPs) == 0 && len(st.NodeIPs) == 0 {
-		b.fail(o, field, "cluster %s has no node IPs (spec.nodeIPs)", name)
+		b.report(sev, o, field, "cluster %s has no node IPs (spec.nodeIPs)", name)
 	}
 	if !networked {
 		return
 	}
 	if !st.NetworkPresent {
-		b.fail(o, field, "cluster %s has no slice network (status.networkPresent is false)", name)
+		b.report(sev, o, field, "cluster %s has no slice network (status.networkPresent is false)", name)
 	}
 	if len(st.CniSubnet) == 0 {
-		b.fail(o, field, "cluster %s has no status.cniSubnet", name)
+		b.report(sev, o, field, "cluster %s has no status.cniSubnet", name)
 	}
 	subnet, err := netip.ParsePrefix(spec.SliceSubnet)
 	if err != nil {
@@ -208,7 +209,7 @@ func (b *builder) checkReady(o *Object, spec *SliceConfigSpec, field string, c *
 	}
 	for _, s := range st.CniSubnet {
 		if cni, err := netip.ParsePrefix(s); err == nil && cni.Overlaps(subnet) {
-			b.fail(o, "spec.sliceSubnet", "%s overlaps the CNI subnet %s of cluster %s", subnet, cni, name)
+			b.report(sev, o, "spec.sliceSubnet", "%s overlaps the CNI subnet %s of cluster %s", subnet, cni, name)
 		}
 	}
 }

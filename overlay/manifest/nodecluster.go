@@ -7,11 +7,6 @@ import (
 	"slicewire/overlay"
 )
 
-// NodeKubernetes says what the node has to do with Kubernetes; nil parts: nothing.
-type NodeKubernetes struct {
-	Cluster *NodeCluster `json:"cluster"`
-}
-
 // NodeCluster is for a node that runs in a pod: it exports the cluster's services
 // and has the cluster's pods reach imported ones.
 type NodeCluster struct {

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// HubStatus is how a node stands with the hub that it has its objects from.
+type HubStatus struct {
+	Namespace  string            `json:"namespace"`
+	Synced     bool              `json:"synced"` // it has seen all objects since it started
+	Heard      *time.Time        `json:"heard"`  // when the hub last said that it is well
+	Fault      string            `json:"fault"`  // what is wrong; empty: nothing
+	Conditions []HubCondition    `json:"conditions"`
+	Objects    map[string]int    `json:"objects"` // by kind, that count
+	Held       []string          `json:"held"`    // that vanished with many others and go on to count
+	Refused    map[string]string `json:"refused"` // that are not in force as they are, and why
+	Denied     string            `json:"denied"`  // what the hub does not let the node write; empty: nothing
+	Writes     uint64            `json:"writes"`  // requests that write
+	LostEvents uint64            `json:"lostEvents"`
+}
+
+// HubCondition is HubStale or HubHolding.
+type HubCondition struct {
+	Type   string    `json:"type"`
+	Status bool      `json:"status"`
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// stale reports whether the hub is silent and the last known state goes on.
+func (s *HubStatus) stale() bool {
+	return s != nil && slices.ContainsFunc(s.Conditions, func(c HubCondition) bool { return c.Type == "HubStale" && c.Status })
+}
+
+// warnings are what an operator should hear of.
+func (s *HubStatus) warnings() []string {
+	if s == nil {
+		return nil
+	}
+	var out []string
+	if s.stale() {
+		text := "HubStale: the hub has not answered since the start"
+		if s.Heard != nil {
+			text = fmt.Sprintf("HubStale: the hub has not answered for %s", short(time.Since(*s.Heard)))
+		}
+		if s.Fault != "" {
+			text += " (" + s.Fault + ")"
+		}
+		out = append(out, text+": the last known state goes on")
+	}
+	if n := len(s.Held); n > 0 {
+		out = append(out, fmt.Sprintf("HubMassDeletion: %d objects vanished from the hub at once and go on to count (%s, ...): put them back, or confirm with `slicewire hub confirm`", n, s.Held[0]))
+	}
+	if s.Denied != "" {
+		out = append(out, "HubWriteDenied: "+s.Denied)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Refused)) {
+		if len(out) > 20 {
+			out = append(out, "more objects of the hub are refused")
+			break
+		}
+		out = append(out, fmt.Sprintf("refused %s of the hub: %s", id, s.Refused[id]))
+	}
+	return out
+}
+
+var errNoHub = errors.New("this node has no hub (kubernetes.hub in its node file)")
+
+// takeHub brings the daemon in line with the hub as it is now.
+func (d *daemon) takeHub() {
+	old := d.want
+	if err := d.makeMesh(d.want.file, d.want.set, d.want.read); err != nil {
+		d.want = old
+		d.log.Error("what the hub says was not taken, the old state goes on", "err", err)
+		return
+	}
+	if reflect.DeepEqual(old.mesh, d.want.mesh) && slices.Equal(old.warned, d.want.warned) {
+		return
+	}
+	d.turn()
+}
+
+func newHubCommand(opts *clientOptions) *cobra.Command {
+	cmd := &cobra.Command{Use: "hub", Short: "Deal with the hub that a node has its objects from", Args: cobra.NoArgs}
+	cmd.AddCommand(&cobra.Command{
+		Use: "confirm", Short: "Say that what vanished from the hub was meant to",
+		Long: "When many slices or exports vanish from the hub at once, they go on to count. This ends it on this node.\n" +
+			"The annotation slicewire.io/deletions-confirmed (a time, RFC 3339) on a site's Cluster does it for all of its nodes.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := newClient(opts.socket).do(cmd.Context(), http.MethodPost, "hub/confirm", nil)
+			if err != nil {
+				return err
+			}
+			return body.Close()
+		},
+	})
+	return cmd
+}
+
+// hubbed is what the control socket needs for the verbs of this file.
+type hubbed interface {
+	ConfirmHub(ctx context.Context) error
+}
+
+// ConfirmHub says that what has vanished from the hub was meant to.
+func (d *daemon) ConfirmHub(context.Context) error { return d.hub.confirm() }
+
+func (c *control) confirmHub(w http.ResponseWriter, r *http.Request) {
+	if !mayChange(r.Context()) {
+		c.refuse(w, http.StatusForbidden, errors.New("hub confirm is for root and for the user that the daemon runs as"))
+		return
+	}
+	if err := c.hubbed.ConfirmHub(r.Context()); err != nil {
+		c.refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	c.answer(w, struct{}{})
+}

@@ -1,0 +1,125 @@
+//go:build !nokube
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"slicewire/kube"
+	"slicewire/kube/hub"
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+// A kubeHub is the hub's part in the daemon; nil: the node has none.
+type kubeHub struct {
+	hub  *hub.Hub
+	file *manifest.NodeHub
+}
+
+// openHub opens the hub that the node file names; nothing is asked of it yet.
+func openHub(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeHub, error) {
+	h := file.Kubernetes.Hub
+	if h == nil {
+		return nil, nil
+	}
+	client, err := kube.Connect(h.Kubeconfig, "hub")
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes.hub: %w", err)
+	}
+	before, err := state.readSealed(fileHub)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("what the hub last said is lost", "err", err)
+	}
+	x, err := hub.New(hub.Config{
+		Client: client, Namespace: h.Namespace, Site: file.Site, Node: file.Node, Controller: h.Controller, HoldFor: h.Hold(),
+		CNISubnets: h.CNISubnets, State: before, Save: func(b []byte) error { return state.writeSealed(fileHub, b) }, Log: log.With("part", "hub"),
+	})
+	if err != nil {
+		log.Warn("hub", "err", err)
+	}
+	return &kubeHub{hub: x, file: h}, nil
+}
+
+func (k *kubeHub) parts() []part {
+	if k == nil {
+		return nil
+	}
+	return []part{{"hub", k.hub.Run}}
+}
+
+// changed is told when build would come to something else.
+func (k *kubeHub) changed() <-chan struct{} {
+	if k == nil {
+		return nil
+	}
+	return k.hub.Changed()
+}
+
+// build works out the desired state from manifests and the hub.
+func (k *kubeHub) build(set *manifest.Set, opts manifest.Options) (overlay.Mesh, []manifest.Problem) {
+	if k == nil {
+		return manifest.Build(set, opts)
+	}
+	r := k.hub.Merge(set, opts)
+	return r.Mesh, r.Problems
+}
+
+// silent reports whether nothing is known of the hub, not even from before.
+func (k *kubeHub) silent() bool {
+	if k == nil {
+		return false
+	}
+	s := k.hub.Status()
+	return !s.Synced && len(s.Object) == 0
+}
+
+// tell says to the hub what this node knows of its site.
+func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
+	if k == nil {
+		return
+	}
+	endpoints := slices.Clone(own)
+	var f hub.Facts
+	for i := range view {
+		v := &view[i]
+		for _, n := range v.view.Nodes {
+			if n.ID.Site == site && n.Gateway {
+				endpoints = append(endpoints, n.Endpoints...)
+			}
+		}
+		f.Exports = append(f.Exports, hub.ExportsOf(site, v.node.name, v.view.Services)...)
+	}
+	f.NodeIPs = hub.NodeIPs(endpoints)
+	k.hub.Tell(f)
+}
+
+// confirm says that what has vanished was meant to.
+func (k *kubeHub) confirm() error {
+	if k == nil {
+		return errNoHub
+	}
+	k.hub.Confirm(time.Now())
+	return nil
+}
+
+func (k *kubeHub) status() *HubStatus {
+	if k == nil {
+		return nil
+	}
+	s := k.hub.Status()
+	out := &HubStatus{
+		Namespace: k.file.Namespace, Synced: s.Synced, Fault: s.Err, Objects: s.Object, Held: append([]string{}, s.Held...), Refused: s.Refused,
+		Denied: s.Denied, Writes: s.Writes, LostEvents: s.Lost, Conditions: []HubCondition{{Type: "HubStale", Status: s.Stale, Since: s.Since}, {Type: "HubHolding", Status: len(s.Held) > 0}},
+	}
+	if !s.Heard.IsZero() {
+		out.Heard = &s.Heard
+	}
+	return out
+}

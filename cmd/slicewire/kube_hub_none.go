@@ -1,0 +1,37 @@
+//go:build nokube
+
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+
+	"slicewire/overlay"
+	"slicewire/overlay/manifest"
+)
+
+type kubeHub struct{}
+
+func openHub(file *manifest.NodeFile, _ stateDir, _ *slog.Logger) (*kubeHub, error) {
+	if file.Kubernetes.Hub != nil {
+		return nil, errors.New("kubernetes.hub: this program was built without Kubernetes (build tag nokube): take another, or name files in manifests")
+	}
+	return nil, nil
+}
+
+func (*kubeHub) parts() []part { return nil }
+
+func (*kubeHub) changed() <-chan struct{} { return nil }
+
+func (*kubeHub) build(set *manifest.Set, opts manifest.Options) (overlay.Mesh, []manifest.Problem) {
+	return manifest.Build(set, opts)
+}
+
+func (*kubeHub) silent() bool { return false }
+
+func (*kubeHub) tell(string, []netip.AddrPort, []sliceView) {}
+
+func (*kubeHub) confirm() error { return errNoHub }
+
+func (*kubeHub) status() *HubStatus { return nil }

@@ -1,0 +1,223 @@
+package hub
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+
+	"slicewire/kube/apitest"
+	"slicewire/overlay"
+)
+
+// A request is what the server wrote down of one.
+type request struct {
+	Verb             string
+	RequestURI       string
+	ImpersonatedUser struct{ Username string }
+	ObjectRef        struct{ Resource, Subresource, APIGroup, Namespace, Name string }
+	ResponseStatus   struct{ Code int }
+}
+
+// requests returns what a user asked of the server.
+func requests(t *testing.T, user string) []request {
+	t.Helper()
+	f, err := os.Open(server.Audit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var out []request
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r request
+		if json.Unmarshal(lines.Bytes(), &r) == nil && r.ImpersonatedUser.Username == user {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// roleObjects are the Roles that are shipped, for a namespace and a cluster.
+func roleObjects(t *testing.T, namespace, cluster string, files ...string) (string, []*unstructured.Unstructured) {
+	t.Helper()
+	var all []string
+	for _, f := range files {
+		text, err := os.ReadFile("../../deploy/hub/" + f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, strings.NewReplacer("kubeslice-demo", namespace, "worker-1", cluster).Replace(string(text)))
+	}
+	text := strings.Join(all, "---\n")
+	objects, err := apitest.Read([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text, objects
+}
+
+// live is how a node's day goes: everything that it may have to do.
+func (p *project1) live(configure func(*Config, *rest.Config), controls bool) {
+	p.t.Helper()
+	p.put(clusters+sliceText, "red", "10.1.0.0/16")
+	p.put(extras)
+	web := Export{Slice: "red", Namespace: "red-app", Name: "web", Ports: []overlay.ServicePort{{Port: 80, Protocol: "TCP"}}, Endpoints: []overlay.Endpoint{{Name: "pod-1"}}}
+	for _, gates := range []string{"WatchList=true", "WatchList=false"} { // the second finds the events of the first, on a server as old ones are
+		server.StopAPI()
+		server.Flags = []string{"--feature-gates=" + gates}
+		if err := server.StartAPI(); err != nil {
+			p.t.Fatal(err)
+		}
+		n := p.node("one", nil, configure)
+		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{web}})
+		p.until("the export", func() bool { return p.get("ServiceExportConfig", "web-red-app-one") != nil })
+		if controls {
+			p.until("what is worked out", func() bool {
+				return p.count("WorkerSliceGateway") == 2 && p.count("WorkerServiceImport") == 2 && p.count("VpnKeyRotation") == 1
+			})
+			p.until("conditions", func() bool {
+				for _, x := range [][2]string{{"SliceConfig", "red"}, {"SliceQoSConfig", "gold"}, {"SlicePolicy", "p"}, {"SliceClasses", "c"}, {"ServiceExportConfig", "stray"}} {
+					if conditionOf(p.get(x[0], x[1]), "Accepted") == nil {
+						return false
+					}
+				}
+				return true
+			})
+		}
+		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}})
+		p.until("no export", func() bool { return p.get("ServiceExportConfig", "web-red-app-one") == nil })
+		p.put(edit(sliceText, "[one, two]", "[one]"), "red", "10.1.0.0/16")
+		if controls {
+			p.until("what is no longer worked out", func() bool {
+				return p.count("WorkerSliceGateway")+p.count("WorkerServiceImport")+p.count("VpnKeyRotation") == 0 && p.count("WorkerSliceConfig") == 1
+			})
+		}
+		p.settle(n)
+		p.until("events", func() bool { return p.event("ClusterHealthy") })
+		p.settle(n)
+		n.stop()
+		p.put(sliceText, "red", "10.1.0.0/16")
+		p.unregister()
+	}
+}
+
+// unregister has the node find that its Cluster is not well.
+func (p *project1) unregister() {
+	p.t.Helper()
+	o := bare(p.get("Cluster", "one"))
+	o.Object["status"] = map[string]any{"clusterHealth": map[string]any{"clusterHealthStatus": "Warning"}}
+	if _, err := p.client.Dynamic.Resource(resources["Cluster"]).Namespace(p.namespace).ApplyStatus(p.ctx, "one", o, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func edit(text, old, new string) string { return strings.Replace(text, old, new, 1) }
+
+const extras = `
+apiVersion: controller.kubeslice.io/v1alpha1
+kind: SliceQoSConfig
+metadata: {name: gold}
+spec: {priority: 1, bandwidthCeilingKbps: 5000, bandwidthGuaranteedKbps: 2000, dscpClass: AF11}
+---
+apiVersion: slicewire.io/v1alpha1
+kind: SlicePolicy
+metadata: {name: p}
+spec: {slice: red, appliesTo: [{namespaces: [red-app]}], ingress: []}
+---
+apiVersion: slicewire.io/v1alpha1
+kind: SliceClasses
+metadata: {name: c}
+spec: {slice: red, classes: [{name: rest}]}
+---
+apiVersion: controller.kubeslice.io/v1alpha1
+kind: ServiceExportConfig
+metadata: {name: stray}
+spec: {serviceName: stray, sourceCluster: nowhere, sliceName: red}
+`
+
+func TestTheRolesAreWhatANodeNeedsAndNoMore(t *testing.T) {
+	t.Cleanup(func() {
+		server.StopAPI()
+		server.Flags = nil
+		if err := server.StartAPI(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, c := range []struct {
+		name     string
+		files    []string
+		controls bool
+	}{
+		{"worker", []string{"role-worker.yaml"}, false},
+		{"controller", []string{"role-worker.yaml", "role-controller.yaml"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newProject(t)
+			text, objects := roleObjects(t, p.namespace, "one", c.files...)
+			p.put("%s", text)
+			user := "system:serviceaccount:" + p.namespace + ":slicewire-one"
+			p.live(func(cfg *Config, access *rest.Config) {
+				access.Impersonate.UserName, access.Impersonate.Groups = user, []string{"system:authenticated"}
+				if !c.controls {
+					cfg.Controller = "reader"
+				}
+			}, c.controls)
+			made := requests(t, user)
+			for _, r := range made {
+				if r.ResponseStatus.Code == 403 {
+					t.Errorf("denied: %s %s", r.Verb, r.RequestURI)
+				}
+				if r.ObjectRef.Resource == "secrets" || r.ObjectRef.Namespace != "" && r.ObjectRef.Namespace != p.namespace {
+					t.Errorf("asked of what is not its own: %s %s", r.Verb, r.RequestURI)
+				}
+			}
+			for _, o := range objects {
+				if o.GetKind() == "Role" {
+					checkUsed(t, o, made)
+				}
+			}
+		})
+	}
+}
+
+// checkUsed fails for every right of a Role that no request needed.
+func checkUsed(t *testing.T, role *unstructured.Unstructured, made []request) {
+	t.Helper()
+	rules, _, _ := unstructured.NestedSlice(role.Object, "rules")
+	rights := 0
+	for _, x := range rules {
+		rule := x.(map[string]any)
+		list := func(key string) []string { l, _, _ := unstructured.NestedStringSlice(rule, key); return l }
+		for _, group := range list("apiGroups") {
+			for _, resource := range list("resources") {
+				for _, verb := range list("verbs") {
+					rights++
+					if resource == "secrets" || resource == "*" || verb == "*" {
+						t.Errorf("%s: %s %s", role.GetName(), verb, resource)
+					}
+					plain, sub, _ := strings.Cut(resource, "/")
+					if !slices.ContainsFunc(made, func(r request) bool {
+						ref := r.ObjectRef
+						names := list("resourceNames")
+						return ref.APIGroup == group && ref.Resource == plain && ref.Subresource == sub && r.ResponseStatus.Code < 400 &&
+							(r.Verb == verb || verb == "create" && r.Verb == "patch" && r.ResponseStatus.Code == 201) && // applying what is not there needs both
+							(len(names) == 0 || slices.Contains(names, ref.Name))
+					}) {
+						t.Errorf("%s: nobody needs %s %s in %q", role.GetName(), verb, resource, group)
+					}
+				}
+			}
+		}
+	}
+	if rights < 10 {
+		t.Errorf("%s: only %d rights read", role.GetName(), rights)
+	}
+}

@@ -58,7 +58,7 @@ test: prerequisites ## everything CI needs to know
 	$(GO) test ./bench/lab # nor does it take meshes of this size
 	$(GO) -C kube/testcluster vet ./...
 	$(GO) -C kube/testcluster test .
-	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m $(PKGS) # one after another: many start real processes, which have time limits
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 40m $(PKGS) # one after another: many start real processes, which have time limits
 
 kubernetes: ## build the Kubernetes that tests run, once (11 minutes of CPU; kept in the user's cache)
 	@$(GO) -C kube/testcluster run . build
@@ -75,7 +75,7 @@ lint: ## static checks
 	@test -z "$$(gofmt -l $(FOLDERS))" || { gofmt -l $(FOLDERS); exit 1; }
 
 matrix: ## only the isolation matrix, which is among the tests too (a minute; CELL=packets of a cell)
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m -v -run TestIsolationMatrix ./cmd/slicewire -matrix-cell $(or $(CELL),1000)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m -v -run TestIsolationMatrix ./cmd/slicewire -matrix-cell $(or $(CELL),1000)
 
 fuzz: ## every fuzz target for FUZZTIME, a time or a number of inputs
 	@tools/fuzz $(FUZZTIME)

@@ -255,3 +255,21 @@ func TestKustomizeBases(t *testing.T) {
 		}
 	}
 }
+
+// What the chart gives workers on a hub is what is tried there.
+func TestHubRightsAreThoseThatAreTried(t *testing.T) {
+	text, err := Render(Release{Values: map[string]any{"flavour": "hub", "hub": map[string]any{"namespace": "kubeslice-demo", "workers": []any{"worker-1"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := objects(t, text)
+	for file, role := range map[string]string{"hub/role-worker.yaml": "Role/slicewire-worker-1", "hub/role-controller.yaml": "Role/slicewire-controller"} {
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ours, theirs := rules(t, ours[role]), rules(t, objects(t, string(want))[role]); ours != theirs {
+			t.Errorf("the chart's %s gives\n%s\n%s\n%s", role, ours, file, theirs)
+		}
+	}
+}

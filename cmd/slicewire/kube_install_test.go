@@ -84,7 +84,7 @@ func (x *installation) first(t *testing.T, dir string) {
 	values := filepath.Join(dir, "values.yaml")
 	text, err := json.Marshal(map[string]any{"admit": []any{
 		map[string]any{"site": "worker-2", "jwks": jwks, "gateway": true},
-		map[string]any{"site": "worker-2", "jwks": jwks, "namespace": "apps", "serviceAccount": "*"},
+		map[string]any{"site": "worker-2", "jwks": jwks, "namespace": "iperf", "serviceAccount": "*"},
 	}})
 	if err := errors.Join(err, os.WriteFile(values, text, 0o600)); err != nil {
 		t.Fatal(err)
@@ -166,11 +166,11 @@ func TestInstallFromGeneratedManifests(t *testing.T) {
 const sidecarPods = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: apps, labels: {pod-security.kubernetes.io/enforce: restricted}}
+metadata: {name: iperf, labels: {pod-security.kubernetes.io/enforce: restricted}}
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: app, namespace: apps}
+metadata: {name: app, namespace: iperf}
 spec:
   selector: {matchLabels: {app: app}}
   template:
@@ -202,21 +202,21 @@ func (x *installation) sidecar(t *testing.T) {
 	c := x.rig.Clusters[1]
 	began := time.Now()
 	c.Apply(t, out.String())
-	c.Rollout(t, "apps", "deployment/app")
+	c.Rollout(t, "iperf", "deployment/app")
 	kubetest.Eventually(t, patience, func(ctx context.Context) error {
 		s, err := x.status(ctx, 0)
 		if err != nil {
 			return err
 		}
 		for _, service := range s.Slices[0].Services {
-			if service.Name == "app" && service.Namespace == "apps" {
+			if service.Name == "app" && service.Namespace == "iperf" {
 				return nil
 			}
 		}
 		return fmt.Errorf("services %+v", s.Slices[0].Services)
 	})
 	t.Logf("a pod with a sidecar is on the slice after %v", time.Since(began).Round(100*time.Millisecond))
-	c.Must(t, "delete", "namespace", "apps", "--wait")
+	c.Must(t, "delete", "namespace", "iperf", "--wait")
 }
 
 // objectsOf lists all objects of a cluster by kind and name.

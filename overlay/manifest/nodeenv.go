@@ -11,9 +11,9 @@ import (
 // several pods.
 var variable = regexp.MustCompile(`\$\{[^}\n]*\}?`)
 
-// plainEnv is what a variable may hold: it cannot mean anything in YAML but
+// bareValue is what a variable may hold: it cannot mean anything in YAML but
 // itself.
-var plainEnv = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,253}[A-Za-z0-9])?$`)
+var bareValue = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,253}[A-Za-z0-9])?$`)
 
 // LoadNodeIn is LoadNode for a file that may have ${NAME} in it, which stands for
 // what lookup says. One that is not set, or that holds more than a name, address
@@ -63,7 +63,7 @@ func fillIn(path string, data []byte, lookup func(string) (string, bool)) ([]byt
 				problems = append(problems, Problem{Severity: Error, File: path, Line: line, Message: v + ": the variable has no end"})
 			case !set:
 				problems = append(problems, Problem{Severity: Error, File: path, Line: line, Message: fmt.Sprintf("%s: the environment does not have it", v)})
-			case !plainEnv.MatchString(value):
+			case !bareValue.MatchString(value):
 				problems = append(problems, Problem{Severity: Error, File: path, Line: line, Message: fmt.Sprintf("%s is %.80q: want a plain name, address or path", v, value)})
 			}
 			return value

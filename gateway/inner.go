@@ -145,6 +145,13 @@ func (t *inner) Write(bufs [][]byte, offset int) (int, error) {
 	return n, nil
 }
 
+// refused counts a packet that the device dropped after it was decrypted. Its
+// bytes are not known here: captures do not see it.
+func (t *inner) refused(reason overlay.Drop) {
+	t.drops.Add(reason, 1)
+	t.inside.give(1)
+}
+
 // setMTU tells the device of another MTU; it matters for padding only.
 func (t *inner) setMTU(mtu int) {
 	if t.mtu.Swap(int32(mtu)) == int32(mtu) {

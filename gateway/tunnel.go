@@ -1,13 +1,10 @@
 package gateway
 
 import (
-	"context"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +80,7 @@ func newTunnel(conf Tunnel, trunk *trunk, m *mux, c *Config) (*tunnel, error) {
 		fresh: func() { t.opened.Store(int64(m.now())); t.inner.gate.Store(nil) },
 	}
 	t.bind.mac1.Store(newMAC1(PublicKey(conf.PrivateKey)))
-	t.dev = device.NewDevice(t.inner, t.bind, deviceLogger(log))
+	t.dev = device.NewDevice(t.inner, t.bind, deviceLogger(log, t.inner.refused))
 	if err := t.start(); err != nil {
 		t.close()
 		return nil, err
@@ -297,29 +294,4 @@ func (t *tunnel) greet(now time.Time) (left bool) {
 func (t *tunnel) tryAt(key [32]byte, at netip.AddrPort) {
 	text := fmt.Sprintf("public_key=%s\nupdate_only=true\nendpoint=%s\n", hex.EncodeToString(key[:]), at)
 	_ = t.dev.IpcSet(text) // what goes wrong is logged by the device; the peer stays where it was
-}
-
-// deviceLogger leads a device's messages to slog. They name peers by a part of
-// their public key and hold no secret.
-func deviceLogger(log *slog.Logger) *device.Logger {
-	var mu sync.Mutex
-	var last time.Time
-	return &device.Logger{
-		Verbosef: func(format string, args ...any) {
-			if log.Enabled(context.Background(), slog.LevelDebug) {
-				log.Debug("wireguard", "detail", fmt.Sprintf(format, args...))
-			}
-		},
-		Errorf: func(format string, args ...any) {
-			mu.Lock()
-			quiet := time.Since(last) < errorLogEvery
-			if !quiet {
-				last = time.Now()
-			}
-			mu.Unlock()
-			if !quiet {
-				log.Warn("wireguard fault", "detail", fmt.Sprintf(format, args...))
-			}
-		},
-	}
 }

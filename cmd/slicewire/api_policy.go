@@ -105,4 +105,5 @@ type PolicyFacts struct {
 	Indexes map[string]map[string]int `json:"indexes"`
 	Mesh    string                    `json:"mesh"`
 	Flows   []router.FlowInfo         `json:"flows"`
+	Open    bool                      `json:"open,omitempty"` // no policy now: no flow is remembered
 }

@@ -52,7 +52,7 @@ func (c *control) capture(w http.ResponseWriter, r *http.Request) {
 	if err != nil && !runs {
 		code := http.StatusBadRequest
 		switch {
-		case errors.Is(err, errNoSlice):
+		case errors.Is(err, errNoSlice), errors.Is(err, errWhichSlice):
 			code = http.StatusNotFound
 		case errors.Is(err, errCaptures):
 			code = http.StatusTooManyRequests

@@ -108,7 +108,7 @@ func (c *control) workload(w http.ResponseWriter, r *http.Request) {
 // admitCode is the status of a refusal.
 func admitCode(err error) int {
 	switch {
-	case errors.Is(err, errNoSlice):
+	case errors.Is(err, errNoSlice), errors.Is(err, errWhichSlice):
 		return http.StatusNotFound
 	case errors.Is(err, errTooMany):
 		return http.StatusTooManyRequests

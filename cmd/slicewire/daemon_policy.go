@@ -116,7 +116,7 @@ func (d *daemon) Facts(_ context.Context, slice string) ([]PolicyFacts, error) {
 		out = append(out, PolicyFacts{
 			Slice: v.node.name, Node: self.ID, Mesh: self.Mesh, Nodes: publicOf(v.view.Nodes),
 			Known: overlay.Know(self.ID, &v.attachment, &v.view), Indexes: map[string]map[string]int{v.node.name: sites},
-			Flows: v.node.router.Flows(),
+			Flows: v.node.router.Flows(), Open: len(v.node.router.Rules()) == 0,
 		})
 	}
 	return out, nil

@@ -214,7 +214,11 @@ func (d *daemon) sliceFor(name string) (*sliceView, error) {
 		}
 		known[view.slices[i].node.name] = true
 	}
-	return nil, fmt.Errorf("slice %q: %w, which has %s: choose one with --slice", name, errNoSlice, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	have := strings.Join(slices.Sorted(maps.Keys(known)), ", ")
+	if name == "" {
+		return nil, fmt.Errorf("this node has several slices, %s: %w", have, errWhichSlice)
+	}
+	return nil, fmt.Errorf("slice %q: %w, which has %s: choose one with --slice", name, errNoSlice, have)
 }
 
 // target finds the address that a ping's target stands for: itself, a DNS

@@ -87,11 +87,14 @@ type matrix struct {
 	queue  map[string][]*shaper.Queue
 	work   map[string][][]*workbench // and port
 	gates  []*gateway.Gateway
+
+	state   map[string][]router.State // as the routers have it
+	tunnels [][]gateway.Tunnel        // as the gates have them, a slice's each
 }
 
 func newMatrix(t *testing.T, names ...string) *matrix {
 	t.Helper()
-	m := &matrix{t: t, slices: names, router: map[string][]*router.Router{}, queue: map[string][]*shaper.Queue{}, work: map[string][][]*workbench{}}
+	m := &matrix{t: t, slices: names, router: map[string][]*router.Router{}, queue: map[string][]*shaper.Queue{}, work: map[string][][]*workbench{}, state: map[string][]router.State{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	var at []netip.AddrPort
@@ -160,6 +163,7 @@ func newMatrix(t *testing.T, names ...string) *matrix {
 					t.Error(err)
 				}
 			})
+			m.state[slice] = append(m.state[slice], state)
 			m.router[slice], m.queue[slice], m.work[slice] = append(m.router[slice], r), append(m.queue[slice], q), append(m.work[slice], ports)
 			tunnels[i] = append(tunnels[i], tunnel)
 		}
@@ -174,6 +178,7 @@ func newMatrix(t *testing.T, names ...string) *matrix {
 			t.Fatal(err)
 		}
 	}
+	m.tunnels = tunnels
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return m
 }

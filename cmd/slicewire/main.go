@@ -31,11 +31,15 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var opts clientOptions
 	started := false
 	root := &cobra.Command{
-		Use:               "slicewire",
-		Short:             "Isolated, encrypted L3 networks across sites, in userspace",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { started = true; return nil },
+		Use:           "slicewire",
+		Short:         "Isolated, encrypted L3 networks across sites, in userspace",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			err := cmd.ValidateRequiredFlags() // cobra asks only afterwards
+			started = err == nil
+			return err
+		},
 	}
 	root.PersistentFlags().StringVar(&opts.socket, "socket", defaultSocket(), "the daemon's control socket (SLICEWIRE_SOCKET)")
 	root.AddCommand(

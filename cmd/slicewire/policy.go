@@ -188,6 +188,11 @@ func diffPolicies(stdout, stderr io.Writer, facts []PolicyFacts, paths []string)
 	if _, err := fmt.Fprintf(stdout, "%d flows: %d would end, %d would be allowed by other rules, %d would not notice\n", asked, end, other, asked-end-other); err != nil {
 		return err
 	}
+	for _, f := range facts {
+		if f.Open {
+			fmt.Fprintf(stderr, "slice %s has no policy now and remembers no flow: what a new one would end is not known\n", clean(f.Slice))
+		}
+	}
 	if end > 0 {
 		return &exitError{code: exitDegraded}
 	}

@@ -146,6 +146,37 @@ func TestPolicyDiff(t *testing.T) {
 	}
 }
 
+// Without a policy no flow is remembered: that none would end says nothing then.
+func TestPolicyDiffSaysWhatItCannotKnow(t *testing.T) {
+	w := newFakeWorld(t, 1)
+	dir := writeFiles(t, map[string]string{"shop.yaml": fmt.Sprintf(fakeSlice, false) + shopPolicy})
+	for open, want := range map[bool]string{true: "slice red has no policy now and remembers no flow: what a new one would end is not known\n", false: ""} {
+		var out, errs bytes.Buffer
+		facts := []PolicyFacts{{Slice: "red", Nodes: w.nodes, Known: w.known, Open: open}}
+		if err := diffPolicies(&out, &errs, facts, []string{filepath.Join(dir, "shop.yaml")}); err != nil {
+			t.Error(err)
+		}
+		if errs.String() != want || !strings.HasPrefix(out.String(), "0 flows: 0 would end") {
+			t.Errorf("open %v: %q and %q, want %q", open, out.String(), errs.String(), want)
+		}
+	}
+}
+
+func TestWhatPolicyCommandsNeedIsAsked(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := execute(t.Context(), []string{"policy", "diff"}, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), `"manifests"`) {
+		t.Errorf("policy diff without manifests: exit %d: %s", code, errs.String())
+	}
+	d := new(daemon)
+	d.view.Store(&daemonView{slices: []sliceView{{node: &sliceNode{name: "red"}}, {node: &sliceNode{name: "blue"}}}})
+	if _, err := d.sliceFor(""); !errors.Is(err, errWhichSlice) || !strings.Contains(err.Error(), "blue, red") {
+		t.Errorf("no slice is named, of two: %v", err)
+	}
+	if _, err := d.sliceFor("nope"); !errors.Is(err, errNoSlice) || !strings.Contains(err.Error(), "blue, red") {
+		t.Errorf("a slice that is not there: %v", err)
+	}
+}
+
 func TestATracedPacketIsWellFormed(t *testing.T) {
 	for _, dst := range []string{"10.1.0.3", "fd00:1::3"} {
 		src := netip.MustParseAddr(strings.Replace(dst, "3", "2", 1))

@@ -215,7 +215,14 @@ func (v *sliceView) hops(w *traceWatch, s overlay.Sight, in *string) []TraceHop 
 	toward := v.peerOf(w.dst)
 	switch {
 	case s.Point == overlay.PointDrop:
-		return []TraceHop{{Point: "router", Result: "dropped as " + s.Drop.String() + ": " + verdict(), Last: true}}
+		h := TraceHop{Point: dropPoint(s.Drop, s.Port), Result: "dropped as " + s.Drop.String(), Last: true}
+		switch s.Drop {
+		case overlay.DropPolicy:
+			h.Result += ": " + verdict()
+		case overlay.DropPoliced:
+			h.Result += ": more comes from outside than all other sites may send together"
+		}
+		return []TraceHop{h}
 	case s.Point == overlay.PointPort && !s.Out:
 		*in = s.Port
 		return []TraceHop{{Point: "port", Result: "came in by " + s.Port, OK: true}}
@@ -230,6 +237,25 @@ func (v *sliceView) hops(w *traceWatch, s overlay.Sight, in *string) []TraceHop 
 		return []TraceHop{{Point: "shaper", Result: "let go to be encrypted for " + toward, OK: true}}
 	}
 	return nil
+}
+
+// dropPoint is the stage that drops for a reason. port is the one that the drop was
+// seen at: a workload's may have any name.
+func dropPoint(d overlay.Drop, port string) string {
+	switch d {
+	case overlay.DropPoliced:
+		return "policer" // of what the tunnel hands to the router
+	case overlay.DropDelay:
+		return "shaper"
+	case overlay.DropQueueFull, overlay.DropClosed:
+		if port == "shaper" || port == "tunnel" {
+			return port
+		}
+		return "port"
+	case overlay.DropNoPeer, overlay.DropCongestion, overlay.DropSendError:
+		return "tunnel"
+	}
+	return "router"
 }
 
 // serveTraces reads what peers tell, until ctx ends.

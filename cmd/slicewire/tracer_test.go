@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"slicewire/overlay"
+	"slicewire/router"
+	"slicewire/shaper"
 )
 
 func tracedPacket(t *testing.T, src, dst string) []byte {
@@ -158,5 +160,65 @@ func TestANodeSpeaksForItselfInATrace(t *testing.T) {
 	}
 	if got := d.tracer.lost.Load(); got != 9*notesQueued {
 		t.Errorf("%d notes are lost, want %d", got, 9*notesQueued)
+	}
+}
+
+// What the policer drops comes from the tunnel and never gets to the router.
+func TestATraceEndsAtThePolicer(t *testing.T) {
+	var taps overlay.Taps
+	tr := newTracer(&taps)
+	q := shaper.New(nil)
+	q.Drops().Watch(&taps, "blue", "shaper")
+	r, err := router.New(router.Config{Slice: "blue", MTU: 1420, Outlet: q, Taps: &taps})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := shaper.NewPolicer(r.Outside(), q.Drops())
+	p.Set(shaper.Kbps)
+	w := watchOf(t, 1, "worker-2/gw", tracedPacket(t, "10.1.1.2", "10.1.0.2"))
+	if err := tr.add(w); err != nil {
+		t.Fatal(err)
+	}
+	flood := append(make([]byte, overlay.Headroom), tracePacket(netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("10.1.0.2"), overlay.ProtoUDP, 1, 2)...)
+	for i := 0; q.Drops().Get(overlay.DropPoliced) == 0; i++ {
+		if i > 1_000_000 {
+			t.Fatal("the policer drops nothing")
+		}
+		if err := p.Write([][]byte{slices.Clone(flood)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Write([][]byte{append(make([]byte, overlay.Headroom), w.pkt...)}); err != nil {
+		t.Fatal(err)
+	}
+	v, in := &sliceView{node: &sliceNode{router: r}}, router.OutsideName
+	select {
+	case s := <-w.sights:
+		want := TraceHop{Point: "policer", Result: "dropped as policed: more comes from outside than all other sites may send together", Last: true}
+		if got := v.hops(w, s, &in); len(got) != 1 || got[0] != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	default:
+		t.Error("the drop was not seen")
+	}
+}
+
+func TestADropIsSaidOfTheStageThatDrops(t *testing.T) {
+	for _, c := range []struct {
+		drop overlay.Drop
+		port string
+		want string
+	}{
+		{overlay.DropPolicy, "shaper", "router"}, // a workload of that name
+		{overlay.DropTTL, "run-1", "router"},
+		{overlay.DropDelay, "shaper", "shaper"},
+		{overlay.DropQueueFull, "shaper", "shaper"},
+		{overlay.DropQueueFull, "run-1", "port"},
+		{overlay.DropClosed, "tunnel", "tunnel"},
+		{overlay.DropNoPeer, "tunnel", "tunnel"},
+	} {
+		if got := dropPoint(c.drop, c.port); got != c.want {
+			t.Errorf("%v at %s: %s, want %s", c.drop, c.port, got, c.want)
+		}
 	}
 }

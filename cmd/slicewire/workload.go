@@ -25,14 +25,15 @@ const (
 
 // Why a workload is not admitted, or has to go.
 var (
-	errNoSlice   = errors.New("not on this node")
-	errTooMany   = errors.New("too many workloads")
-	errNameTaken = errors.New("a living workload has that name")
-	errBadName   = errors.New("a name is 1 to 63 letters, digits, dots and hyphens")
-	errEnding    = errors.New("the daemon is ending")
-	errNoPlace   = errors.New("the workload's address is no longer on this slice")
-	errReopened  = errors.New("the slice was closed or opened anew")
-	errLeft      = errors.New("it has ended or was detached")
+	errNoSlice    = errors.New("not on this node")
+	errWhichSlice = errors.New("choose one with --slice")
+	errTooMany    = errors.New("too many workloads")
+	errNameTaken  = errors.New("a living workload has that name")
+	errBadName    = errors.New("a name is 1 to 63 letters, digits, dots and hyphens")
+	errEnding     = errors.New("the daemon is ending")
+	errNoPlace    = errors.New("the workload's address is no longer on this slice")
+	errReopened   = errors.New("the slice was closed or opened anew")
+	errLeft       = errors.New("it has ended or was detached")
 )
 
 // A workload is something on this node that is on a slice with addresses of its

@@ -231,7 +231,7 @@ func (s *service) targets(ports []overlay.ServicePort, mcs bool) (out []target) 
 			if !slices.Contains(e.Ports, p) {
 				continue
 			}
-			if addrs := s.addrsOf(e); len(addrs) > 0 && !(mcs && s.Type == overlay.Virtual) {
+			if addrs := s.addrsOf(e); len(addrs) > 0 && (!mcs || s.Type != overlay.Virtual) {
 				add(target{p.Port, e.Name + "." + e.Origin.Site + "." + base, addrs})
 			} else if s.standIn != nil {
 				add(target{p.Port, base, s.standIn.Addrs})

@@ -114,7 +114,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.http.Shutdown(ending) != nil {
 		_ = s.http.Close() // who still reads has had its time
 	}
-	<-failed
+	_ = <-failed // that it was closed
 	return nil
 }
 

@@ -31,7 +31,7 @@ func CheckSums(pkt []byte) error {
 		if !h.IsValid(len(pkt)) {
 			return fmt.Errorf("IPv6 header of %d bytes: wrong", len(pkt))
 		}
-		src, dst, proto, l4 = h.SourceAddress(), h.DestinationAddress(), h.TransportProtocol(), h.Payload()
+		src, dst, proto, l4 = h.SourceAddress(), h.DestinationAddress(), tcpip.TransportProtocolNumber(h.NextHeader()), h.Payload()
 	default:
 		return fmt.Errorf("%d bytes are no IP packet", len(pkt))
 	}

@@ -113,8 +113,8 @@ func TestTwoSitesWithTheSameNetworkBehindThem(t *testing.T) {
 	source := l.stays(mid, "source")
 	for site, lan := range lans {
 		for i, family := range []string{"-4", "-6"} {
-			type_ := []string{"A", "AAAA"}[i]
-			l.until("the name of the host at "+site, func() bool { return strings.Contains(l.looksUp(mid, name(site), type_), "\t"+mapped[site][i]+"\n") })
+			record := []string{"A", "AAAA"}[i]
+			l.until("the name of the host at "+site, func() bool { return strings.Contains(l.looksUp(mid, name(site), record), "\t"+mapped[site][i]+"\n") })
 			if out := l.looksUp(mid, mapped[site][i], "PTR"); !strings.Contains(out, name(site)+".") {
 				t.Errorf("%s is not %s: %s", mapped[site][i], name(site), out)
 			}

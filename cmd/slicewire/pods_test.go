@@ -93,8 +93,13 @@ func TestAPodIsTheNodeOfItsOwnNameOnly(t *testing.T) {
 
 func TestAPodHasOneKey(t *testing.T) {
 	var p podKeys
-	if !p.take("u", [32]byte{1}) || !p.take("u", [32]byte{1}) || p.take("u", [32]byte{2}) {
-		t.Error("a pod has its first key and no other")
+	for _, x := range []struct {
+		key  byte
+		want bool
+	}{{1, true}, {1, true}, {2, false}} {
+		if p.take("u", [32]byte{x.key}) != x.want {
+			t.Errorf("key %d: taken is %v: a pod has its first key and no other", x.key, !x.want)
+		}
 	}
 	for i := range maxPods {
 		p.take(fmt.Sprint(i), [32]byte{3})

@@ -114,7 +114,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.http.Shutdown(ending) != nil {
 		_ = s.http.Close() // who still reads has had its time
 	}
-	_ = <-failed // that it was closed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
 

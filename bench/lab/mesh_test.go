@@ -18,7 +18,9 @@ func TestTwentyNodesConverge(t *testing.T) {
 			return true
 		})
 		_ = w.nodes[7].Tell(facts(7, 1))
-		w.within(2*time.Second, "a change is known to all 20", func() bool { return numbered(w.nodes, 7, 1) })
+		// Whom the change does not reach by being passed on finds it by comparing,
+		// every five seconds: seldom, but it happens.
+		w.within(6*time.Second, "a change is known to all 20", func() bool { return numbered(w.nodes, 7, 1) })
 	})
 }
 

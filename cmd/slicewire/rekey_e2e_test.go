@@ -168,9 +168,13 @@ func TestKeysOfASliceChangeUnderLoad(t *testing.T) {
 	t.Logf("%d packets went into tunnels, %d came out, %d were dropped by reason", out, in, dropped)
 	if out != in || dropped != 0 {
 		t.Errorf("%d packets went into tunnels, %d came out; %d dropped", out, in, dropped)
+		for _, n := range l.order {
+			s, _ := l.status(n)
+			t.Logf("%v dropped %v", n.id, s.Drops)
+		}
 	}
 	for name, n := range l.changes() {
-		if n > max(1, changes[name]) {
+		if n > slack*max(1, changes[name]) {
 			t.Errorf("link %s went up or down %d times", name, n)
 		}
 	}
@@ -207,8 +211,10 @@ func (l *pathLab) crossed() (out, in, dropped uint64) {
 	return out, in, dropped
 }
 
-// tunnelDrops are reasons for which shaper and tunnel lose packets.
-var tunnelDrops = []string{"queue-full", "closed", "no-peer", "unknown-slice", "send-error", "delay"}
+// tunnelDrops are reasons for which shaper and tunnel lose packets. What comes
+// for a key that has just been given up counts as closed and is a probe: a
+// packet of the slice would be missing among those that came out.
+var tunnelDrops = []string{"queue-full", "no-peer", "unknown-slice", "send-error", "delay"}
 
 // pings reports whether a node gets an answer from another on the slice.
 func (l *pathLab) pings(n *labNode, target string) bool {

@@ -158,7 +158,7 @@ func TestAThousandExports(t *testing.T) {
 	t.Logf("all is written after %v, %d writes", (time.Since(began) - 2*time.Second).Round(time.Millisecond), f.Status().Writes)
 	more := rss(t) - before
 	t.Logf("memory: %.1f MiB more", float64(more)/(1<<20))
-	if more > manyMemory {
+	if !raced && more > manyMemory { // the detector's own memory is a multiple
 		t.Errorf("%d bytes of memory, want %d at most", more, manyMemory)
 	}
 	writes := f.Status().Writes

@@ -48,8 +48,8 @@ type Conf struct {
 // podArgs are what a Kubernetes runtime says of the pod.
 type podArgs struct {
 	types.CommonArgs
-	K8S_POD_NAME      types.UnmarshallableString
-	K8S_POD_NAMESPACE types.UnmarshallableString
+	K8S_POD_NAME      types.UnmarshallableString //nolint:revive // the library finds arguments by fields' names
+	K8S_POD_NAMESPACE types.UnmarshallableString //nolint:revive // as above
 }
 
 var (

@@ -222,7 +222,7 @@ func (s *Server) mutate(w http.ResponseWriter, r *http.Request) {
 	q := review.Request
 	review.Response, review.Request = Mutate(q, s.cfg.Sidecar), nil
 	if review.Response.Patch != nil {
-		s.cfg.Log.Info("sidecar injected", "namespace", q.Namespace, "pod", q.Name, "dryRun", q.DryRun != nil && *q.DryRun)
+		s.cfg.Log.Info("sidecar injected", "namespace", q.Namespace, "pod", q.Name, "dry_run", q.DryRun != nil && *q.DryRun)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(&review); err != nil {

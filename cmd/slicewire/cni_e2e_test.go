@@ -250,7 +250,6 @@ func (n *cniNode) checkRestart(t *testing.T, ns string, addr netip.Addr) {
 		t.Fatal(err)
 	}
 	n.until("the daemon is back", func() bool { s, ok := n.status(n.node); return ok && len(s.Slices) > 0 })
-	// What the pod had goes to another: it is asked for by address.
 	n.keeper().Look(t.Context())
 	all := n.attached()
 	if len(all) != 1 || all[0].Address != addr || all[0].Namespace != "iperf" {

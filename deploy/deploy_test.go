@@ -40,6 +40,8 @@ func cases() map[string]map[string]any {
 	edge, node := needed(), needed()
 	edge["flavour"] = "edge"
 	node["flavour"] = "node"
+	node["cni"] = map[string]any{"enabled": true}
+	edge["webhook"] = map[string]any{"enabled": true, "slice": "red"}
 	node["cluster"] = map[string]any{"enabled": false}
 	node["image"] = map[string]any{"tag": "v9", "pullSecrets": []any{"s"}}
 	return map[string]map[string]any{
@@ -144,6 +146,9 @@ func TestValuesThatCannotBeAreRefused(t *testing.T) {
 		{"service: {tunnel: 31821}", "end in 0"},
 		{"{identity: {secret: s}, replicas: 2}", "want replicas 1"},
 		{"flavour: hub", "hub.namespace: want"},
+		{"cni: {enabled: true}", "want flavour node"},
+		{"webhook: {enabled: true}", "webhook.slice: which"},
+		{"{webhook: {enabled: true}, mesh: {authority: a, issuers: []}}", "webhook.enabled: want"},
 	} {
 		var change map[string]any
 		if err := yaml.Unmarshal([]byte(c.set), &change); err != nil {

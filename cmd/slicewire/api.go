@@ -71,6 +71,8 @@ type MemberStatus struct {
 // SliceStatus is a slice as one node has it.
 type SliceStatus struct {
 	Name       string            `json:"name"`
+	Namespaces []string          `json:"namespaces,omitempty"`        // bound to it at this site
+	Allowed    []string          `json:"allowedNamespaces,omitempty"` // that may be on it besides
 	Subnet     netip.Prefix      `json:"subnet"`
 	Subnet6    netip.Prefix      `json:"subnet6"`
 	Block      netip.Prefix      `json:"block"`
@@ -264,7 +266,7 @@ type WorkloadStatus struct {
 	Address6  netip.Addr `json:"address6"`
 	UID       uint32     `json:"uid"`
 	PID       int        `json:"pid,omitempty"`     // of a run's client
-	Command   string     `json:"command,omitempty"` // of a run: the program's name
+	Command   string     `json:"command,omitempty"` // of a run: the program's name; of an attached namespace: whose it is
 	Netns     string     `json:"netns,omitempty"`   // of an attached namespace
 	Device    string     `json:"device"`
 	Medium    string     `json:"medium"` // tun or packet
@@ -282,9 +284,12 @@ type WorkloadRequest struct {
 	Name  string `json:"name,omitempty"` // of a run; empty: the daemon names it
 	// Namespace is the one it is in, for policies; empty: the only one of the slice at this site.
 	Namespace string `json:"namespace,omitempty"`
-	Command   string `json:"command,omitempty"` // of a run, for status
+	Command   string `json:"command,omitempty"` // of a run, or whose an attached namespace is, for status
 	Netns     string `json:"netns,omitempty"`   // of an attach, for status and detach
 	Device    string `json:"device"`
+	// Address is the one that an attached namespace had before; it gets it again if
+	// the slice has it free. The zero address: any.
+	Address netip.Addr `json:"address,omitzero"`
 }
 
 // WorkloadOffer is the place that a workload got.

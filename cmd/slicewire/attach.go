@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,6 +93,7 @@ func attachNamespace(ctx context.Context, socket string, req WorkloadRequest) (W
 		return none, err
 	}
 	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.conn.SetDeadline(time.Unix(1, 0)) })()
 	m, _, err := conn.receive()
 	if err != nil || m.Offer == nil {
 		return none, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(cmp.Or(m.Error, "none"))))

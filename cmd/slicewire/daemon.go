@@ -170,6 +170,8 @@ type sliceView struct {
 	view       overlay.View
 	keys       KeyStatus
 	workloads  []WorkloadStatus // but for their counters
+	bound      []string         // namespaces of this site
+	allowed    []string
 	sites      []overlay.SliceSite
 }
 

@@ -66,7 +66,7 @@ func addrText(a netip.AddrPort) string {
 func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	n, a := v.node, &v.attachment
 	s := SliceStatus{
-		Name: n.name, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
+		Name: n.name, Namespaces: v.bound, Allowed: v.allowed, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
 		Keys: v.keys, MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns, NameServer: n.nameStatus(a),
 		Peers: []PeerStatus{}, Services: []ServiceStatus{}, Publish: []PublishStatus{}, Forward: []ForwardStatus{},
 	}

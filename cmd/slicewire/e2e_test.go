@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		if shift, err := time.ParseDuration(os.Getenv(asOf)); err == nil {
 			ctx = context.WithValue(ctx, wallKey{}, func() time.Time { return time.Now().Add(shift) })
 		}
-		os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+		os.Exit(begin(ctx, os.Args))
 	}
 	os.Exit(m.Run())
 }

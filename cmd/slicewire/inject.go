@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,8 +41,14 @@ func newInjectCommand() *cobra.Command {
 			return x.run(cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.Flags().BoolVar(&x.undo, "uninject", false, "take the sidecar out")
+	x.flags(cmd)
+	return cmd
+}
+
+// flags are those that say what the sidecar is.
+func (x *injecting) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&x.undo, "uninject", false, "take the sidecar out")
 	f.StringVar(&x.sidecar.Image, "image", "docker.io/library/slicewire:"+imageTag(), "slicewire's image")
 	f.StringVar(&x.sidecar.Site, "site", "", "name of the pods' cluster in the mesh")
 	f.StringVar(&x.sidecar.Slice, "slice", "", "slice that the pods are on")
@@ -53,7 +58,6 @@ func newInjectCommand() *cobra.Command {
 	f.StringArrayVar(&x.manifests, "manifests", nil, "file with the slice's manifests")
 	f.StringVar(&x.sidecar.Proxy, "proxy", defaultProxy, "where the pod's containers find the slice; empty: nowhere")
 	f.StringArrayVar(&x.publish, "publish", nil, "SERVICE=PORT or SERVICE=PORT/udp: what a container of the pod serves")
-	return cmd
 }
 
 // imageTag is the tag of this version's image.
@@ -111,16 +115,11 @@ func (x *injecting) prepare() error {
 		x.sidecar.Manifests += strings.TrimRight(string(text), "\n") + "\n"
 	}
 	for _, text := range x.publish {
-		name, port, ok := strings.Cut(text, "=")
-		number, protocol, given := strings.Cut(port, "/")
-		if !given {
-			protocol = "tcp"
+		p, err := inject.ParsePublished(text)
+		if err != nil {
+			return &exitError{exitUsage, fmt.Errorf("--publish %w", err)}
 		}
-		n, err := strconv.ParseUint(number, 10, 16)
-		if !ok || err != nil {
-			return &exitError{exitUsage, fmt.Errorf("--publish %q: want SERVICE=PORT or SERVICE=PORT/udp", text)}
-		}
-		x.sidecar.Publish = append(x.sidecar.Publish, inject.Published{Service: name, Port: uint16(n), Protocol: strings.ToUpper(protocol)})
+		x.sidecar.Publish = append(x.sidecar.Publish, p)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/spf13/cobra"
+
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
@@ -30,3 +32,12 @@ func (*kubeCluster) guard(string) doorGuard                                { ret
 func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
 func (*kubeCluster) parts() []part                                         { return nil }
 func (*kubeCluster) status() *ClusterStatus                                { return nil }
+
+func newWebhookCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "webhook", Short: "Not in this build", Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("webhook: this slicewire was built without Kubernetes (build tag nokube): take another build")
+		},
+	}
+}

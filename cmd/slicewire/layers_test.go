@@ -39,6 +39,8 @@ var layers = map[string][]string{
 	"kube":                 {"k8s.io", "github.com/go-logr/logr"},   // client-go is for kube and what is below it
 	"kube/hub":             {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
 	"kube/cluster":         {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/kube", "k8s.io"},
+	"kube/cni":             {"github.com/containernetworking/cni", "golang.org/x/sys"}, // a pod's way onto a slice: it asks no API server
+	"kube/webhook":         {"slicewire/kube", "slicewire/deploy/inject", "k8s.io", "sigs.k8s.io/yaml"},
 	"kube/crd":             {"slicewire/overlay/manifest", "sigs.k8s.io/yaml"}, // what CRDs say is worked out without a cluster
 	"kube/apitest":         {"slicewire/kube", "k8s.io"},
 	"deploy":               {"sigs.k8s.io/yaml"},
@@ -67,6 +69,7 @@ var soleImporters = map[string]string{
 	"github.com/songgao/water":        "netstack/port",
 	"github.com/prometheus":           "metrics",
 	"k8s.io":                          "kube/...",
+	"github.com/containernetworking":  "kube/cni",
 }
 
 func TestImportsPointDown(t *testing.T) {

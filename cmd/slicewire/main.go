@@ -23,7 +23,16 @@ type clientOptions struct {
 }
 
 func main() {
-	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(begin(context.Background(), os.Args))
+}
+
+// begin runs the program, or the plugin that it is to container runtimes, and
+// returns the exit code.
+func begin(ctx context.Context, args []string) int {
+	if asPlugin(args) {
+		return runPlugin(ctx, defaultSocket())
+	}
+	return execute(ctx, args[1:], os.Stdout, os.Stderr)
 }
 
 // execute runs one command line and returns its exit code.
@@ -47,7 +56,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		newPolicyCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
 		newConfigCommand(), newSimulateCommand(), newCACommand(&opts), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
-		newGossipKeyCommand(&opts), newGenerateCommand(), newInjectCommand(), newAwaitCommand(), newServicesCommand(&opts), newRoutesCommand(&opts), newDNSCommand(&opts), newHubCommand(&opts), newVersionCommand(),
+		newGossipKeyCommand(&opts), newGenerateCommand(), newInjectCommand(), newCNICommand(&opts), newWebhookCommand(), newAwaitCommand(), newServicesCommand(&opts), newRoutesCommand(&opts), newDNSCommand(&opts), newHubCommand(&opts), newVersionCommand(),
 	)
 	root.AddCommand(newDrainCommands(&opts)...)
 	root.SetArgs(args)

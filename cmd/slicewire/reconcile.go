@@ -295,7 +295,8 @@ func (d *daemon) reconcile() error {
 		errs = append(errs, n.set(self.ID, a, s, v, published.of(a), workloads), n.setDoors(d.cluster))
 		errs = append(errs, d.turnKeys(n, s, v.Peers, records))
 		tunnels = append(tunnels, n.tunnels(self.ID, v)...)
-		view.slices = append(view.slices, sliceView{node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, self: self.ID})
+		bound, allowed := s.NamespacesAt(self.ID.Site)
+		view.slices = append(view.slices, sliceView{self: self.ID, node: n, attachment: *a, view: v, keys: n.keys.status(), workloads: statusOf(workloads), sites: s.Sites, bound: bound, allowed: allowed})
 	}
 	errs = append(errs, d.gateway.Set(tunnels))
 	for i := range view.slices {

@@ -51,6 +51,7 @@ type workload struct {
 	netns   string
 	device  string
 	since   time.Time
+	wish    netip.Addr    // the address it had before; the zero address: none
 	ended   chan struct{} // closed by the loop when the workload is off its slice
 	why     error         // of that, set before
 
@@ -85,7 +86,7 @@ func newWorkload(req WorkloadRequest, cred unix.Ucred, now time.Time) (*workload
 		if w.netns == "" || w.device == "" {
 			return nil, errors.New("attach: no namespace or no device named")
 		}
-		w.name, w.pid, w.command = attachName(w.netns, w.device), 0, ""
+		w.name, w.pid, w.wish = attachName(w.netns, w.device), 0, req.Address
 	default:
 		return nil, fmt.Errorf("%q: no kind of workload", w.kind)
 	}
@@ -137,6 +138,9 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 	}
 	if err := mayJoin(d.workloads, w); err != nil {
 		return WorkloadOffer{}, err
+	}
+	if taken(&v.attachment, w.wish) {
+		w.wish = netip.Addr{}
 	}
 	d.workloads = append(d.workloads, w)
 	d.reconcileFor(w)
@@ -231,8 +235,17 @@ func (d *daemon) living() []overlay.Workload {
 	out := make([]overlay.Workload, len(d.workloads))
 	for i, w := range d.workloads {
 		out[i] = overlay.Workload{Slice: w.slice, Name: w.name, Namespace: w.space, Addr: w.place.Addr}
+		if !w.place.Addr.IsValid() {
+			out[i].Addr = w.wish
+		}
 	}
 	return out
+}
+
+// taken reports whether something on the slice has the address.
+func taken(a *overlay.Attachment, addr netip.Addr) bool {
+	return slices.ContainsFunc(a.Workloads, func(x overlay.AttachedWorkload) bool { return x.Addr == addr }) ||
+		slices.Contains(a.Owned(), addr)
 }
 
 // settle gives every workload its place among the attachments and ends those

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -29,6 +30,20 @@ type Published struct {
 	Service  string
 	Port     uint16
 	Protocol string // TCP or UDP
+}
+
+// ParsePublished reads SERVICE=PORT or SERVICE=PORT/udp.
+func ParsePublished(text string) (Published, error) {
+	name, port, ok := strings.Cut(text, "=")
+	number, protocol, given := strings.Cut(port, "/")
+	if !given {
+		protocol = "tcp"
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if !ok || err != nil {
+		return Published{}, fmt.Errorf("%q: want SERVICE=PORT or SERVICE=PORT/udp", text)
+	}
+	return Published{Service: name, Port: uint16(n), Protocol: strings.ToUpper(protocol)}, nil
 }
 
 var (

@@ -54,7 +54,7 @@ func Read(text []byte) ([]*unstructured.Unstructured, error) {
 }
 
 // clusterWide are the kinds without a namespace.
-var clusterWide = []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+var clusterWide = []string{"Namespace", "MutatingWebhookConfiguration", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
 
 // Put creates the objects of a YAML stream, or brings them up to it, as kubectl
 // apply does. Those without a namespace get the one that is given.

@@ -193,7 +193,36 @@ spec:
     {{- if and .Values.hub.namespace .Values.hub.kubeconfigSecret }}
     - {name: hub, mountPath: /hub}
     {{- end }}
+  {{- if .Values.cni.enabled }}
+  {{- if ne .Values.flavour "node" }}
+  {{- fail "cni.enabled: want flavour node: pods are put on slices by the daemon of their own node" }}
+  {{- end }}
+  # It enters pods' network namespaces and makes devices there; the daemon does not.
+  - name: cni
+    image: {{ include "slicewire.image" . }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    args: [cni, keep, --socket, /state/slicewire.sock, --node-socket, /var/lib/slicewire/slicewire.sock, --conf-dir, /host/conf, --bin-dir, /host/bin]
+    resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 256Mi}}
+    securityContext: {privileged: true, readOnlyRootFilesystem: true}
+    volumeMounts:
+    - {name: state, mountPath: /state}
+    - {name: cni-conf, mountPath: /host/conf}
+    - {name: cni-bin, mountPath: /host/bin}
+    - {name: cni-state, mountPath: /run/slicewire-cni}
+    - {name: netns, mountPath: /run/netns, mountPropagation: HostToContainer}
+    - {name: netns, mountPath: /var/run/netns, mountPropagation: HostToContainer}
+  {{- end }}
   volumes:
+  {{- if .Values.cni.enabled }}
+  - name: cni-conf
+    hostPath: {path: {{ quote .Values.cni.confDir }}, type: Directory}
+  - name: cni-bin
+    hostPath: {path: {{ quote .Values.cni.binDir }}, type: DirectoryOrCreate}
+  - name: cni-state
+    hostPath: {path: /run/slicewire-cni, type: DirectoryOrCreate}
+  - name: netns
+    hostPath: {path: /run/netns, type: DirectoryOrCreate}
+  {{- end }}
   {{- if eq .Values.flavour "node" }}
   - name: state
     hostPath: {path: /var/lib/slicewire, type: DirectoryOrCreate}

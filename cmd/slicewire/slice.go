@@ -71,11 +71,12 @@ type localSlice struct {
 	upstream    []string
 	private     []string
 	mtu         int
+	resolver    bool // this machine's programs find the slice's names; see splitDNS
 	forwards    []manifest.Forward
 }
 
 func (l localSlice) equal(m localSlice) bool {
-	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu &&
+	return l.addr == m.addr && l.addr6 == m.addr6 && l.proxy == m.proxy && l.dns == m.dns && l.mtu == m.mtu && l.resolver == m.resolver &&
 		slices.Equal(l.zones, m.zones) && slices.Equal(l.upstream, m.upstream) && slices.Equal(l.private, m.private) &&
 		slices.Equal(l.forwards, m.forwards)
 }
@@ -83,7 +84,7 @@ func (l localSlice) equal(m localSlice) bool {
 // localOf gathers what a slice's listeners depend on.
 func localOf(file *manifest.NodeFile, a *overlay.Attachment) localSlice {
 	s := file.SliceSettings(a.Slice)
-	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream, private: s.PrivateZones}
+	l := localSlice{addr: a.Addr, addr6: a.Addr6, proxy: s.Proxy, dns: s.DNS, mtu: s.MTU, zones: zonesOf(s), upstream: s.Upstream, private: s.PrivateZones, resolver: resolverSlice(file) == a.Slice}
 	for _, f := range file.Forward {
 		if f.Slice == a.Slice {
 			l.forwards = append(l.forwards, f)
@@ -158,6 +159,7 @@ func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Log
 		closing(l)
 		names.Stream = append(names.Stream, l)
 	}
+	var split []part
 	if n.local.dns != "" {
 		p, l, err := listenBoth(n.local.dns)
 		if err != nil {
@@ -166,6 +168,9 @@ func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Log
 		closing(p)
 		closing(l)
 		names.Packet, names.Stream = append(names.Packet, p), append(names.Stream, l)
+		if at, err := netip.ParseAddrPort(l.Addr().String()); err == nil && n.local.resolver {
+			split = append(split, part{"resolver", (&splitDNS{at: at, zones: n.local.zones, log: log}).Run})
+		}
 	}
 	if n.names, err = dnsd.New(names); err != nil {
 		return nil, opened, err
@@ -186,6 +191,7 @@ func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Log
 		}
 		parts = append(parts, part{"doors", n.doors.Run})
 	}
+	parts = append(parts, split...)
 	if n.local.proxy != "" {
 		l, err := listenStream(n.local.proxy)
 		if err != nil {

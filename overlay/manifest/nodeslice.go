@@ -18,7 +18,11 @@ type NodeSlice struct {
 	UnknownNames string   `json:"unknownNames" enum:"nxdomain,noerror"` // what is said of names that do not exist; nxdomain unless set
 	Upstream     []string `json:"upstream"`                             // who is asked for other names on behalf of this node and its runs: "node" or address[:port]; empty: nobody
 	PrivateZones []string `json:"privateZones"`                         // whose names may lead to addresses that are not public, when asked upstream
+	Resolver     string   `json:"resolver" enum:"auto,off"`             // whether this machine's systemd-resolved is to ask DNS for the slice's names; auto unless set: where it can
 }
+
+// ResolverOff has the machine's resolver left alone.
+const ResolverOff = "off"
 
 // UpstreamNode stands for the resolvers that the node itself uses.
 const UpstreamNode = "node"

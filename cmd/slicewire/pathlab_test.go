@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -47,7 +48,29 @@ type labNode struct {
 }
 
 // start runs the daemon where the node is.
-func (n *labNode) start() error { return n.under.do(n, n.demoNode.start) }
+// start starts the daemon where the node is. The thread that does is kept until
+// the daemon has ended: Linux takes the end of that thread for its parent's, and
+// threads that have been in namespaces come to an end.
+func (n *labNode) start() error {
+	started := make(chan error, 1)
+	go func() {
+		err := n.under.do(n, func() error {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			if err := n.demoNode.start(); err != nil {
+				return err
+			}
+			done := n.done
+			started <- nil
+			<-done
+			return nil
+		})
+		if err != nil {
+			started <- err
+		}
+	}()
+	return <-started
+}
 
 // An underlay is where the nodes of a lab are, and what lies between them.
 type underlay interface {

@@ -7,9 +7,15 @@ import (
 )
 
 const (
-	// flowQueues is how many queues flows are spread over by hash. With 100
-	// flows, one in ten shares its queue with another (RFC 8290 section 5.3).
+	// flowQueues is how many queues flows are spread over by hash.
 	flowQueues = 1024
+	// ways is how many queues a flow may have one of: those of a set, as in a
+	// set-associative cache (Høiland-Jørgensen, Täht and Morton: Piece of CAKE,
+	// 2018). With one queue for each hash, two of 16 flows share theirs in one of
+	// ten cases, and each has half of what it should.
+	ways = 8
+	// taken marks the tag of a queue in use.
+	taken = 1 << 32
 	// quantumJoined is how many bytes a queue may send in a turn. It is more than a
 	// packet, as packets that stand for several are the rule, and little enough
 	// that a sparse flow waits for no other's turn longer than some 15 us at
@@ -32,13 +38,16 @@ type packet struct {
 	next  *packet
 }
 
-// A flow is the queue of the flows with one hash. It is on the list of new or
-// of old queues when it is listed.
+// A flow is the queue of the packets with one hash, or more if it is shared. It
+// is on the list of new or of old queues when it is listed.
 type flow struct {
 	head, tail *packet
 	bytes      int // charged for the packets in it
 	deficit    int // bytes that it may still send in this turn; may be negative
 	listed     bool
+	shared     bool   // with flows that found their set full
+	slot       uint16 // its place among all
+	hash       uint32 // whose it is, or was last
 	codel      codel
 	next       *flow
 }
@@ -92,7 +101,8 @@ func (l *flowList) pop() *flow {
 // has no lock, no clock and no buffers of its own.
 type flows struct {
 	all      [flowQueues]flow
-	fresh    flowList // queues that were empty: they go first, for one turn
+	tags     [flowQueues]uint64 // whose each queue is while it is listed: taken and a hash; 0: nobody's
+	fresh    flowList           // queues that were empty: they go first, for one turn
 	old      flowList
 	packets  int
 	bytes    int // charged for all
@@ -106,7 +116,7 @@ type flows struct {
 
 // put appends p to the queue of its hash.
 func (s *flows) put(p *packet, hash uint32) {
-	f := &s.all[hash%flowQueues]
+	f := s.queueOf(hash)
 	f.push(p)
 	s.packets++
 	s.bytes += p.cost
@@ -116,6 +126,44 @@ func (s *flows) put(p *packet, hash uint32) {
 		f.listed, f.deficit = true, s.quantum
 		s.fresh.push(f)
 	}
+}
+
+// queueOf returns the queue of a flow: the one that it has, else its own place,
+// else another free one of the set. When all of those are taken it shares its own
+// place, until that is free: else its packets could overtake each other.
+func (s *flows) queueOf(hash uint32) *flow {
+	own := hash % flowQueues
+	tag := taken | uint64(hash)
+	if s.tags[own] == tag {
+		return &s.all[own]
+	}
+	slot, first := own, own&^(ways-1)
+	for i, t := range s.tags[first : first+ways] {
+		if t == tag {
+			return &s.all[first+uint32(i)]
+		}
+		if t == 0 {
+			slot = first + uint32(i)
+		}
+	}
+	if f := &s.all[own]; f.shared || slot == own && s.tags[own] != 0 {
+		f.shared = true
+		return f
+	}
+	if s.tags[own] == 0 {
+		slot = own
+	}
+	f := &s.all[slot]
+	if s.tags[slot], f.slot = tag, uint16(slot); f.hash != hash {
+		f.hash, f.codel = hash, codel{} // another's delay is no reason to drop
+	}
+	return f
+}
+
+// rest takes an empty queue from the flow that had it.
+func (s *flows) rest(f *flow) {
+	f.listed, f.shared = false, false
+	s.tags[f.slot] = 0
 }
 
 // take removes the packet that is to leave at now, or returns nil when there is
@@ -143,7 +191,7 @@ func (s *flows) take(now time.Duration) *packet {
 			if list == &s.fresh && s.old.head != nil {
 				s.old.push(f)
 			} else {
-				f.listed = false
+				s.rest(f)
 			}
 			continue
 		}

@@ -1,6 +1,7 @@
 package shaper
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -105,6 +106,62 @@ func TestFlowsShareByBytes(t *testing.T) {
 	}
 }
 
+// Flows whose hashes lie in one set have a queue each until it is full.
+func TestFlowsWithOneHashOfAFewShareAllTheSame(t *testing.T) {
+	for _, tt := range []struct {
+		flows int
+		least float64 // Jain's index
+	}{{2, 0.999}, {ways, 0.999}, {ways + 1, 0.89}} {
+		l := newLine(1e9)
+		hash := func(i int) uint32 { return uint32(5 + i*flowQueues) } // all have one place of their own
+		backlog := make(map[uint32]int)
+		for l.now < 100*time.Millisecond {
+			for i := range tt.flows {
+				for ; backlog[hash(i)] < 32; backlog[hash(i)]++ {
+					l.come(hash(i), 1400)
+				}
+			}
+			before := maps.Clone(l.sent)
+			l.leave()
+			for h, n := range l.sent {
+				if n != before[h] {
+					backlog[h]--
+				}
+			}
+		}
+		var sum, squares float64
+		for _, n := range l.sent {
+			sum, squares = sum+float64(n), squares+float64(n)*float64(n)
+		}
+		if j := sum * sum / (float64(tt.flows) * squares); j < tt.least || tt.flows > ways && j > 0.99 {
+			t.Errorf("%d flows: Jain's index %.4f", tt.flows, j)
+		}
+	}
+}
+
+func TestAQueueForgetsTheDelayOfWhoHadIt(t *testing.T) {
+	l := newLine(1e9)
+	use := func(hash uint32) *codel {
+		l.come(hash, 1000)
+		f := l.queueOf(hash)
+		for l.leave() != nil {
+		}
+		return &f.codel
+	}
+	use(7).count = 9
+	if n := use(7).count; n != 9 {
+		t.Errorf("a flow that comes back begins with %d drops, was at 9", n)
+	}
+	if n := use(7 + flowQueues).count; n != 0 {
+		t.Errorf("a flow has another's %d drops", n)
+	}
+	for i, tag := range l.tags {
+		if tag != 0 {
+			t.Errorf("queue %d is still taken", i)
+		}
+	}
+}
+
 func TestAFlowKeepsItsOrder(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -112,7 +169,7 @@ func TestAFlowKeepsItsOrder(t *testing.T) {
 	next, came := map[uint32]int{}, map[*packet]int{}
 	last := map[uint32]int{}
 	for range 20000 {
-		h := uint32(rng.IntN(30))
+		h := uint32(rng.IntN(15) + rng.IntN(2)*flowQueues) // more than a set has queues
 		p := l.come(h, 40+rng.IntN(3000))
 		came[p] = next[h]
 		next[h]++

@@ -207,7 +207,7 @@ func loadAuthority(d stateDir) (*authority, error) {
 
 // meshOf reads manifests that must have no errors.
 func meshOf(paths []string, name string, now time.Time) (overlay.Mesh, error) {
-	mesh, problems := readMesh(paths, manifest.Options{Mesh: name, Now: now})
+	mesh, problems := manifest.ReadMesh(paths, manifest.Options{Mesh: name, Now: now})
 	var errs []error
 	for _, p := range problems {
 		if p.Severity == manifest.Error {

@@ -36,7 +36,7 @@ func (d *daemon) Status(context.Context) Status {
 	}
 	s.Warnings = append(s.Warnings, d.trustWarnings()...)
 	s.Hub = d.hub.status()
-	s.Warnings = append(s.Warnings, s.Hub.warnings()...)
+	s.Warnings = append(s.Warnings, hubWarnings(s.Hub)...)
 	view := d.view.Load()
 	if view == nil {
 		return s

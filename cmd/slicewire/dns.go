@@ -31,31 +31,6 @@ type NameAnswer struct {
 	Text  string `json:"text"`
 }
 
-// NameStatus says how a slice's name server is doing.
-type NameStatus struct {
-	Zones     []string                     `json:"zones"`
-	Addresses []netip.AddrPort             `json:"addresses"` // inside the slice
-	Names     int                          `json:"names"`     // that are kept; those of endpoints and ports are worked out when asked for
-	Serial    uint32                       `json:"serial"`
-	Upstream  []netip.AddrPort             `json:"upstream"`
-	Answers   map[string]uint64            `json:"answers"` // by response code
-	Queries   map[string]map[string]uint64 `json:"queries"` // by type, then by response code
-	From      map[string]uint64            `json:"from"`    // local, cache, upstream, stale; failed
-	Took      []TookStatus                 `json:"took"`    // how long answers took
-	Truncated uint64                       `json:"truncated"`
-	Dropped   map[string]uint64            `json:"dropped"`
-	Streams   int                          `json:"streams"`
-	Forwarded uint64                       `json:"forwarded"`
-	Forged    uint64                       `json:"forged"` // replies from upstream that belonged to no question
-}
-
-// TookStatus counts answers that took less than a bound, and not less than the
-// bound before.
-type TookStatus struct {
-	BelowMs *float64 `json:"belowMs"` // null: no bound
-	Count   uint64   `json:"count"`
-}
-
 func tookStatus(d dnsd.Durations) []TookStatus {
 	out := make([]TookStatus, len(d.Counts))
 	for i, n := range d.Counts {

@@ -15,40 +15,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// HubStatus is how a node stands with the hub that it has its objects from.
-type HubStatus struct {
-	Namespace  string            `json:"namespace"`
-	Synced     bool              `json:"synced"` // it has seen all objects since it started
-	Heard      *time.Time        `json:"heard"`  // when the hub last said that it is well
-	Fault      string            `json:"fault"`  // what is wrong; empty: nothing
-	Conditions []HubCondition    `json:"conditions"`
-	Objects    map[string]int    `json:"objects"` // by kind, that count
-	Held       []string          `json:"held"`    // that vanished with many others and go on to count
-	Refused    map[string]string `json:"refused"` // that are not in force as they are, and why
-	Denied     string            `json:"denied"`  // what the hub does not let the node write; empty: nothing
-	Writes     uint64            `json:"writes"`  // requests that write
-	LostEvents uint64            `json:"lostEvents"`
-}
-
-// HubCondition is HubStale or HubHolding.
-type HubCondition struct {
-	Type   string    `json:"type"`
-	Status bool      `json:"status"`
-	Since  time.Time `json:"since,omitzero"`
-}
-
-// stale reports whether the hub is silent and the last known state goes on.
-func (s *HubStatus) stale() bool {
+// hubStale reports whether the hub is silent and the last known state goes on.
+func hubStale(s *HubStatus) bool {
 	return s != nil && slices.ContainsFunc(s.Conditions, func(c HubCondition) bool { return c.Type == "HubStale" && c.Status })
 }
 
-// warnings are what an operator should hear of.
-func (s *HubStatus) warnings() []string {
+// hubWarnings are what an operator should hear of.
+func hubWarnings(s *HubStatus) []string {
 	if s == nil {
 		return nil
 	}
 	var out []string
-	if s.stale() {
+	if hubStale(s) {
 		text := "HubStale: the hub has not answered since the start"
 		if s.Heard != nil {
 			text = fmt.Sprintf("HubStale: the hub has not answered for %s", short(time.Since(*s.Heard)))

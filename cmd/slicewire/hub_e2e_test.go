@@ -118,7 +118,7 @@ func TestSlicesOfAHubOutliveIt(t *testing.T) {
 			lost++
 		}
 		s, _ := m.status(m.server())
-		return s.Hub.stale()
+		return hubStale(s.Hub)
 	})
 	took := time.Since(down)
 	t.Logf("HubStale after %v, %d requests lost meanwhile", took, lost)
@@ -147,7 +147,7 @@ func TestSlicesOfAHubOutliveIt(t *testing.T) {
 	if err := server.StartAPI(); err != nil {
 		t.Fatal(err)
 	}
-	m.until("heard again", func() bool { s, _ := m.status(n); return s.Hub.Synced && !s.Hub.stale() })
+	m.until("heard again", func() bool { s, _ := m.status(n); return s.Hub.Synced && !hubStale(s.Hub) })
 	if !m.reaches() {
 		t.Error("not reached after the hub came back")
 	}

@@ -81,7 +81,7 @@ func runPolicyTests(stdout, stderr io.Writer, file string) (failed, total int, e
 				paths[i] = filepath.Join(filepath.Dir(file), p)
 			}
 		}
-		mesh, problems = readMesh(paths, manifest.Options{Mesh: tests.Mesh, Now: time.Now()})
+		mesh, problems = manifest.ReadMesh(paths, manifest.Options{Mesh: tests.Mesh, Now: time.Now()})
 	}
 	for _, p := range problems {
 		fmt.Fprintln(stderr, clean(p.String()))
@@ -140,7 +140,7 @@ func diffPolicies(stdout, stderr io.Writer, facts []PolicyFacts, paths []string)
 			opts.Existing[slice] = indexes
 		}
 	}
-	mesh, problems := readMesh(paths, opts)
+	mesh, problems := manifest.ReadMesh(paths, opts)
 	for _, p := range problems {
 		fmt.Fprintln(stderr, clean(p.String()))
 	}

@@ -90,13 +90,6 @@ func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems [
 	return nil
 }
 
-// readMesh reads manifests and works out the desired state.
-func readMesh(paths []string, opts manifest.Options) (overlay.Mesh, []manifest.Problem) {
-	set, problems := manifest.Load(paths)
-	mesh, more := manifest.Build(set, opts)
-	return mesh, append(problems, more...)
-}
-
 // reload reads node file and manifests again. Whatever is wrong with them, the
 // old configuration goes on.
 func (d *daemon) reload() error {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
-
-	"slicewire/overlay"
 )
 
 func newSimulateCommand() *cobra.Command {
@@ -53,23 +50,10 @@ func runSimulate(ctx context.Context, stdout, stderr io.Writer, output string, w
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	s, err := readScenario(path)
+	report, err := simulate(ctx, path, withGossip, stderr)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
-	w, err := newSimWorld(s, stderr)
-	if err != nil {
-		return fmt.Errorf("simulate: %w", err)
-	}
-	report := &simReport{Events: []simEvent{}, Moves: []simMove{}, Outages: []simOutage{}}
-	known := func(_, _ overlay.NodeID) time.Duration { return 0 }
-	if withGossip {
-		fmt.Fprintf(stderr, "gossip runs in real time: %v\n", time.Duration(s.Duration)+gossipWarmUp)
-		if known, err = simulateGossip(ctx, w, report); err != nil {
-			return fmt.Errorf("simulate: gossip: %w", err)
-		}
-	}
-	simulatePaths(w, report, known)
 	if output == "table" {
 		err = report.print(stdout)
 	} else {

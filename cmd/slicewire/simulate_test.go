@@ -42,7 +42,7 @@ func writeScenario(t *testing.T, text string) string {
 }
 
 // dark is how long two nodes could not talk in all between two times, in ms.
-func (r *simReport) dark(pair string, from, to float64) (sum float64) {
+func dark(r *simReport, pair string, from, to float64) (sum float64) {
 	for _, o := range r.Outages {
 		for _, p := range o.Pairs {
 			if p == pair && o.FromMs >= from && o.FromMs < to {
@@ -72,7 +72,7 @@ func TestTheExampleScenario(t *testing.T) {
 		{"two in whose way nothing is", "south/app-1 - west/gw", 0, 1e9, 0, 0},
 		{"a stall that nobody stands in for", "north/app - south/app-1", 70000, 71000, 2000, 2000},
 	} {
-		if got := r.dark(tt.pair, tt.from, tt.to); got < tt.min || got > tt.max {
+		if got := dark(&r, tt.pair, tt.from, tt.to); got < tt.min || got > tt.max {
 			t.Errorf("%s: %s dark for %v ms, want %v to %v", tt.what, tt.pair, got, tt.min, tt.max)
 		}
 	}
@@ -101,11 +101,11 @@ events:
 - {at: 2s, heal: [north, south]}
 - {at: 6s, kill: north/gw}
 `))
-	if got := r.dark("north/app - south/gw", 0, 5000); got < 1000 || got > 4000 {
+	if got := dark(&r, "north/app - south/gw", 0, 5000); got < 1000 || got > 4000 {
 		t.Errorf("cut one way for a second: dark for %v ms", got)
 	}
 	// Whoever is down himself is missed by nobody.
-	if got := r.dark("north/gw - south/gw", 5000, 1e9); got != 0 {
+	if got := dark(&r, "north/gw - south/gw", 5000, 1e9); got != 0 {
 		t.Errorf("the killed node is counted: %v ms", got)
 	}
 	last := r.Outages[len(r.Outages)-1]
@@ -138,7 +138,7 @@ events:
 			t.Errorf("news %+v", n)
 		}
 	}
-	if got := r.dark("north/app - south/app", 0, 2000); got < r.News[0].FirstMs/2 || got > 1500 {
+	if got := dark(&r, "north/app - south/app", 0, 2000); got < r.News[0].FirstMs/2 || got > 1500 {
 		t.Errorf("dark for %v ms after the join, known after %v to %v ms", got, r.News[0].FirstMs, r.News[0].LastMs)
 	}
 }

@@ -40,7 +40,7 @@ type simNode struct {
 // newSimWorld reads the manifests and attaches every node as its daemon would.
 // It writes what the manifests give reason to say to warnings.
 func newSimWorld(s *scenario, warnings io.Writer) (*simWorld, error) {
-	mesh, problems := readMesh(s.Manifests, manifest.Options{Mesh: s.Mesh, Now: time.Now()})
+	mesh, problems := manifest.ReadMesh(s.Manifests, manifest.Options{Mesh: s.Mesh, Now: time.Now()})
 	var errs []error
 	for _, p := range problems {
 		if p.Severity == manifest.Error {

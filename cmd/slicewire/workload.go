@@ -62,12 +62,6 @@ type workload struct {
 	medium string
 }
 
-// Kinds of workloads.
-const (
-	workloadRun    = "run"
-	workloadAttach = "attach"
-)
-
 var runName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
 // newWorkload checks what a client asks for.

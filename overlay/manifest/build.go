@@ -29,6 +29,14 @@ type Options struct {
 	Live bool
 }
 
+// ReadMesh is Load and Build: the desired state that manifests describe, and all
+// that is wrong with them.
+func ReadMesh(paths []string, opts Options) (overlay.Mesh, []Problem) {
+	set, problems := Load(paths)
+	mesh, more := Build(set, opts)
+	return mesh, append(problems, more...)
+}
+
 // Build works out the desired state from the objects of a set. A slice or
 // service with errors is left out of the mesh; the others stay. The same
 // objects and options give the same result on every node. Problems that Load

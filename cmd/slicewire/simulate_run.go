@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"slicewire/overlay"
+)
+
+// simulate works out what happens in the scenario at path. What an operator
+// should know beforehand goes to notes. With gossip it takes as long as the
+// scenario, and ends early with ctx.
+func simulate(ctx context.Context, path string, withGossip bool, notes io.Writer) (*simReport, error) {
+	s, err := readScenario(path)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newSimWorld(s, notes)
+	if err != nil {
+		return nil, err
+	}
+	report := &simReport{Events: []simEvent{}, Moves: []simMove{}, Outages: []simOutage{}}
+	known := func(_, _ overlay.NodeID) time.Duration { return 0 }
+	if withGossip {
+		fmt.Fprintf(notes, "gossip runs in real time: %v\n", time.Duration(s.Duration)+gossipWarmUp)
+		if known, err = simulateGossip(ctx, w, report); err != nil {
+			return nil, fmt.Errorf("gossip: %w", err)
+		}
+	}
+	simulatePaths(w, report, known)
+	return report, nil
+}

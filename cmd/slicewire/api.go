@@ -1,3 +1,6 @@
+// Package api is what a daemon's control socket says and is asked, and what the
+// command line prints of it as JSON or YAML. Fields are only ever added within a
+// version.
 package main
 
 import (

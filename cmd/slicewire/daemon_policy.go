@@ -92,9 +92,9 @@ func (d *daemon) Flows(_ context.Context, slice string) (FlowList, error) {
 		}
 		rules := n.router.Rules()
 		for _, r := range rules {
-			out.Rules = append(out.Rules, RuleStatus{n.name, r.Name, r.Flows, r.Packets, r.Bytes, r.Denied})
+			out.Rules = append(out.Rules, RuleStatus{Slice: n.name, Name: r.Name, Flows: r.Flows, Packets: r.Packets, Bytes: r.Bytes, Denied: r.Denied})
 		}
-		out.Slices = append(out.Slices, PolicyState{n.name, len(rules)})
+		out.Slices = append(out.Slices, PolicyState{Slice: n.name, Rules: len(rules)})
 	}
 	return out, nil
 }

@@ -1,3 +1,5 @@
+// Package show is what verbs print with: tables for eyes, documents for programs,
+// and text from outside made safe for a terminal.
 package main
 
 import (
@@ -36,8 +38,10 @@ type table struct {
 	printed bool // a table before: a blank line keeps them apart
 }
 
+// newTable returns a table that is printed to w.
 func newTable(w io.Writer) *table { return &table{w: w} }
 
+// row adds a row; the first one is the heading.
 func (t *table) row(cells ...any) {
 	r := make([]string, len(cells))
 	for i, c := range cells {
@@ -46,6 +50,7 @@ func (t *table) row(cells ...any) {
 	t.rows = append(t.rows, r)
 }
 
+// flush prints what was added; what is added next is a table of its own.
 func (t *table) flush() {
 	if len(t.rows) > 1 {
 		if t.printed {
@@ -70,6 +75,7 @@ func clean(s string) string {
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
+// dash is clean text, or a dash where there is none.
 func dash(s string) string {
 	if s == "" {
 		return "-"
@@ -77,6 +83,7 @@ func dash(s string) string {
 	return clean(s)
 }
 
+// joinAny prints items with commas between them, a dash where there are none.
 func joinAny[T any](items []T) string {
 	out := make([]string, len(items))
 	for i, x := range items {

@@ -1,3 +1,6 @@
+// Package simulate works out what failures would do to a mesh, without a mesh:
+// the code that finds links down and chooses paths in a daemon, in virtual time
+// over links that a scenario describes.
 package main
 
 import (

@@ -1,3 +1,5 @@
+// Package statedir is the folder in which a node keeps what must outlive its
+// process, sealed against what others may have written into it.
 package main
 
 import (
@@ -16,7 +18,7 @@ import (
 // out and the last records it knew. The folder is 0700, every file 0600.
 //
 // Every write is complete or has not happened: temporary file, fsync, rename,
-// fsync of the folder. One process uses a stateDir at a time (see lock).
+// fsync of the folder. One process uses one at a time (see lock).
 type stateDir string
 
 // Names of the files. Folders are made as needed.
@@ -42,8 +44,10 @@ const (
 // maxStateFile bounds what is read back: nothing written here comes near it.
 const maxStateFile = 64 << 20
 
+// path returns where a file is.
 func (d stateDir) path(name string) string { return filepath.Join(string(d), name) }
 
+// create makes the folder, if it is not there.
 func (d stateDir) create() error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return fmt.Errorf("create the state folder: %w", err)
@@ -70,6 +74,7 @@ func (d stateDir) read(name string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
+// write replaces a file, or makes it, with the folder that it is in.
 func (d stateDir) write(name string, data []byte) error {
 	path := d.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -135,6 +140,7 @@ func (d stateDir) sweep() error {
 	return nil
 }
 
+// syncDir makes sure that a folder's names are on disk.
 func syncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -172,6 +178,7 @@ func (d stateDir) epoch() (uint64, error) {
 	return n, nil
 }
 
+// setEpoch has the next boot count from n on.
 func (d stateDir) setEpoch(n uint64) error { return d.write(fileEpoch, fmt.Appendf(nil, "%d\n", n)) }
 
 // wireGuardKeys returns the node's private keys on a slice, by generation.

@@ -83,6 +83,7 @@ func readJSON[T any](d stateDir, name string, v *T) error {
 	return nil
 }
 
+// writeJSON writes v sealed, as readJSON reads it.
 func (d stateDir) writeJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

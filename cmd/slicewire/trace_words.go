@@ -15,7 +15,7 @@ import (
 func (v *sliceView) stages(in string, out *TraceReply, tr router.Trace) []TraceStage {
 	var list []TraceStage
 	say := func(ok bool, stage, format string, args ...any) bool {
-		list = append(list, TraceStage{stage, fmt.Sprintf(format, args...), ok})
+		list = append(list, TraceStage{Stage: stage, Result: fmt.Sprintf(format, args...), OK: ok})
 		return ok
 	}
 	switch {

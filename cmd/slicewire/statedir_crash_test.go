@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -144,4 +145,13 @@ func TestADamagedBootCounterIsExplained(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+}
+
+func newStateDir(t *testing.T) stateDir {
+	t.Helper()
+	d := stateDir(filepath.Join(t.TempDir(), "state"))
+	if err := d.create(); err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

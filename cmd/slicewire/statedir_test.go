@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func newStateDir(t *testing.T) stateDir {
+func newDir(t *testing.T) stateDir {
 	t.Helper()
 	d := stateDir(filepath.Join(t.TempDir(), "state"))
 	if err := d.create(); err != nil {
@@ -21,7 +21,7 @@ func newStateDir(t *testing.T) stateDir {
 }
 
 func TestStateIsPrivateAndWholeOrAbsent(t *testing.T) {
-	d := newStateDir(t)
+	d := newDir(t)
 	if err := d.write("wireguard/blue.key", []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestStateThatIsNotPrivateOrNoFileIsRefused(t *testing.T) {
 		{"a symbolic link", func(p string) error { return os.Symlink("/etc/passwd", p) }, "not a regular file"},
 		{"huge", func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Truncate(p, maxStateFile+1)) }, "more than any state file"},
 	} {
-		d := newStateDir(t)
+		d := newDir(t)
 		if err := tc.spoil(d.path("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestStateThatIsNotPrivateOrNoFileIsRefused(t *testing.T) {
 }
 
 func TestBootsAreCounted(t *testing.T) {
-	d := newStateDir(t)
+	d := newDir(t)
 	clock := time.Unix(1000, 0)
 	for i, tc := range []struct {
 		name string
@@ -92,7 +92,7 @@ func TestBootsAreCounted(t *testing.T) {
 }
 
 func TestWireGuardKeysAreKeptByGeneration(t *testing.T) {
-	d := newStateDir(t)
+	d := newDir(t)
 	if keys, err := d.wireGuardKeys("blue"); err != nil || len(keys) != 0 {
 		t.Errorf("in an empty folder: %v, %v", keys, err)
 	}
@@ -128,7 +128,7 @@ func TestWireGuardKeysAreKeptByGeneration(t *testing.T) {
 }
 
 func TestTheFolderHasOneUser(t *testing.T) {
-	d := newStateDir(t)
+	d := newDir(t)
 	release, err := d.lock()
 	if err != nil {
 		t.Fatal(err)

@@ -13,8 +13,9 @@ import (
 )
 
 // refusals are the decrypted packets that a device drops before they get to its
-// inner: it says so in its log and counts nothing. The words are the device's; a
-// test sends such packets, and fails when another version has others.
+// inner: it says so in its log and counts nothing. The words are the device's;
+// tests send packets with others' sources, and fail when another version has
+// other words. No device sends what has no version: that line has no test.
 var refusals = map[string]overlay.Drop{
 	"IPv4 packet with disallowed source address from %v": overlay.DropSource,
 	"IPv6 packet with disallowed source address from %v": overlay.DropSource,

@@ -122,11 +122,7 @@ func CompileRules(s *Slice, nodes []Node, known []Known) []Rule {
 			// The first selects and permits nothing: it stands for the policy where it denies.
 			rules = append(rules, Rule{Name: name, Tier: TierPolicy, Ingress: d.ingress, Subject: subject})
 			for i, r := range d.rules {
-				peers := everyone()
-				if !r.Anyone {
-					peers = blocksOf(r.Peers, s, nodes, known)
-				}
-				rules = append(rules, Rule{Name: fmt.Sprintf("%s[%d]", name, i), Tier: TierPolicy, Ingress: d.ingress, Subject: subject, Peer: peers, Ports: r.Ports})
+				rules = append(rules, Rule{Name: fmt.Sprintf("%s[%d]", name, i), Tier: TierPolicy, Ingress: d.ingress, Subject: subject, Peer: r.blocks(s, nodes, known), Ports: r.Ports})
 			}
 		}
 	}
@@ -192,6 +188,14 @@ func hosts(addrs []netip.Addr) []Block {
 		out[i].Prefix = netip.PrefixFrom(a, a.BitLen())
 	}
 	return out
+}
+
+// blocks lists the addresses of the rule's peers.
+func (r *PolicyRule) blocks(s *Slice, nodes []Node, known []Known) []Block {
+	if r.Anyone {
+		return everyone()
+	}
+	return blocksOf(r.Peers, s, nodes, known)
 }
 
 // blocksOf lists the addresses that any of the selectors picks.

@@ -18,11 +18,43 @@ type QoS struct {
 // A QoSClass is a part of a slice's packets.
 type QoSClass struct {
 	Name           string // RestClass: what no other class has
+	Matches        []ClassMatch
 	Codepoints     []uint8
 	CeilingKbps    int // 0: the slice's
 	GuaranteedKbps int
 	Priority       int
 	DSCP           string // that its packets are marked with; "" or Default: none
+}
+
+// A ClassMatch picks packets by who speaks to whom, whichever of both ends sends
+// them. It picks what matches all that it names.
+type ClassMatch struct {
+	From, To PolicyRule  // of which only Anyone and Peers count: who asks, and who is asked
+	Ports    []PortRange // of who is asked; none: every one
+}
+
+// A ClassRule is a compiled ClassMatch.
+type ClassRule struct {
+	Class    string
+	From, To []Block
+	Ports    []PortRange
+}
+
+// CompileClasses turns what picks packets into rules over addresses, in the order
+// in which they count. It is pure.
+func CompileClasses(s *Slice, nodes []Node, known []Known) []ClassRule {
+	var rules []ClassRule
+	for _, c := range s.QoS.Classes {
+		for _, m := range c.Matches {
+			rules = append(rules, ClassRule{Class: c.Name, From: m.From.blocks(s, nodes, known), To: m.To.blocks(s, nodes, known), Ports: m.Ports})
+		}
+	}
+	return rules
+}
+
+// PicksMembers reports whether CompileClasses has a use for what is known.
+func (q QoS) PicksMembers() bool {
+	return slices.ContainsFunc(q.Classes, func(c QoSClass) bool { return len(c.Matches) > 0 })
 }
 
 // RestClass is the name of the class of packets that are in no other.

@@ -52,6 +52,7 @@ type sliceNode struct {
 	forwards []*forward.Server
 	keys     *sliceKeys
 	policy   slicePolicy      // the reconcile loop's
+	classes  sliceClasses     // the reconcile loop's
 	imports  overlay.Importer // the reconcile loop's
 	addrs    atomic.Pointer[[]netip.Addr]
 	lossy    atomic.Pointer[[]dropper] // the workloads' ports
@@ -292,11 +293,14 @@ func (n *sliceNode) set(self overlay.NodeID, a *overlay.Attachment, s *overlay.S
 	}
 	var err error
 	var known []overlay.Known // of 50,000 endpoints: only where somebody asks
-	if s.Isolated || len(s.Policies) > 0 {
+	if s.Isolated || len(s.Policies) > 0 || s.QoS.PicksMembers() {
 		known = overlay.Know(self, a, &v)
 	}
 	if state.Policy, err = n.policy.renew(overlay.CompileRules(s, v.Nodes, known)); err != nil {
 		err = fmt.Errorf("slice %s: policy, nothing passes: %w", n.name, err)
+	}
+	if e := n.classes.renew(overlay.CompileClasses(s, v.Nodes, known)); e != nil {
+		err = errors.Join(err, fmt.Errorf("slice %s: classes, told apart by DSCP alone: %w", n.name, e))
 	}
 	err = errors.Join(err, fault, n.setAddresses(a, virtual), n.publish.Set(backends), n.virtual.Set(virtuals), n.router.Set(state))
 	n.setLossy(workloads)

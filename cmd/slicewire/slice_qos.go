@@ -8,6 +8,7 @@ import (
 
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
+	"slicewire/router"
 	"slicewire/shaper"
 )
 
@@ -17,6 +18,7 @@ type shaping struct {
 	use  overlay.CeilingUse
 	qos  overlay.QoS // in force; what came in is sites times that
 	from int         // sites whose packets come in
+	pick *router.Classifier
 	set  bool
 }
 
@@ -28,10 +30,10 @@ const partsWhole = 1_000_000
 func (n *sliceNode) shape(qos overlay.QoS, part float64, from int, now time.Time) {
 	part = n.shaping.part.Next(now, part)
 	own := qos.Scaled(int(part*partsWhole), partsWhole)
-	if s := &n.shaping; !s.set || s.from != from || !reflect.DeepEqual(s.qos, own) {
-		s.qos, s.from, s.set = own, from, true
+	if s := &n.shaping; !s.set || s.from != from || s.pick != n.classes.compiled || !reflect.DeepEqual(s.qos, own) {
+		s.qos, s.from, s.pick, s.set = own, from, n.classes.compiled, true
 		n.rates.Store(&own)
-		n.shaper.Set(planOf(own))
+		n.shaper.Set(planOf(own, &n.classes))
 		n.outside.Set(policeRate(qos, from))
 	}
 }
@@ -61,8 +63,42 @@ func policeRate(q overlay.QoS, from int) shaper.Rate {
 	return shaper.Rate(float64(q.CeilingKbps) * float64(max(1, from)) * policeMargin * float64(shaper.Kbps))
 }
 
+// sliceClasses is who speaks to whom in which class of a slice.
+type sliceClasses struct {
+	rules    []overlay.ClassRule
+	compiled *router.Classifier
+}
+
+// renew compiles rules that are others than before.
+func (c *sliceClasses) renew(rules []overlay.ClassRule) error {
+	if reflect.DeepEqual(c.rules, rules) {
+		return nil
+	}
+	compiled, err := router.NewClassifier(rules)
+	*c = sliceClasses{rules, compiled}
+	return err
+}
+
+// classify returns the way to a packet's class by its index among names: that of
+// the first rule that picks it, else byDSCP's. It is for many goroutines.
+func (c *sliceClasses) classify(names []shaper.Class, byDSCP func(pkt []byte) int) func(pkt []byte) int {
+	if c.compiled == nil {
+		return byDSCP
+	}
+	compiled, of := c.compiled, make([]int, len(c.rules))
+	for i, r := range c.rules {
+		of[i] = slices.IndexFunc(names, func(x shaper.Class) bool { return x.Name == r.Class })
+	}
+	return func(pkt []byte) int {
+		if rule := compiled.Rule(pkt); rule >= 0 {
+			return of[rule]
+		}
+		return byDSCP(pkt)
+	}
+}
+
 // planOf converts a slice's QoS. The first class is the rest.
-func planOf(q overlay.QoS) shaper.Plan {
+func planOf(q overlay.QoS, pick *sliceClasses) shaper.Plan {
 	share := func(guaranteed, ceiling, priority int) shaper.Share {
 		return shaper.Share{Guaranteed: shaper.Rate(guaranteed) * shaper.Kbps, Ceiling: shaper.Rate(ceiling) * shaper.Kbps, Priority: priority}
 	}
@@ -85,7 +121,7 @@ func planOf(q overlay.QoS) shaper.Plan {
 		}
 	}
 	if len(p.Classes) > 1 {
-		p.Classify = shaper.ByDSCP(table)
+		p.Classify = pick.classify(p.Classes, shaper.ByDSCP(table))
 	}
 	return p
 }

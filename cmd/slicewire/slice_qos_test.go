@@ -44,7 +44,7 @@ func TestACeilingIsTheSites(t *testing.T) {
 func TestAQoSProfileBecomesAPlan(t *testing.T) {
 	p := planOf(overlay.QoS{CeilingKbps: 5120, GuaranteedKbps: 2560, Priority: 1, DSCP: "AF11", Classes: []overlay.QoSClass{
 		{Name: "voice", Codepoints: []uint8{46, 40}, GuaranteedKbps: 500, CeilingKbps: 1000, DSCP: "EF"},
-	}})
+	}}, new(sliceClasses))
 	if want := (shaper.Share{Guaranteed: 2560 * shaper.Kbps, Ceiling: 5120 * shaper.Kbps, Priority: 1}); p.Share != want {
 		t.Errorf("the slice has %+v", p.Share)
 	}
@@ -64,7 +64,7 @@ func TestAQoSProfileBecomesAPlan(t *testing.T) {
 			t.Errorf("DSCP %d is in class %d, want %d", dscp, got, class)
 		}
 	}
-	if p := planOf(overlay.QoS{}); p.Ceiling != 0 || len(p.Classes) != 1 || p.Classify != nil || p.Classes[0].Mark {
+	if p := planOf(overlay.QoS{}, new(sliceClasses)); p.Ceiling != 0 || len(p.Classes) != 1 || p.Classify != nil || p.Classes[0].Mark {
 		t.Errorf("no QoS is %+v", p)
 	}
 	if half := (overlay.QoS{CeilingKbps: 10, GuaranteedKbps: 1}).Scaled(1, 2); half.CeilingKbps != 5 || half.GuaranteedKbps != 1 {

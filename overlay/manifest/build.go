@@ -63,7 +63,6 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 	b.checkRotations()
 	// 3. the slices, then all that refers to them
 	b.buildSlices()
-	b.buildClasses()
 	b.checkWorkerSlices()
 	b.checkIpams()
 	b.buildServices()
@@ -71,6 +70,7 @@ func Build(set *Set, opts Options) (overlay.Mesh, []Problem) {
 		b.checkNode(opts.Node)
 	}
 	b.buildPolicies()
+	b.buildClasses()
 	b.finish()
 	return b.mesh, b.problems
 }

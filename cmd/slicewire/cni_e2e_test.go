@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
+	"sigs.k8s.io/yaml"
+
 	"slicewire/kube/cni"
 	"slicewire/netstack/port"
 )
@@ -221,6 +224,46 @@ func (n *cniNode) web() string {
 	return ""
 }
 
+// documented is the configuration in the NetworkAttachmentDefinition of the
+// documents, checked as Multus does before it calls the plugin, with the socket
+// and the slice of this node.
+func (n *cniNode) documented(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/kubernetes-pods.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "    apiVersion: k8s.cni.cncf.io/v1\n")
+	object, _, _ := strings.Cut(after, "\n\n")
+	var nad struct {
+		Kind     string                           `json:"kind"`
+		Metadata struct{ Name, Namespace string } `json:"metadata"`
+		Spec     struct {
+			Config string `json:"config"`
+		} `json:"spec"`
+	}
+	if err := yaml.UnmarshalStrict([]byte(object), &nad); err != nil || nad.Kind != "NetworkAttachmentDefinition" || nad.Metadata.Name == "" {
+		t.Fatalf("the document's example: %+v, %v", nad, err)
+	}
+	var conf types.PluginConf
+	var fields map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(nad.Spec.Config), &conf), json.Unmarshal([]byte(nad.Spec.Config), &fields)); err != nil {
+		t.Fatal(err)
+	}
+	if conf.Type != cni.Type || conf.Name != nad.Metadata.Name || conf.CNIVersion != "1.1.0" {
+		t.Errorf("network %+v of %s", conf, nad.Metadata.Name)
+	}
+	if fields["slice"] == nil || fields["socket"] == nil {
+		t.Errorf("the document's configuration has no slice or no socket: %v", fields)
+	}
+	fields["slice"], fields["socket"], fields["state"] = "iperf-slice", n.node.socket, n.state
+	out, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
 func (n *cniNode) keeper() *cni.Keeper {
 	return &cni.Keeper{State: n.state, Daemon: &podDaemon{n.node.socket}, Log: slog.New(slog.DiscardHandler)}
 }
@@ -265,7 +308,7 @@ func (n *cniNode) checkRestart(t *testing.T, ns string, addr netip.Addr) {
 func (n *cniNode) checkAlone(t *testing.T) {
 	t.Helper()
 	ns, end := netns(t)
-	out, code := n.call(t, "ADD", "m1", ns, "iperf", n.conf(`,"slice":"iperf-slice"`))
+	out, code := n.call(t, "ADD", "m1", ns, "iperf", n.documented(t))
 	all := n.attached()
 	var r struct {
 		Interfaces []struct{ Name, Sandbox string }

@@ -28,6 +28,7 @@ type issuance struct {
 	server   *join.Server
 	addr     netip.AddrPort
 	pods     podKeys
+	numbers  podNumbers // of pods that were let in; the loop's
 }
 
 // issuerCert is an issuer's key with its certificate and what that allows.
@@ -282,6 +283,7 @@ func (d *daemon) freeIndex(id overlay.NodeID) int {
 			taken[t.Index] = true
 		}
 	}
+	d.issue.numbers.mark(taken, id, d.id.clock.Now())
 	for i := 0; ; i++ {
 		if !taken[i] {
 			return i

@@ -44,6 +44,15 @@ func generate(t *testing.T, args ...string) string {
 // and its issuer's key from a Secret, the second one's joins with its pod's token.
 func install(t *testing.T, rig *kubetest.Rig) *installation {
 	t.Helper()
+	x, dir := newInstallation(t, rig)
+	x.first(t, dir)
+	x.second(t, "statefulset/slicewire")
+	return x
+}
+
+// newInstallation makes the mesh's authority and manifests, in a folder.
+func newInstallation(t *testing.T, rig *kubetest.Rig) (*installation, string) {
+	t.Helper()
 	dir := t.TempDir()
 	x := &installation{rig: rig, sites: []string{"worker-1", "worker-2"}, authority: stateDir(filepath.Join(dir, "ca")), manifest: filepath.Join(dir, "manifests", "slices.yaml")}
 	if err := os.Mkdir(filepath.Join(dir, "manifests"), 0o700); err != nil {
@@ -55,12 +64,13 @@ func install(t *testing.T, rig *kubetest.Rig) *installation {
 	if err := initAuthority(x.authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	x.first(t, dir)
-	x.second(t)
-	return x
+	host := rig.Clusters[0].Must(t, "get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+	x.issuer, x.gossip = host+":31820", host+":31830"
+	return x, dir
 }
 
-func (x *installation) first(t *testing.T, dir string) {
+// first installs the gateway of the first cluster, with more values than it needs.
+func (x *installation) first(t *testing.T, dir string, more ...string) {
 	t.Helper()
 	state := stateDir(filepath.Join(dir, "first"))
 	request, err := requestIdentity(state)
@@ -80,32 +90,37 @@ func (x *installation) first(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jwks := x.rig.Clusters[1].Must(t, "get", "--raw", "/openid/v1/jwks")
+	keys := func(cluster int) string { return x.rig.Clusters[cluster].Must(t, "get", "--raw", "/openid/v1/jwks") }
 	values := filepath.Join(dir, "values.yaml")
 	text, err := json.Marshal(map[string]any{"admit": []any{
-		map[string]any{"site": "worker-2", "jwks": jwks, "gateway": true},
-		map[string]any{"site": "worker-2", "jwks": jwks, "namespace": "iperf", "serviceAccount": "*"},
+		map[string]any{"site": "worker-2", "jwks": keys(1), "gateway": true},
+		map[string]any{"site": "worker-2", "jwks": keys(1), "namespace": "iperf", "serviceAccount": "*"},
+		map[string]any{"site": "worker-1", "jwks": keys(0), "namespace": "iperf", "serviceAccount": "*"},
 	}})
 	if err := errors.Join(err, os.WriteFile(values, text, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	c := x.rig.Clusters[0]
-	x.manifests[0] = generate(t, "--set", "site=worker-1", "--set", "identity.secret=first", "-f", values, "--set-file", "manifests.slices.yaml="+x.manifest)
+	x.manifests[0] = generate(t, append(more, "--set", "site=worker-1", "--set", "identity.secret=first", "-f", values, "--set-file", "manifests.slices.yaml="+x.manifest)...)
 	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+rigSpace+"}}")
 	c.Apply(t, string(secret))
 	c.Apply(t, x.manifests[0])
 	c.Rollout(t, rigSpace, "statefulset/slicewire")
-	host := c.Must(t, "-n", rigSpace, "get", "pod", "slicewire-0", "-o", "jsonpath={.status.hostIP}")
-	x.issuer, x.gossip = host+":31820", host+":31830"
 }
 
-func (x *installation) second(t *testing.T) {
+// second installs the workload of the second cluster, with more values than it
+// needs.
+func (x *installation) second(t *testing.T, workload string, more ...string) {
 	t.Helper()
 	c := x.rig.Clusters[1]
-	x.manifests[1] = generate(t, "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.path(fileAuthorityCert),
-		"--set", "mesh.issuers="+x.issuer, "--set", "mesh.gateways="+x.gossip, "--set-file", "manifests.slices.yaml="+x.manifest)
+	x.manifests[1] = generate(t, append(append(more, "--set", "site=worker-2", "--set-file", "manifests.slices.yaml="+x.manifest), x.reach()...)...)
 	c.Apply(t, x.manifests[1])
-	c.Rollout(t, rigSpace, "statefulset/slicewire")
+	c.Rollout(t, rigSpace, workload)
+}
+
+// reach is what nodes that join have to know of the mesh.
+func (x *installation) reach() []string {
+	return []string{"--set-file", "mesh.authority=" + x.authority.path(fileAuthorityCert), "--set", "mesh.issuers=" + x.issuer, "--set", "mesh.gateways=" + x.gossip}
 }
 
 // status asks the gateway of a cluster.

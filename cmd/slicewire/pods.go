@@ -109,7 +109,58 @@ func (d *daemon) podGrants(want overlay.NodeID, c manifest.NodeJoinCluster) (joi
 	if err != nil {
 		return join.Terms{}, join.Refusal{Reason: join.RefusedIssuer, Text: err.Error()}
 	}
+	d.issue.numbers.hold(want, index, d.id.clock.Now())
 	return join.Terms{Node: want, Gateway: c.Gateway, Index: index, Grants: grants}, nil
+}
+
+// holdFor is how long a number is kept for a pod that was let in and of which
+// nothing is heard. Those that start do so within their startup probe's time.
+const holdFor = 2 * time.Minute
+
+// podNumbers are the numbers of pods that were let in a moment ago: until they
+// tell of themselves nothing else keeps them from being given twice. Its owner is
+// one goroutine; the zero value is ready to use.
+type podNumbers struct {
+	held map[overlay.NodeID]heldNumber
+}
+
+type heldNumber struct {
+	index int
+	until time.Time
+}
+
+// hold keeps a number for a node. Of more than maxPods the oldest is let go.
+func (p *podNumbers) hold(id overlay.NodeID, index int, now time.Time) {
+	if p.held == nil {
+		p.held = make(map[overlay.NodeID]heldNumber)
+	}
+	p.held[id] = heldNumber{index, now.Add(holdFor)}
+	first := id
+	for x, h := range p.held {
+		if now.After(h.until) {
+			delete(p.held, x)
+		} else if h.until.Before(p.held[first].until) {
+			first = x
+		}
+	}
+	if len(p.held) > maxPods {
+		delete(p.held, first)
+	}
+}
+
+// mark adds the numbers of other nodes of id's site to those that are taken.
+func (p *podNumbers) mark(taken map[int]bool, id overlay.NodeID, now time.Time) {
+	for x, h := range p.held {
+		if x.Site == id.Site && x != id && !now.After(h.until) {
+			taken[h.index] = true
+		}
+	}
+}
+
+// of returns the number that is held for a node.
+func (p *podNumbers) of(id overlay.NodeID, now time.Time) (index int, ok bool) {
+	h, ok := p.held[id]
+	return h.index, ok && !now.After(h.until)
 }
 
 // podIndex is the number of a pod within its site: the one that it has, else the
@@ -125,6 +176,11 @@ func (d *daemon) podIndex(id overlay.NodeID) int {
 		} else if a.ID.Site == id.Site && a.Issuer == nil {
 			taken[a.Index] = true
 		}
+	}
+	now := d.id.clock.Now()
+	d.issue.numbers.mark(taken, id, now)
+	if n, ok := d.issue.numbers.of(id, now); ok && own < 0 {
+		own = n
 	}
 	tail := id.Node[strings.LastIndexByte(id.Node, '-')+1:]
 	if n, err := strconv.Atoi(tail); own < 0 && err == nil && n <= maxOrdinal && strconv.Itoa(n) == tail {

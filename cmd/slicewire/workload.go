@@ -188,8 +188,11 @@ func (d *daemon) Plug(ctx context.Context, w *workload, link router.Link, medium
 }
 
 // Leave takes workloads off their slices and frees their addresses; it returns
-// how many.
+// how many. Their devices are gone when it returns.
 func (d *daemon) Leave(ctx context.Context, match func(*workload) bool) (n int, err error) {
+	if err := d.unplug(ctx, match); err != nil {
+		return 0, err
+	}
 	err = d.within(ctx, func() error {
 		var last *workload
 		for _, w := range slices.Clone(d.workloads) {
@@ -205,6 +208,27 @@ func (d *daemon) Leave(ctx context.Context, match func(*workload) bool) (n int, 
 		return nil
 	})
 	return n, err
+}
+
+// unplug closes the links of workloads that are about to leave. The kernel takes
+// tens of milliseconds to take an interface apart, so the loop is not kept
+// waiting for it; what is still routed there meanwhile is counted as closed.
+func (d *daemon) unplug(ctx context.Context, match func(*workload) bool) error {
+	var links []router.Link
+	err := d.within(ctx, func() error {
+		for _, w := range d.workloads {
+			if match(w) && w.link != nil {
+				links = append(links, w.link)
+			}
+		}
+		return nil
+	})
+	for _, link := range links {
+		if err := link.Close(); err != nil {
+			d.log.Warn("close the device of a workload that leaves", "err", err)
+		}
+	}
+	return err
 }
 
 // reconcileFor brings everything in line after w has changed. What is wrong

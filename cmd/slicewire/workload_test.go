@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/router"
 )
 
 func TestWorkloadsAreBounded(t *testing.T) {
@@ -36,6 +41,50 @@ func TestWorkloadsAreBounded(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
+}
+
+// A slowLink cannot be closed while the reconcile loop waits for it.
+type slowLink struct {
+	router.Link
+	d      *daemon
+	closed error
+}
+
+func (l *slowLink) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	l.closed = l.d.within(ctx, func() error { return nil })
+	return l.closed
+}
+
+func TestTheLoopGoesOnWhileADeviceIsTakenApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &daemon{work: make(chan func()), looped: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+		closed, kept := &slowLink{d: d, closed: errEnding}, &slowLink{d: d, closed: errEnding}
+		leaves := &workload{name: "leaves", link: closed}
+		d.workloads = []*workload{{name: "stays", link: kept}, leaves, {name: "has none yet"}}
+		end := make(chan struct{})
+		go func() {
+			defer close(d.looped)
+			for {
+				select {
+				case f := <-d.work:
+					f()
+				case <-end:
+					return
+				}
+			}
+		}()
+		err := d.unplug(t.Context(), func(w *workload) bool { return w != d.workloads[0] })
+		if err != nil || closed.closed != nil || !errors.Is(kept.closed, errEnding) {
+			t.Errorf("unplug: %v; the link that goes: %v, the one that stays: %v", err, closed.closed, kept.closed)
+		}
+		close(end)
+		<-d.looped
+		if err := d.unplug(t.Context(), func(*workload) bool { return true }); !errors.Is(err, errEnding) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
 }
 
 func TestAWorkloadIsNamedProperly(t *testing.T) {

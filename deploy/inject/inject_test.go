@@ -167,6 +167,7 @@ func TestWhatCannotBeInjectedIsSaid(t *testing.T) {
 		"no issuer":            func(s *Sidecar) { s.Issuers = nil },
 		"a gateway's quote":    func(s *Sidecar) { s.Gateways = []string{`a":1`} },
 		"too much":             func(s *Sidecar) { s.Manifests = strings.Repeat("a", maxNotes) },
+		"a port twice":         func(s *Sidecar) { s.Publish = append(s.Publish, s.Publish...) },
 		"a port of zero":       func(s *Sidecar) { s.Publish = []Published{{Service: "a", Protocol: "TCP"}} },
 	} {
 		s := example

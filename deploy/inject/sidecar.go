@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -46,6 +47,29 @@ func ParsePublished(text string) (Published, error) {
 	return Published{Service: name, Port: uint16(n), Protocol: strings.ToUpper(protocol)}, nil
 }
 
+// Name is that of the port, which has to be unlike those of the service's others.
+func (p Published) Name() string { return fmt.Sprintf("%s-%d", strings.ToLower(p.Protocol), p.Port) }
+
+// A service is all that is published under one name.
+type service struct {
+	Name  string
+	Ports []Published
+}
+
+// Services puts the ports of each service together, as node files want them.
+func (s *Sidecar) Services() []service {
+	var out []service
+	for _, p := range s.Publish {
+		i := slices.IndexFunc(out, func(x service) bool { return x.Name == p.Service })
+		if i < 0 {
+			i = len(out)
+			out = append(out, service{Name: p.Service})
+		}
+		out[i].Ports = append(out[i].Ports, p)
+	}
+	return out
+}
+
 var (
 	label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	plain = regexp.MustCompile(`^[-A-Za-z0-9._:/@\[\]]+$`)
@@ -70,7 +94,10 @@ func (s *Sidecar) validate() error {
 	if s.Proxy != "" && !plain.MatchString(s.Proxy) {
 		return fmt.Errorf("proxy %q: want host:port", s.Proxy)
 	}
-	for _, p := range s.Publish {
+	for i, p := range s.Publish {
+		if slices.Contains(s.Publish[:i], p) {
+			return fmt.Errorf("published service %s: port %d/%s is there twice", p.Service, p.Port, p.Protocol)
+		}
 		if !label.MatchString(p.Service) || p.Port == 0 || p.Protocol != "TCP" && p.Protocol != "UDP" {
 			return fmt.Errorf("published service %+v: want a DNS label, a port, and TCP or UDP", p)
 		}
@@ -109,12 +136,25 @@ slices:
 {{- end}}
 {{- if .Publish}}
 publish:
-{{- range .Publish}}
+{{- range .Services}}
 - slice: {{$.Slice}}
-  service: {{.Service}}
+  service: {{.Name}}
   namespace: ${POD_NAMESPACE}
+{{- if eq (len .Ports) 1}}
+{{- range .Ports}}
   target: 127.0.0.1:{{.Port}}
   export: [{port: {{.Port}}, protocol: {{.Protocol}}}]
+{{- end}}
+{{- else}}
+  ports:
+{{- range .Ports}}
+  - {name: {{.Name}}, target: 127.0.0.1:{{.Port}}}
+{{- end}}
+  export:
+{{- range .Ports}}
+  - {name: {{.Name}}, port: {{.Port}}, protocol: {{.Protocol}}}
+{{- end}}
+{{- end}}
 {{- end}}
 {{- end}}
 `))

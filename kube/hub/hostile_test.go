@@ -119,7 +119,7 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: ` + user + `}
 		t.Error("it crashed")
 	}
 	made := 0
-	for _, r := range requests(t, user) {
+	for _, r := range server.Requests(t, user) {
 		if r.Verb == "list" || r.Verb == "watch" || r.Verb == "get" {
 			continue
 		}

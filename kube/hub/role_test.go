@@ -1,10 +1,7 @@
 package hub
 
 import (
-	"bufio"
-	"encoding/json"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -15,35 +12,6 @@ import (
 	"slicewire/kube/apitest"
 	"slicewire/overlay"
 )
-
-// A request is what the server wrote down of one.
-type request struct {
-	Verb             string
-	RequestURI       string
-	ImpersonatedUser struct{ Username string }
-	ObjectRef        struct{ Resource, Subresource, APIGroup, Namespace, Name string }
-	ResponseStatus   struct{ Code int }
-}
-
-// requests returns what a user asked of the server.
-func requests(t *testing.T, user string) []request {
-	t.Helper()
-	f, err := os.Open(server.Audit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var out []request
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var r request
-		if json.Unmarshal(lines.Bytes(), &r) == nil && r.ImpersonatedUser.Username == user {
-			out = append(out, r)
-		}
-	}
-	return out
-}
 
 // roleObjects are the Roles that are shipped, for a namespace and a cluster.
 func roleObjects(t *testing.T, namespace, cluster string, files ...string) (string, []*unstructured.Unstructured) {
@@ -170,7 +138,7 @@ func TestTheRolesAreWhatANodeNeedsAndNoMore(t *testing.T) {
 					cfg.Controller = "reader"
 				}
 			}, c.controls)
-			made := requests(t, user)
+			made := server.Requests(t, user)
 			for _, r := range made {
 				if r.ResponseStatus.Code == 403 {
 					t.Errorf("denied: %s %s", r.Verb, r.RequestURI)
@@ -181,7 +149,9 @@ func TestTheRolesAreWhatANodeNeedsAndNoMore(t *testing.T) {
 			}
 			for _, o := range objects {
 				if o.GetKind() == "Role" {
-					checkUsed(t, o, made)
+					if rights := apitest.CheckUsed(t, o, made); rights < 10 {
+						t.Errorf("%s: only %d rights read", o.GetName(), rights)
+					}
 				}
 			}
 		})
@@ -206,46 +176,12 @@ func TestWhatIsForbiddenIsSaidAndStopsNothingElse(t *testing.T) {
 	p.until("the slices", func() bool { return n.slices() == "blue red" })
 	p.settle(n)
 	denied := 0
-	for _, r := range requests(t, user) {
+	for _, r := range server.Requests(t, user) {
 		if r.ResponseStatus.Code == 403 {
 			denied++
 		}
 	}
 	if denied != 1 {
 		t.Errorf("asked %d times for what is forbidden", denied)
-	}
-}
-
-// checkUsed fails for every right of a Role that no request needed.
-func checkUsed(t *testing.T, role *unstructured.Unstructured, made []request) {
-	t.Helper()
-	rules, _, _ := unstructured.NestedSlice(role.Object, "rules")
-	rights := 0
-	for _, x := range rules {
-		rule := x.(map[string]any)
-		list := func(key string) []string { l, _, _ := unstructured.NestedStringSlice(rule, key); return l }
-		for _, group := range list("apiGroups") {
-			for _, resource := range list("resources") {
-				for _, verb := range list("verbs") {
-					rights++
-					if resource == "secrets" || resource == "*" || verb == "*" {
-						t.Errorf("%s: %s %s", role.GetName(), verb, resource)
-					}
-					plain, sub, _ := strings.Cut(resource, "/")
-					if !slices.ContainsFunc(made, func(r request) bool {
-						ref := r.ObjectRef
-						names := list("resourceNames")
-						return ref.APIGroup == group && ref.Resource == plain && ref.Subresource == sub && r.ResponseStatus.Code < 400 &&
-							(r.Verb == verb || verb == "create" && r.Verb == "patch" && r.ResponseStatus.Code == 201) && // applying what is not there needs both
-							(len(names) == 0 || slices.Contains(names, ref.Name))
-					}) {
-						t.Errorf("%s: nobody needs %s %s in %q", role.GetName(), verb, resource, group)
-					}
-				}
-			}
-		}
-	}
-	if rights < 10 {
-		t.Errorf("%s: only %d rights read", role.GetName(), rights)
 	}
 }

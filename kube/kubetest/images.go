@@ -13,10 +13,11 @@ import (
 	"slicewire/deploy/image"
 )
 
-// SlicewireImage and ToolsImage are names of images.
+// Names of images.
 const (
 	SlicewireImage = "docker.io/library/slicewire:test"
 	ToolsImage     = "docker.io/library/tools:1"
+	CurlImage      = "docker.io/library/curl:1"
 )
 
 // applets are what busybox is in images.
@@ -60,19 +61,40 @@ func Iperf(t testing.TB) image.Image {
 		Entrypoint: []string{"/bin/iperf3"},
 		Files:      []image.File{{Path: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777}},
 	}
-	iperf := program(t, "iperf3", "iperf3")
-	for _, path := range append([]string{iperf}, libraries(t, iperf)...) {
+	img.Files = append(img.Files, linked(t, "iperf3")...)
+	return img
+}
+
+// Curl is curl, and sleep for pods that are told later what to ask.
+func Curl(t testing.TB) image.Image {
+	t.Helper()
+	busybox, err := os.ReadFile(program(t, "busybox", "busybox-static"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image.Image{
+		Names: []string{CurlImage}, Arch: runtime.GOARCH, User: image.User, Cmd: []string{"/bin/sleep", "3600"},
+		Files: append(linked(t, "curl"), image.File{Path: "bin/busybox", Mode: 0o755, Data: busybox}, image.File{Path: "bin/sleep", Link: "busybox"}),
+	}
+}
+
+// linked is a program of the machine, of the package of that name, and what it is
+// linked to.
+func linked(t testing.TB, name string) (files []image.File) {
+	t.Helper()
+	self := program(t, name, name)
+	for _, path := range append([]string{self}, libraries(t, self)...) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		to := strings.TrimPrefix(path, "/")
-		if path == iperf {
-			to = "bin/iperf3"
+		if path == self {
+			to = "bin/" + name
 		}
-		img.Files = append(img.Files, image.File{Path: to, Mode: 0o755, Data: data})
+		files = append(files, image.File{Path: to, Mode: 0o755, Data: data})
 	}
-	return img
+	return files
 }
 
 // program finds one, or fails the test with the package it is in.

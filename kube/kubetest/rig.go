@@ -16,6 +16,12 @@ import (
 	"slicewire/deploy/image"
 )
 
+// Folders of every node in which its runtime looks for networks and for plugins.
+const (
+	NetworkFolder = "/var/lib/cni/net.d"
+	PluginFolder  = "/var/lib/cni/bin"
+)
+
 // Options say what a rig is to be.
 type Options struct {
 	Clusters int    // 0: one

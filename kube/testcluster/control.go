@@ -163,6 +163,7 @@ func (c *cluster) startAPI() error {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file="+c.ca.crt("tokens"), "--service-account-signing-key-file="+c.ca.keyFile("tokens"),
+		"--enable-aggregator-routing", // webhooks are called at their pods: no ClusterIP leads anywhere from here
 		"--authorization-mode=Node,RBAC", "--service-cluster-ip-range="+serviceRange(c.index), "--allow-privileged=true")
 }
 

@@ -52,7 +52,14 @@ func haveNodePrograms() error {
 	return nil
 }
 
-const cniFolder = "/usr/lib/cni"
+// cniFolder has the machine's plugins of the network, cniPlugins and cniNetworks
+// are the node's own folders, below one that nodeMounts makes its own: programs
+// that pods put there are on no other node.
+const (
+	cniFolder   = "/usr/lib/cni"
+	cniPlugins  = "/var/lib/cni/bin"
+	cniNetworks = "/var/lib/cni/net.d"
+)
 
 // node prepares all that node n of the cluster needs of it.
 func (c *cluster) node(n int) (nodeConfig, error) {
@@ -138,13 +145,13 @@ func (n *nodeConfig) socket() string { return "/run/containerd/containerd.sock" 
 
 // containerd starts it. All images come from the rig's registry.
 func (n *nodeConfig) containerd(p *procs) error {
-	if err := errors.Join(os.MkdirAll(n.file("cni"), 0o755), os.MkdirAll(n.file("certs.d/_default"), 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll(cniNetworks, 0o755), os.MkdirAll(n.file("certs.d/_default"), 0o755), linkPlugins()); err != nil {
 		return err
 	}
 	if err := errors.Join(
-		os.WriteFile(n.file("containerd.toml"), fmt.Appendf(nil, containerdConfig, pauseImage, n.file("certs.d"), cniFolder, n.file("cni")), 0o644),
+		os.WriteFile(n.file("containerd.toml"), fmt.Appendf(nil, containerdConfig, pauseImage, n.file("certs.d"), cniPlugins, cniNetworks), 0o644),
 		os.WriteFile(n.file("certs.d/_default/hosts.toml"), fmt.Appendf(nil, hostsConfig, "http://"+registryAddr), 0o644),
-		os.WriteFile(n.file("cni/10-ptp.conflist"), fmt.Appendf(nil, cniConfig, n.Pods), 0o644),
+		os.WriteFile(cniNetworks+"/10-ptp.conflist", fmt.Appendf(nil, cniConfig, n.Pods), 0o644),
 	); err != nil {
 		return err
 	}
@@ -159,6 +166,16 @@ func (n *nodeConfig) containerd(p *procs) error {
 		}
 	}
 	return nil
+}
+
+// linkPlugins gives the node the machine's plugins.
+func linkPlugins() error {
+	list, err := os.ReadDir(cniFolder)
+	err = errors.Join(err, os.MkdirAll(cniPlugins, 0o755))
+	for _, e := range list {
+		err = errors.Join(err, os.Symlink(filepath.Join(cniFolder, e.Name()), filepath.Join(cniPlugins, e.Name())))
+	}
+	return err
 }
 
 func (n *nodeConfig) ctr(args ...string) error {

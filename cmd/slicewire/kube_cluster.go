@@ -5,7 +5,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -43,7 +45,7 @@ type kubeCluster struct {
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
-func openCluster(file *manifest.NodeFile, log *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeCluster, error) {
 	want := file.Kubernetes.Cluster
 	if want == nil {
 		return nil, nil
@@ -72,8 +74,13 @@ func openCluster(file *manifest.NodeFile, log *slog.Logger) (*kubeCluster, error
 	if err != nil {
 		return fail(err)
 	}
-	if k.cluster, err = cluster.New(context.Background(), cluster.Config{
+	before, err := state.readSealed(fileCluster)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("what the cluster last said is lost", "err", err)
+	}
+	if k.cluster, err = cluster.New(cluster.Config{
 		Client: client, Namespace: namespace, Self: k.self, Site: file.Site, Log: log, Linger: want.LingerTime(),
+		State: before, Save: func(b []byte) error { return state.writeSealed(fileCluster, b) },
 	}); err != nil {
 		return fail(err)
 	}

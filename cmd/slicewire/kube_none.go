@@ -17,7 +17,7 @@ import (
 // built without.
 type kubeCluster struct{}
 
-func openCluster(file *manifest.NodeFile, _ *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, _ stateDir, _ *slog.Logger) (*kubeCluster, error) {
 	if file.Kubernetes.Cluster != nil {
 		return nil, errors.New("node file: kubernetes.cluster: this slicewire was built without Kubernetes (build tag nokube): take another build, or leave the section out")
 	}

@@ -35,6 +35,7 @@ const (
 	fileAddresses  = "addresses.json"
 	fileCordon     = "cordon.json"
 	fileHub        = "hub.json"
+	fileCluster    = "cluster.json"
 	fileLock       = "lock"
 	dirWireGuard   = "wireguard"
 )

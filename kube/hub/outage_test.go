@@ -1,11 +1,19 @@
 package hub
 
 import (
+	"bytes"
+	"io"
+	"net/http"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 )
 
@@ -71,6 +79,78 @@ func TestASilentHubChangesNothing(t *testing.T) {
 		})
 	}
 	n.steady(t, "red")
+}
+
+// gones counts answers that say that a version is too old to go on from.
+type gones struct {
+	next http.RoundTripper
+	seen atomic.Int64
+}
+
+func (g *gones) RoundTrip(r *http.Request) (*http.Response, error) {
+	a, err := g.next.RoundTrip(r)
+	if err == nil {
+		a.Body = &goneBody{a.Body, g, nil}
+	}
+	return a, err
+}
+
+type goneBody struct {
+	io.ReadCloser
+	g    *gones
+	tail []byte // of what was read before, for an answer in two pieces
+}
+
+func (b *goneBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.tail = append(b.tail, p[:n]...)
+	b.g.seen.Add(int64(bytes.Count(b.tail, []byte(`"reason":"Expired"`))))
+	if i := bytes.LastIndexByte(b.tail, '}'); i >= 0 {
+		b.tail = slices.Clone(b.tail[i+1:])
+	}
+	return n, err
+}
+
+func TestACompactionWithdrawsNothing(t *testing.T) {
+	p := newProject(t)
+	p.put(clusters+sliceText, "red", "10.1.0.0/16")
+	p.put(sliceText, "blue", "10.2.0.0/16")
+	g := &gones{}
+	n := p.node("one", nil, func(_ *Config, access *rest.Config) {
+		access.Wrap(func(next http.RoundTripper) http.RoundTripper { g.next = next; return g })
+	})
+	n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}})
+	p.until("the slices", func() bool { return n.slices() == "blue red" })
+	p.settle(n)
+	old := p.get("SliceConfig", "red").GetResourceVersion()
+	if err := server.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("the server says that what was is gone", func() bool {
+		w, err := p.client.Dynamic.Resource(resources["SliceConfig"]).Namespace(p.namespace).Watch(p.ctx, metav1.ListOptions{ResourceVersion: old})
+		if err != nil {
+			return apierrors.IsResourceExpired(err) || apierrors.IsGone(err)
+		}
+		defer w.Stop()
+		select {
+		case e := <-w.ResultChan():
+			return e.Type == watch.Error && apierrors.IsResourceExpired(apierrors.FromObject(e.Object))
+		case <-time.After(time.Second):
+			return false
+		}
+	})
+	p.until("the node was told so", func() bool { return g.seen.Load() > 0 })
+	// What changes after is seen, so it watches again.
+	p.put(sliceText, "green", "10.3.0.0/16")
+	p.until("another slice", func() bool { return n.slices() == "blue green red" })
+	t.Logf("%d watches were told that they are too old", g.seen.Load())
+	p.remove("SliceConfig", "green")
+	p.until("and without", func() bool { return n.slices() == "blue red" })
+	for _, slice := range []string{"red", "blue"} {
+		if c, d := n.sample("kubeslice_slice_created_total", slice), n.sample("kubeslice_slice_deleted_total", slice); c != 1 || d != 0 {
+			t.Errorf("%s was added %v times and withdrawn %v times", slice, c, d)
+		}
+	}
 }
 
 func TestAHubThatForgetsIsNotBelieved(t *testing.T) {

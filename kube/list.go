@@ -20,6 +20,8 @@ const listTimeout = time.Minute
 // resource, it asks again and again: the library would wait for up to a minute
 // between two tries, and so long would what is there again not be seen.
 func (w *Watch) list(ctx context.Context, k *watched, o metav1.ListOptions) (runtime.Object, error) {
+	// All that there is now, whatever was seen before: the server may be another.
+	o.ResourceVersion, o.ResourceVersionMatch = "", ""
 	for {
 		list, err := w.listOnce(ctx, k, o)
 		if err == nil || ctx.Err() != nil || !passing(err) {

@@ -62,6 +62,7 @@ type watched struct {
 	err     error           // of the last list or watch that was begun; nil: it went well
 	absent  bool            // the server does not have the resource
 	older   bool            // it has only the older version
+	ends    time.Time       // when the watch that was begun last ends by itself; zero: none was since all was listed
 	deleted map[string]bool // keys of objects that the server said were deleted
 }
 
@@ -101,8 +102,14 @@ func (w *Watch) newWatched(r Resource) *watched {
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
+			if o.SendInitialEvents != nil && *o.SendInitialEvents {
+				o.ResourceVersion = "" // all that there is now
+			} else if k.cutOff(time.Now()) {
+				return nil, apierrors.NewResourceExpired("the watch before ended before its time")
+			}
 			i, err := w.client.Dynamic.Resource(k.serves()).Namespace(k.Namespace).Watch(ctx, o)
 			w.note(k, err)
+			k.begun(time.Now(), o.TimeoutSeconds, err)
 			return i, opaque(err)
 		},
 	}
@@ -145,6 +152,31 @@ func (w *Watch) Serves(r schema.GroupVersionResource) schema.GroupVersionResourc
 		}
 	}
 	return r
+}
+
+// endSlack is how much before its time a watch may end by itself.
+const endSlack = 5 * time.Second
+
+// begun notes that a watch began, or did not.
+func (k *watched) begun(now time.Time, seconds *int64, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ends = time.Time{}
+	if err == nil && seconds != nil {
+		k.ends = now.Add(time.Duration(*seconds) * time.Second)
+	}
+}
+
+// cutOff reports whether the watch before was cut off. Its server may have begun
+// anew since, with another etcd, whose versions may have come to the same
+// numbers: to go on from one would miss all that is different. What there is has
+// to be listed.
+func (k *watched) cutOff(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	cut := !k.ends.IsZero() && now.Before(k.ends.Add(-endSlack))
+	k.ends = time.Time{}
+	return cut
 }
 
 // opaque hides from the library what kind of error it is when it would sleep on it

@@ -31,6 +31,8 @@ func (s *Server) Compact() error {
 	return err
 }
 
+var etcdClient = &http.Client{Timeout: 5 * time.Second}
+
 // askEtcd has etcd do something to its keys, as soon as it answers. It returns the
 // revision after.
 func (s *Server) askEtcd(what string, body any) (revision string, err error) {
@@ -38,8 +40,6 @@ func (s *Server) askEtcd(what string, body any) (revision string, err error) {
 	if err != nil {
 		return "", err
 	}
-	client := http.Client{Timeout: 5 * time.Second}
-	defer client.CloseIdleConnections()
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var answer struct {
 			Header struct {
@@ -47,7 +47,7 @@ func (s *Server) askEtcd(what string, body any) (revision string, err error) {
 			} `json:"header"`
 		}
 		var r *http.Response
-		if r, err = client.Post(s.etcd+"/v3/kv/"+what, "application/json", bytes.NewReader(text)); err != nil {
+		if r, err = etcdClient.Post(s.etcd+"/v3/kv/"+what, "application/json", bytes.NewReader(text)); err != nil {
 			continue
 		}
 		if r.StatusCode != http.StatusOK {

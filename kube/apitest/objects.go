@@ -116,3 +116,48 @@ func InstallCRDs(ctx context.Context, c *kube.Client, folder string) error {
 func Namespace(ctx context.Context, c *kube.Client, name string) error {
 	return Put(ctx, c, "", "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+"}\n")
 }
+
+// List returns the objects of a kind in a namespace.
+func List(ctx context.Context, c *kube.Client, apiVersion, kind, namespace string) ([]unstructured.Unstructured, error) {
+	o := &unstructured.Unstructured{}
+	o.SetAPIVersion(apiVersion)
+	o.SetKind(kind)
+	list, err := c.Dynamic.Resource(ResourceOf(o)).Namespace(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// Remove deletes the objects of a YAML stream.
+func Remove(ctx context.Context, c *kube.Client, namespace, text string) error {
+	objects, err := Read([]byte(text))
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if err := c.Dynamic.Resource(ResourceOf(o)).Namespace(namespace).Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err != nil {
+			return fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// PutPod makes a pod that runs and is ready at an address.
+func PutPod(ctx context.Context, c *kube.Client, namespace, name, addr string) error {
+	pods := c.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Namespace(namespace)
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": name, "namespace": namespace},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "x", "image": "x"}}, "automountServiceAccountToken": false},
+	}}
+	apply := metav1.ApplyOptions{FieldManager: "kubectl", Force: true}
+	if _, err := pods.Apply(ctx, name, o, apply); err != nil {
+		return fmt.Errorf("pod %s: %w", name, err)
+	}
+	delete(o.Object, "spec")
+	o.Object["status"] = map[string]any{"phase": "Running", "podIP": addr, "podIPs": []any{map[string]any{"ip": addr}}, "conditions": []any{map[string]any{"type": "Ready", "status": "True"}}}
+	if _, err := pods.ApplyStatus(ctx, name, o, apply); err != nil {
+		return fmt.Errorf("status of pod %s: %w", name, err)
+	}
+	return nil
+}

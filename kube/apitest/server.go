@@ -210,8 +210,23 @@ func (s *Server) Freeze() { s.apiProc.signal(syscall.SIGSTOP) }
 // Thaw ends Freeze.
 func (s *Server) Thaw() { s.apiProc.signal(syscall.SIGCONT) }
 
-// Forget stops both programs and starts them again with nothing stored.
-func (s *Server) Forget() error { return s.Restore("") }
+// Forget stops both programs and starts them again with nothing stored, and an
+// etcd that has come to a revision: 0: its first.
+func (s *Server) Forget(revision int) error {
+	s.halt()
+	if err := os.RemoveAll(s.etcdData); err != nil {
+		return err
+	}
+	if err := s.startEtcd(); err != nil {
+		return err
+	}
+	for range revision {
+		if _, err := s.askEtcd("put", map[string]any{"key": []byte("/elsewhere"), "value": []byte("x")}); err != nil {
+			return err
+		}
+	}
+	return s.StartAPI()
+}
 
 // Backup copies what is stored, to be restored.
 func (s *Server) Backup(dir string) error {
@@ -231,10 +246,8 @@ func (s *Server) Restore(dir string) error {
 	if err := os.RemoveAll(s.etcdData); err != nil {
 		return err
 	}
-	if dir != "" {
-		if err := os.CopyFS(s.etcdData, os.DirFS(dir)); err != nil {
-			return err
-		}
+	if err := os.CopyFS(s.etcdData, os.DirFS(dir)); err != nil {
+		return err
 	}
 	if err := s.startEtcd(); err != nil {
 		return err

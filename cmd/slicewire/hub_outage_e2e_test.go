@@ -198,7 +198,7 @@ func (m *mesh) withCluster(ctx context.Context, s *apitest.Server) (*kube.Client
 	}
 	addr := ownAddress(m.t)
 	err = errors.Join(apitest.InstallCRDs(ctx, c, "../../deploy/crds"), apitest.Namespace(ctx, c, "slicewire-system"), apitest.Namespace(ctx, c, "iperf"),
-		s.Kubeconfig(filepath.Join(m.dir, "cluster.kubeconfig")), apitest.PutPod(ctx, c, "iperf", "client", addr))
+		s.Kubeconfig(filepath.Join(m.dir, "cluster.kubeconfig")), apitest.PutPod(ctx, c, "iperf", "client", "default", addr))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -271,6 +271,16 @@ func TestAnOutageLosesNothing(t *testing.T) {
 		_, err := os.Stat(filepath.Join(m.dir, m.client().site, fileCluster))
 		s, _ := m.status(m.server())
 		return err == nil && s.Hub != nil && s.Hub.Synced && len(s.Slices) == 2
+	})
+
+	m.until("the hub knows by what pods of the client's cluster prove who they are", func() bool {
+		list, _ := apitest.List(ctx, c, "controller.kubeslice.io/v1alpha1", "Cluster", "kubeslice-demo")
+		for i := range list {
+			if o := &list[i]; o.GetName() == m.client().site && strings.Contains(apitest.TextAt(o, "status", "podTokens", "keys"), `"kid"`) {
+				return true
+			}
+		}
+		return false
 	})
 
 	l := m.loaded(door)

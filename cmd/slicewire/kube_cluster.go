@@ -37,11 +37,14 @@ const (
 // A kubeCluster is the node's part in the Kubernetes cluster that it runs in.
 // Nil, it does nothing. Its methods may be called concurrently.
 type kubeCluster struct {
-	cluster *cluster.Cluster
-	self    netip.Addr
-	log     *slog.Logger
-	names   *dnsd.Server // nil: the cluster asks nobody
-	sockets []interface{ Close() error }
+	cluster  *cluster.Cluster
+	client   *kube.Client
+	tokens   *tokenKeys
+	tellsHub bool // by what pods prove who they are
+	self     netip.Addr
+	log      *slog.Logger
+	names    *dnsd.Server // nil: the cluster asks nobody
+	sockets  []interface{ Close() error }
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
@@ -50,7 +53,7 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 	if want == nil {
 		return nil, nil
 	}
-	k := &kubeCluster{self: want.PodIP, log: log}
+	k := &kubeCluster{self: want.PodIP, log: log, tellsHub: file.Kubernetes.Hub != nil}
 	fail := func(err error) (*kubeCluster, error) {
 		k.close()
 		return nil, fmt.Errorf("kubernetes.cluster: %w", err)
@@ -74,6 +77,7 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 	if err != nil {
 		return fail(err)
 	}
+	k.client, k.tokens = client, newTokenKeys(client, log)
 	before, err := state.readSealed(fileCluster)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what the cluster last said is lost", "err", err)
@@ -205,6 +209,9 @@ func (k *kubeCluster) parts() []part {
 		return nil
 	}
 	out := []part{{"kubernetes", k.cluster.Run}}
+	if k.tellsHub {
+		out = append(out, part{"token keys", k.tokens.run})
+	}
 	if k.names != nil {
 		out = append(out, part{"cluster names", k.names.Run})
 	}

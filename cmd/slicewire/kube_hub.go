@@ -82,7 +82,7 @@ func (k *kubeHub) silent() bool {
 }
 
 // tell says to the hub what this node knows of its site.
-func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
+func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView, cluster *kubeCluster) {
 	if k == nil {
 		return
 	}
@@ -98,6 +98,7 @@ func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
 		f.Exports = append(f.Exports, hub.ExportsOf(site, v.node.name, v.view.Services)...)
 		f.Imports = append(f.Imports, hub.ImportsOf(v.node.name, v.view.Services)...)
 	}
+	f.TokenIssuer, f.TokenKeys = cluster.tokenKeys()
 	f.NodeIPs = hub.NodeIPs(endpoints)
 	k.hub.Tell(f)
 }

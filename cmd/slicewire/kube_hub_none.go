@@ -31,7 +31,9 @@ func (*kubeHub) build(set *manifest.Set, opts manifest.Options) (overlay.Mesh, [
 
 func (*kubeHub) silent() bool { return false }
 
-func (*kubeHub) tell(string, []netip.AddrPort, []sliceView) {}
+func (*kubeHub) tell(string, []netip.AddrPort, []sliceView, *kubeCluster) {}
+
+func (*kubeHub) podTokens(string) (issuer, keys string, err error) { return "", "", errNoHub }
 
 func (*kubeHub) confirm() error { return errNoHub }
 

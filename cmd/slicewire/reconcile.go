@@ -201,6 +201,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.turn()
 		case <-d.hub.changed():
 			d.takeHub()
+		case <-d.cluster.tokenNews():
+			d.turn()
 		case <-d.cluster.changed():
 			d.addExports()
 			d.turn()
@@ -308,7 +310,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
-	d.hub.tell(self.ID.Site, d.endpoints(), view.slices)
+	d.hub.tell(self.ID.Site, d.endpoints(), view.slices, d.cluster)
 	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err

@@ -89,6 +89,13 @@ contexts: [{name: default, context: {cluster: default, user: admin}}]
 `, s.Config.Host, encode(s.Config.CAData), encode(s.Config.CertData), encode(s.Config.KeyData)), 0o600)
 }
 
+// As returns a client that is taken for a user, with the rights of that user.
+func (s *Server) As(user string, groups ...string) (*kube.Client, error) {
+	access := rest.CopyConfig(s.Config)
+	access.Impersonate.UserName, access.Impersonate.Groups = user, groups
+	return kube.NewClient(access, "test")
+}
+
 // programs returns the folder with etcd and kube-apiserver.
 func programs() (string, error) {
 	dirs := []string{os.Getenv("SLICEWIRE_KUBE_BIN")}

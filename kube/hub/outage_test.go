@@ -3,7 +3,6 @@ package hub
 import (
 	"net/http"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"

@@ -185,6 +185,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.lookNames()
 		case <-d.relinked:
 			d.lookNames()
+			d.tellHub(d.view.Load())
 		case now := <-share.C:
 			if d.sharing {
 				d.shape(now)
@@ -310,7 +311,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
-	d.hub.tell(self.ID.Site, d.endpoints(), view.slices, d.cluster)
+	d.tellHub(view)
 	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err

@@ -21,6 +21,10 @@ type Facts struct {
 	Exports []Export
 	Imports []Import // of all sites, for the metrics
 
+	// Links is how the site stands with others, by every gateway of theirs; nil: another
+	// node of the site says it.
+	Links []Link
+
 	// By what pods of the site's cluster prove who they are; empty: not known, or the
 	// site is no cluster.
 	TokenIssuer, TokenKeys string

@@ -35,7 +35,7 @@ func needed() map[string]any {
 func cases() map[string]map[string]any {
 	rootless := needed()
 	rootless["replicas"] = 3
-	rootless["admit"] = []any{map[string]any{"site": "worker-2", "jwks": `{"keys":[]}`, "gateway": true}}
+	rootless["admit"] = []any{map[string]any{"site": "worker-2", "jwks": `{"keys":[]}`, "gateway": true}, map[string]any{"site": "worker-1", "verify": "tokenreview", "gateway": true}}
 	rootless["nodeFile"] = map[string]any{"uplinkKbps": 1000, "publish": []any{map[string]any{"slice": "s"}}}
 	edge, node := needed(), needed()
 	edge["flavour"] = "edge"
@@ -187,13 +187,22 @@ func TestRightsAreThoseThatAreTried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := Render(Release{Values: needed()})
+	issuer, err := os.ReadFile("rbac/issuer.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const role = "ClusterRole/slicewire-cluster"
-	if ours, theirs := rules(t, objects(t, text)[role]), rules(t, objects(t, string(want))[role]); ours != theirs {
-		t.Errorf("the chart gives\n%s\nrbac/cluster.yaml\n%s", ours, theirs)
+	text, err := Render(Release{Values: cases()["rootless"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for role, file := range map[string][]byte{"ClusterRole/slicewire-cluster": want, "ClusterRole/slicewire-issuer": issuer} {
+		if ours, theirs := rules(t, objects(t, text)[role]), rules(t, objects(t, string(file))[role]); ours != theirs {
+			t.Errorf("the chart gives\n%s\ndeploy/rbac\n%s", ours, theirs)
+		}
+	}
+	text, err = Render(Release{Values: needed()})
+	if err != nil || strings.Contains(text, "tokenreviews") {
+		t.Errorf("who lets no pods in may ask about tokens: %v", err)
 	}
 }
 

@@ -28,6 +28,9 @@ type Resource struct {
 	LabelSelector string
 	FieldSelector string
 
+	// Older is another version of it, for a server that lacks this one; "": none.
+	Older string
+
 	// Pack makes of an object what is kept of it, for Items; nil: it is kept whole,
 	// for Objects. The object is its own to change.
 	Pack func(*unstructured.Unstructured) Packed
@@ -58,6 +61,8 @@ type watched struct {
 	mu      sync.Mutex
 	err     error           // of the last list or watch that was begun; nil: it went well
 	absent  bool            // the server does not have the resource
+	older   bool            // it has only the older version
+	ends    time.Time       // when the watch that was begun last ends by itself; zero: none was since all was listed
 	deleted map[string]bool // keys of objects that the server said were deleted
 }
 
@@ -87,23 +92,24 @@ func NewWatch(c *Client, log *slog.Logger, resources ...Resource) *Watch {
 
 func (w *Watch) newWatched(r Resource) *watched {
 	k := &watched{Resource: r}
-	objects := w.client.Dynamic.Resource(r.GroupVersionResource).Namespace(r.Namespace)
 	narrow := func(o *metav1.ListOptions) {
 		o.LabelSelector, o.FieldSelector = r.LabelSelector, r.FieldSelector
 	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			narrow(&o)
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			list, err := objects.List(ctx, o)
-			w.note(k, err)
-			return list, err
+			return w.list(ctx, k, o)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			narrow(&o)
-			i, err := objects.Watch(ctx, o)
+			if o.SendInitialEvents != nil && *o.SendInitialEvents {
+				o.ResourceVersion = "" // all that there is now
+			} else if k.cutOff(time.Now()) {
+				return nil, apierrors.NewResourceExpired("the watch before ended before its time")
+			}
+			i, err := w.client.Dynamic.Resource(k.serves()).Namespace(k.Namespace).Watch(ctx, o)
 			w.note(k, err)
+			k.begun(time.Now(), o.TimeoutSeconds, err)
 			return i, opaque(err)
 		},
 	}
@@ -126,6 +132,51 @@ func (w *Watch) newWatched(r Resource) *watched {
 		AddFunc: func(any) { w.signal() }, UpdateFunc: func(any, any) { w.signal() }, DeleteFunc: func(x any) { k.noteDeleted(x); w.signal() },
 	})
 	return k
+}
+
+// serves returns the resource in the version that is watched.
+func (k *watched) serves() schema.GroupVersionResource {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.older {
+		return k.GroupResource().WithVersion(k.Older)
+	}
+	return k.GroupVersionResource
+}
+
+// Serves returns a watched resource in the version that the server has of it.
+func (w *Watch) Serves(r schema.GroupVersionResource) schema.GroupVersionResource {
+	for _, k := range w.kinds {
+		if k.GroupVersionResource == r {
+			return k.serves()
+		}
+	}
+	return r
+}
+
+// endSlack is how much before its time a watch may end by itself.
+const endSlack = 5 * time.Second
+
+// begun notes that a watch began, or did not.
+func (k *watched) begun(now time.Time, seconds *int64, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ends = time.Time{}
+	if err == nil && seconds != nil {
+		k.ends = now.Add(time.Duration(*seconds) * time.Second)
+	}
+}
+
+// cutOff reports whether the watch before was cut off. Its server may have begun
+// anew since, with another etcd, whose versions may have come to the same
+// numbers: to go on from one would miss all that is different. What there is has
+// to be listed.
+func (k *watched) cutOff(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	cut := !k.ends.IsZero() && now.Before(k.ends.Add(-endSlack))
+	k.ends = time.Time{}
+	return cut
 }
 
 // opaque hides from the library what kind of error it is when it would sleep on it

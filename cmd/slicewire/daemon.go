@@ -291,7 +291,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.hub, err = openHub(d.want.file, d.state, log); err != nil {
 		return nil, nil, nil, err
 	}
-	if d.cluster, err = openCluster(d.want.file, log); err != nil {
+	if d.cluster, err = openCluster(d.want.file, d.state, log); err != nil {
 		return nil, nil, nil, err
 	}
 	undo = append(undo, d.cluster.close)

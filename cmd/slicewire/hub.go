@@ -133,3 +133,10 @@ func (c *control) confirmHub(w http.ResponseWriter, r *http.Request) {
 	}
 	c.answer(w, struct{}{})
 }
+
+// tellHub says to the hub how the site is.
+func (d *daemon) tellHub(view *daemonView) {
+	if view != nil {
+		d.hub.tell(d.id.authority().ID.Site, d.endpoints(), view.slices, d.cluster, d.gateway.Links)
+	}
+}

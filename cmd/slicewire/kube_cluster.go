@@ -5,7 +5,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -35,20 +37,23 @@ const (
 // A kubeCluster is the node's part in the Kubernetes cluster that it runs in.
 // Nil, it does nothing. Its methods may be called concurrently.
 type kubeCluster struct {
-	cluster *cluster.Cluster
-	self    netip.Addr
-	log     *slog.Logger
-	names   *dnsd.Server // nil: the cluster asks nobody
-	sockets []interface{ Close() error }
+	cluster  *cluster.Cluster
+	client   *kube.Client
+	tokens   *tokenKeys
+	tellsHub bool // by what pods prove who they are
+	self     netip.Addr
+	log      *slog.Logger
+	names    *dnsd.Server // nil: the cluster asks nobody
+	sockets  []interface{ Close() error }
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
-func openCluster(file *manifest.NodeFile, log *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeCluster, error) {
 	want := file.Kubernetes.Cluster
 	if want == nil {
 		return nil, nil
 	}
-	k := &kubeCluster{self: want.PodIP, log: log}
+	k := &kubeCluster{self: want.PodIP, log: log, tellsHub: file.Kubernetes.Hub != nil}
 	fail := func(err error) (*kubeCluster, error) {
 		k.close()
 		return nil, fmt.Errorf("kubernetes.cluster: %w", err)
@@ -72,8 +77,14 @@ func openCluster(file *manifest.NodeFile, log *slog.Logger) (*kubeCluster, error
 	if err != nil {
 		return fail(err)
 	}
-	if k.cluster, err = cluster.New(context.Background(), cluster.Config{
+	k.client, k.tokens = client, newTokenKeys(client, log)
+	before, err := state.readSealed(fileCluster)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("what the cluster last said is lost", "err", err)
+	}
+	if k.cluster, err = cluster.New(cluster.Config{
 		Client: client, Namespace: namespace, Self: k.self, Site: file.Site, Log: log, Linger: want.LingerTime(),
+		State: before, Save: func(b []byte) error { return state.writeSealed(fileCluster, b) },
 	}); err != nil {
 		return fail(err)
 	}
@@ -198,6 +209,9 @@ func (k *kubeCluster) parts() []part {
 		return nil
 	}
 	out := []part{{"kubernetes", k.cluster.Run}}
+	if k.tellsHub {
+		out = append(out, part{"token keys", k.tokens.run})
+	}
 	if k.names != nil {
 		out = append(out, part{"cluster names", k.names.Run})
 	}

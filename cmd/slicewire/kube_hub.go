@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
+	"slicewire/gateway"
 	"slicewire/kube"
 	"slicewire/kube/hub"
 	"slicewire/overlay"
@@ -82,14 +84,21 @@ func (k *kubeHub) silent() bool {
 }
 
 // tell says to the hub what this node knows of its site.
-func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
+func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView, cluster *kubeCluster, links func(slice string) []gateway.PeerStatus) {
 	if k == nil {
 		return
 	}
 	endpoints := slices.Clone(own)
 	var f hub.Facts
+	speaker := k.speaks(view)
+	if speaker {
+		f.Links = []hub.Link{}
+	}
 	for i := range view {
 		v := &view[i]
+		if speaker {
+			f.Links = append(f.Links, linksTo(v, links)...)
+		}
 		for _, n := range v.view.Nodes {
 			if n.ID.Site == site && n.Gateway {
 				endpoints = append(endpoints, n.Endpoints...)
@@ -98,8 +107,33 @@ func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView) {
 		f.Exports = append(f.Exports, hub.ExportsOf(site, v.node.name, v.view.Services)...)
 		f.Imports = append(f.Imports, hub.ImportsOf(v.node.name, v.view.Services)...)
 	}
+	f.TokenIssuer, f.TokenKeys = cluster.tokenKeys()
 	f.NodeIPs = hub.NodeIPs(endpoints)
 	k.hub.Tell(f)
+}
+
+// speaks reports whether this node is the one of its site's gateways that says how
+// the site stands with others: the first by name.
+func (k *kubeHub) speaks(view []sliceView) bool {
+	for i := range view {
+		self := view[i].self
+		for _, n := range view[i].view.Nodes {
+			if n.ID.Site == self.Site && n.Gateway && n.ID.Node < self.Node {
+				return false
+			}
+		}
+	}
+	return len(view) > 0
+}
+
+// linksTo returns how this node stands with the gateways of other sites on a slice.
+func linksTo(v *sliceView, links func(slice string) []gateway.PeerStatus) (out []hub.Link) {
+	for _, p := range links(v.node.name) {
+		if site, _, _ := strings.Cut(p.Name, "/"); site != v.self.Site && p.Watched {
+			out = append(out, hub.Link{Slice: v.node.name, Site: site, Up: p.Up, RTT: p.RTT})
+		}
+	}
+	return out
 }
 
 // confirm says that what has vanished was meant to.

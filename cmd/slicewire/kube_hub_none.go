@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 )
@@ -31,7 +32,10 @@ func (*kubeHub) build(set *manifest.Set, opts manifest.Options) (overlay.Mesh, [
 
 func (*kubeHub) silent() bool { return false }
 
-func (*kubeHub) tell(string, []netip.AddrPort, []sliceView) {}
+func (*kubeHub) tell(string, []netip.AddrPort, []sliceView, *kubeCluster, func(string) []gateway.PeerStatus) {
+}
+
+func (*kubeHub) podTokens(string) (issuer, keys string, err error) { return "", "", errNoHub }
 
 func (*kubeHub) confirm() error { return errNoHub }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 
@@ -11,13 +12,14 @@ import (
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/overlay/pki/podtoken"
 )
 
 // A kubeCluster is the node's part in a Kubernetes cluster; this program was
 // built without.
 type kubeCluster struct{}
 
-func openCluster(file *manifest.NodeFile, _ *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, _ stateDir, _ *slog.Logger) (*kubeCluster, error) {
 	if file.Kubernetes.Cluster != nil {
 		return nil, errors.New("node file: kubernetes.cluster: this slicewire was built without Kubernetes (build tag nokube): take another build, or leave the section out")
 	}
@@ -30,8 +32,14 @@ func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish) { ret
 func (*kubeCluster) doors(string) []publish.Backend                        { return nil }
 func (*kubeCluster) guard(string) doorGuard                                { return nil }
 func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
+func (*kubeCluster) tokenNews() <-chan struct{}                            { return nil }
+func (*kubeCluster) tokenKeys() (issuer, keys string)                      { return "", "" }
 func (*kubeCluster) parts() []part                                         { return nil }
 func (*kubeCluster) status() *ClusterStatus                                { return nil }
+
+func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, error) {
+	return podtoken.Review{}, errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about tokens")
+}
 
 func newWebhookCommand() *cobra.Command {
 	return &cobra.Command{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -55,7 +56,7 @@ func (d *daemon) podTerms(ctx context.Context, r join.PodRequest) (out join.Term
 	}); err != nil {
 		return out, err
 	}
-	pod, c, err := judgePod(clusters, r, d.id.clock.Now())
+	pod, c, err := judgePod(ctx, clusters, r, podSources{d.cluster.review, d.hub.podTokens}, d.id.clock.Now())
 	if err != nil {
 		return out, err
 	}
@@ -70,23 +71,67 @@ func (d *daemon) podTerms(ctx context.Context, r join.PodRequest) (out join.Term
 	return out, err
 }
 
+// podSources are what tokens are judged by, besides files.
+type podSources struct {
+	review func(ctx context.Context, token, audience string) (podtoken.Review, error)
+	keys   func(site string) (issuer, keys string, err error)
+}
+
+// errFault is a fault of the issuer or of whom it asks: the pod may ask again.
+var errFault = errors.New("cannot judge pods now")
+
+// judge returns the pod that a token speaks for, by what the node file says about
+// one cluster. An error that is no errFault is about the token.
+func (s *podSources) judge(ctx context.Context, c *manifest.NodeJoinCluster, token string, now time.Time) (podtoken.Pod, error) {
+	terms := podtoken.Terms{Issuer: c.Issuer, Audience: c.Audience, Namespace: c.Namespace, ServiceAccount: c.ServiceAccount}
+	fault := func(err error) (podtoken.Pod, error) {
+		return podtoken.Pod{}, fmt.Errorf("%w: cluster of site %s: %w", errFault, c.Site, err)
+	}
+	var keys []byte
+	switch c.Verify {
+	case manifest.VerifyReview:
+		if err := terms.Plausible(token); err != nil {
+			return podtoken.Pod{}, err // the API server has other work
+		}
+		r, err := s.review(ctx, token, c.Audience)
+		if err != nil {
+			return fault(err)
+		}
+		return terms.Accept(r)
+	case manifest.VerifyHub:
+		issuer, told, err := s.keys(c.Site)
+		if err == nil {
+			err = podtoken.CheckRegistration(issuer, told)
+		}
+		if err != nil {
+			return fault(fmt.Errorf("the hub: %w", err))
+		}
+		terms.Issuer, keys = issuer, []byte(told)
+	default:
+		var err error
+		if keys, err = os.ReadFile(c.Keys); err != nil {
+			return fault(err)
+		}
+	}
+	cluster, err := podtoken.NewCluster(terms, keys)
+	if err != nil {
+		return fault(err)
+	}
+	return cluster.Verify(token, now)
+}
+
 // judgePod finds out which pod asks and by which of the clusters it may be the
 // node that it wants to be.
-func judgePod(clusters []manifest.NodeJoinCluster, r join.PodRequest, now time.Time) (podtoken.Pod, manifest.NodeJoinCluster, error) {
+func judgePod(ctx context.Context, clusters []manifest.NodeJoinCluster, r join.PodRequest, sources podSources, now time.Time) (podtoken.Pod, manifest.NodeJoinCluster, error) {
 	var why []string
 	for _, c := range clusters {
 		if c.Site != r.Want.Site {
 			continue
 		}
-		keys, err := os.ReadFile(c.Keys)
-		if err != nil {
-			return podtoken.Pod{}, c, fmt.Errorf("keys of the cluster of site %s: %w", c.Site, err)
+		pod, err := sources.judge(ctx, &c, r.Bearer, now)
+		if errors.Is(err, errFault) {
+			return pod, c, err
 		}
-		cluster, err := podtoken.NewCluster(podtoken.Terms{Issuer: c.Issuer, Audience: c.Audience, Namespace: c.Namespace, ServiceAccount: c.ServiceAccount}, keys)
-		if err != nil {
-			return podtoken.Pod{}, c, fmt.Errorf("%s: %w", c.Keys, err)
-		}
-		pod, err := cluster.Verify(r.Bearer, now)
 		if err != nil {
 			why = append(why, err.Error())
 			continue

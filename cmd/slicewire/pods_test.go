@@ -78,7 +78,7 @@ func TestAPodIsTheNodeOfItsOwnNameOnly(t *testing.T) {
 		{"an account that is not let in", "a", "slicewire-0", sign("kube-system", "default", "slicewire-0", now), join.RefusedToken, false},
 		{"a token that is over", "a", "slicewire-0", sign("slicewire-system", "slicewire", "slicewire-0", now.Add(-2*time.Hour)), join.RefusedToken, false},
 	} {
-		_, cluster, err := judgePod(clusters, join.PodRequest{Want: overlay.NodeID{Site: c.site, Node: c.node}, Bearer: c.token}, now)
+		_, cluster, err := judgePod(t.Context(), clusters, join.PodRequest{Want: overlay.NodeID{Site: c.site, Node: c.node}, Bearer: c.token}, podSources{}, now)
 		refusal, _ := errors.AsType[join.Refusal](err)
 		if refusal.Reason != c.refused || (err == nil) != (c.refused == "") || err == nil && cluster.Gateway != c.gateway {
 			t.Errorf("%s: gateway %v, %v", c.name, cluster.Gateway, err)
@@ -87,7 +87,7 @@ func TestAPodIsTheNodeOfItsOwnNameOnly(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := judgePod(clusters, join.PodRequest{Want: overlay.NodeID{Site: "a", Node: "slicewire-0"}, Bearer: gateway}, now)
+	_, _, err := judgePod(t.Context(), clusters, join.PodRequest{Want: overlay.NodeID{Site: "a", Node: "slicewire-0"}, Bearer: gateway}, podSources{}, now)
 	if _, refused := errors.AsType[join.Refusal](err); err == nil || refused {
 		t.Errorf("without the keys: %v: want a fault of the issuer", err)
 	}

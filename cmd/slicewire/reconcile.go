@@ -178,6 +178,7 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.lookNames()
 		case <-d.relinked:
 			d.lookNames()
+			d.tellHub(d.view.Load())
 		case now := <-share.C:
 			if d.sharing {
 				d.shape(now)
@@ -194,6 +195,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			d.turn()
 		case <-d.hub.changed():
 			d.takeHub()
+		case <-d.cluster.tokenNews():
+			d.turn()
 		case <-d.cluster.changed():
 			d.addExports()
 			d.turn()
@@ -301,7 +304,7 @@ func (d *daemon) reconcile() error {
 		view.warnings = append(view.warnings, strings.Split(err.Error(), "\n")...)
 	}
 	d.view.Store(view)
-	d.hub.tell(self.ID.Site, d.endpoints(), view.slices)
+	d.tellHub(view)
 	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err

@@ -37,6 +37,7 @@ const (
 	fileAddresses  = "addresses.json"
 	fileCordon     = "cordon.json"
 	fileHub        = "hub.json"
+	fileCluster    = "cluster.json"
 	fileLock       = "lock"
 	dirWireGuard   = "wireguard"
 )

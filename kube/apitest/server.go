@@ -89,6 +89,13 @@ contexts: [{name: default, context: {cluster: default, user: admin}}]
 `, s.Config.Host, encode(s.Config.CAData), encode(s.Config.CertData), encode(s.Config.KeyData)), 0o600)
 }
 
+// As returns a client that is taken for a user, with the rights of that user.
+func (s *Server) As(user string, groups ...string) (*kube.Client, error) {
+	access := rest.CopyConfig(s.Config)
+	access.Impersonate.UserName, access.Impersonate.Groups = user, groups
+	return kube.NewClient(access, "test")
+}
+
 // programs returns the folder with etcd and kube-apiserver.
 func programs() (string, error) {
 	dirs := []string{os.Getenv("SLICEWIRE_KUBE_BIN")}
@@ -210,8 +217,23 @@ func (s *Server) Freeze() { s.apiProc.signal(syscall.SIGSTOP) }
 // Thaw ends Freeze.
 func (s *Server) Thaw() { s.apiProc.signal(syscall.SIGCONT) }
 
-// Forget stops both programs and starts them again with nothing stored.
-func (s *Server) Forget() error { return s.Restore("") }
+// Forget stops both programs and starts them again with nothing stored, and an
+// etcd that has come to a revision: 0: its first.
+func (s *Server) Forget(revision int) error {
+	s.halt()
+	if err := os.RemoveAll(s.etcdData); err != nil {
+		return err
+	}
+	if err := s.startEtcd(); err != nil {
+		return err
+	}
+	for range revision {
+		if _, err := s.askEtcd("put", map[string]any{"key": []byte("/elsewhere"), "value": []byte("x")}); err != nil {
+			return err
+		}
+	}
+	return s.StartAPI()
+}
 
 // Backup copies what is stored, to be restored.
 func (s *Server) Backup(dir string) error {
@@ -231,10 +253,8 @@ func (s *Server) Restore(dir string) error {
 	if err := os.RemoveAll(s.etcdData); err != nil {
 		return err
 	}
-	if dir != "" {
-		if err := os.CopyFS(s.etcdData, os.DirFS(dir)); err != nil {
-			return err
-		}
+	if err := os.CopyFS(s.etcdData, os.DirFS(dir)); err != nil {
+		return err
 	}
 	if err := s.startEtcd(); err != nil {
 		return err

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"slicewire/kube"
@@ -43,12 +41,16 @@ type Config struct {
 	Site      string
 	Log       *slog.Logger  // state changes; nil discards
 	Linger    time.Duration // how long what stands for a service stays after it has gone; 0: 30 s
+
+	State []byte             // what Save was given last, perhaps by a run before; nil: nothing
+	Save  func([]byte) error // keeps what packets go by for a start without the API server; nil: nobody does
 }
 
 // A Cluster is the part of a daemon in its cluster.
 type Cluster struct {
 	cfg      Config
 	setting  setting
+	watched  [numKinds]kindInfo // as they are looked up; setting has the versions that the server has
 	watch    *kube.Watch
 	recorder *kube.Recorder
 	writer   *writer
@@ -63,15 +65,18 @@ type Cluster struct {
 	admission *Admission    // guarded by mu
 	admitted  chan struct{} // guarded by mu; closed when there is another admission
 
-	given map[string]uint16 // ports of doors; Run's
-	told  map[string]bool   // notices that were given; Run's
-	lost  atomic.Int64
-	shut  atomic.Int64
+	before *Objects          // what was kept, until the server was heard; Run's
+	latest *plan             // that follows from what the server has; nil: none yet; Run's
+	saved  []byte            // what Save was given last; Run's
+	given  map[string]uint16 // ports of doors; Run's
+	told   map[string]bool   // notices that were given; Run's
+	lost   atomic.Int64
+	shut   atomic.Int64
 }
 
-// New makes the daemon's part in a cluster. It asks the server which objects it
-// has, and nothing else before Run.
-func New(ctx context.Context, cfg Config) (*Cluster, error) {
+// New makes the daemon's part in a cluster. It asks the server nothing before Run.
+// A state that cannot be read is logged and not used.
+func New(cfg Config) (*Cluster, error) {
 	switch {
 	case cfg.Client == nil:
 		return nil, errors.New("cluster: no client")
@@ -88,36 +93,23 @@ func New(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg: cfg, stated: make(chan struct{}, 1), changed: make(chan struct{}, 1), admitted: make(chan struct{}),
 		given: make(map[string]uint16), told: make(map[string]bool),
 	}
-	c.setting = setting{namespace: cfg.Namespace, self: cfg.Self.Unmap(), kinds: kinds(mcsVersion(ctx, cfg.Client))}
+	c.setting = setting{namespace: cfg.Namespace, self: cfg.Self.Unmap(), kinds: kinds()}
+	c.watched = c.setting.kinds
 	c.recorder = kube.NewRecorder(cfg.Client, "workerOperator", cfg.Self.String(), cfg.Log)
 	var resources []kube.Resource
 	for kind := range numKinds {
 		resources = append(resources, kube.Resource{
-			GroupVersionResource: c.setting.kinds[kind].resource,
-			Pack:                 func(u *unstructured.Unstructured) kube.Packed { return NewObject(kind, u) },
+			GroupVersionResource: c.watched[kind].resource, Older: c.watched[kind].older,
+			Pack: func(u *unstructured.Unstructured) kube.Packed { return NewObject(kind, u) },
 		})
 	}
 	c.watch = kube.NewWatch(cfg.Client, cfg.Log, resources...)
 	c.writer = newWriter(c)
 	c.result.Store(&Result{})
+	if err := c.restore(cfg.State); err != nil {
+		cfg.Log.Warn("what the cluster last said is lost", "err", err)
+	}
 	return c, nil
-}
-
-// mcsVersion returns which version of the Multi-Cluster Services API the cluster
-// serves: the newer one unless it has only the older.
-func mcsVersion(ctx context.Context, client *kube.Client) string {
-	const newer, older = "v1beta1", "v1alpha1"
-	has := func(version string) bool {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		r := kinds(version)[KindMCSExport].resource
-		_, err := client.Dynamic.Resource(r).List(ctx, metav1.ListOptions{Limit: 1})
-		return !apierrors.IsNotFound(err)
-	}
-	if !has(newer) && has(older) {
-		return older
-	}
-	return newer
 }
 
 // Set states what the daemon knows. The state is not to be changed any more.
@@ -206,10 +198,16 @@ func (c *Cluster) Run(ctx context.Context) error {
 	all.Go(func() { _ = c.watch.Run(ctx) })    // they end with ctx and
 	all.Go(func() { _ = c.recorder.Run(ctx) }) // have no other way to
 	all.Go(func() { c.writer.run(ctx) })
+	keep := time.NewTicker(keepEvery)
+	defer keep.Stop()
+	defer c.keep()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-keep.C:
+			c.keep()
+			continue
 		case <-c.watch.Changed():
 			rest(ctx, settle)
 		case <-c.stated:
@@ -231,11 +229,14 @@ func rest(ctx context.Context, d time.Duration) {
 
 // look takes over what objects and state say now.
 func (c *Cluster) look() {
-	state := c.state.Load()
-	if state == nil || !c.watch.State().Synced {
+	state, synced := c.state.Load(), c.watch.State().Synced
+	objects := c.before
+	switch {
+	case state == nil || !synced && objects == nil:
 		return
+	case synced:
+		objects, c.before = c.objects(), nil
 	}
-	objects := c.objects()
 	c.mu.Lock()
 	c.admission = NewAdmission(objects, state)
 	close(c.admitted)
@@ -245,10 +246,11 @@ func (c *Cluster) look() {
 	for kind := range numKinds {
 		c.setting.has[kind] = true
 		for _, r := range absent {
-			if r == c.setting.kinds[kind].resource {
+			if r == c.watched[kind].resource {
 				c.setting.has[kind] = false
 			}
 		}
+		c.setting.kinds[kind].resource = c.watch.Serves(c.watched[kind].resource)
 	}
 	setting := c.setting
 	p := work(objects, state, &setting, c.given)
@@ -258,6 +260,10 @@ func (c *Cluster) look() {
 		signal(c.changed)
 	}
 	c.count(p)
+	if !synced {
+		return // it is what was so, and no reason to write
+	}
+	c.latest = p
 	c.tell(p, state)
 	c.writer.set(p, &setting)
 }
@@ -293,7 +299,7 @@ func (c *Cluster) tell(p *plan, state *State) {
 func (c *Cluster) objects() *Objects {
 	var list []*Object
 	for kind := range numKinds {
-		for _, x := range c.watch.Items(c.setting.kinds[kind].resource) {
+		for _, x := range c.watch.Items(c.watched[kind].resource) {
 			if o, ok := x.(*Object); ok {
 				list = append(list, o)
 			}
@@ -304,6 +310,6 @@ func (c *Cluster) objects() *Objects {
 
 // live returns what there is of an object, nil when nothing.
 func (c *Cluster) live(r Ref) *Object {
-	o, _ := c.watch.Item(c.setting.kinds[r.Kind].resource, r.Namespace, r.Name).(*Object)
+	o, _ := c.watch.Item(c.watched[r.Kind].resource, r.Namespace, r.Name).(*Object)
 	return o
 }

@@ -41,6 +41,18 @@ func start(t *testing.T) *fixture {
 	if server == nil {
 		t.Skip("no API server")
 	}
+	f := connect(t, server)
+	if err := apitest.InstallCRDs(f.ctx, f.client, "../../deploy/crds"); err != nil {
+		t.Fatal(err)
+	}
+	f.put(namespace("slicewire-system"))
+	f.run(Config{})
+	return f
+}
+
+// connect makes a fixture without a Cluster.
+func connect(t *testing.T, server *apitest.Server) *fixture {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	config := *server.Config
@@ -49,16 +61,19 @@ func start(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := apitest.InstallCRDs(ctx, client, "../../deploy/crds"); err != nil {
+	return &fixture{t: t, ctx: ctx, client: client}
+}
+
+// run runs a Cluster; cfg says what is not as for all.
+func (f *fixture) run(cfg Config) {
+	t := f.t
+	t.Helper()
+	cfg.Client, cfg.Namespace, cfg.Self, cfg.Site, cfg.Linger = f.client, "slicewire-system", netip.MustParseAddr("10.244.0.2"), "east", 500*time.Millisecond
+	var err error
+	if f.Cluster, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, ctx: ctx, client: client}
-	f.put(namespace("slicewire-system"))
-	f.Cluster, err = New(ctx, Config{Client: client, Namespace: "slicewire-system", Self: netip.MustParseAddr("10.244.0.2"), Site: "east", Linger: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(f.ctx)
 	done := make(chan error, 1)
 	go func() { done <- f.Run(running) }()
 	f.stop = sync.OnceFunc(func() {
@@ -68,21 +83,27 @@ func start(t *testing.T) *fixture {
 		}
 	})
 	t.Cleanup(f.stop)
-	return f
 }
 
 // put applies objects; Pods get their status, too.
 func (f *fixture) put(parts ...string) {
 	f.t.Helper()
+	if err := f.tryPut(parts...); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) tryPut(parts ...string) error {
 	objects, err := apitest.Read([]byte(strings.Join(parts, "\n---\n")))
 	if err != nil {
-		f.t.Fatal(err)
+		return err
 	}
 	for _, u := range objects {
 		if err := f.apply(u); err != nil {
-			f.t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 func (f *fixture) apply(u *unstructured.Unstructured) error {
@@ -107,7 +128,7 @@ func (f *fixture) apply(u *unstructured.Unstructured) error {
 
 func (f *fixture) get(kind Kind, namespace, name string) *unstructured.Unstructured {
 	f.t.Helper()
-	u, err := f.client.Dynamic.Resource(f.setting.kinds[kind].resource).Namespace(namespace).Get(f.ctx, name, metav1.GetOptions{})
+	u, err := f.client.Dynamic.Resource(f.watched[kind].resource).Namespace(namespace).Get(f.ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		f.t.Fatal(err)
 	}
@@ -119,7 +140,7 @@ func (f *fixture) get(kind Kind, namespace, name string) *unstructured.Unstructu
 
 func (f *fixture) remove(kind Kind, namespace, name string) {
 	f.t.Helper()
-	if err := f.client.Dynamic.Resource(f.setting.kinds[kind].resource).Namespace(namespace).Delete(f.ctx, name, metav1.DeleteOptions{}); err != nil {
+	if err := f.client.Dynamic.Resource(f.watched[kind].resource).Namespace(namespace).Delete(f.ctx, name, metav1.DeleteOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -164,7 +185,7 @@ func (f *fixture) still(d time.Duration) {
 
 func (f *fixture) events(namespace string) map[string]int {
 	f.t.Helper()
-	list, err := f.client.Dynamic.Resource(kinds("v1beta1")[KindPod].resource.GroupVersion().WithResource("events")).Namespace(namespace).List(f.ctx, metav1.ListOptions{})
+	list, err := f.client.Dynamic.Resource(kinds()[KindPod].resource.GroupVersion().WithResource("events")).Namespace(namespace).List(f.ctx, metav1.ListOptions{})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 // kindOf finds an object's Kind.
 func kindOf(t testing.TB, u *unstructured.Unstructured) Kind {
 	t.Helper()
-	for kind, info := range kinds("v1beta1") {
+	for kind, info := range kinds() {
 		if info.kind == u.GetKind() && info.resource.Group == u.GroupVersionKind().Group {
 			return Kind(kind)
 		}
@@ -117,7 +117,7 @@ func view(kind overlay.ServiceType, names ...string) overlay.ServiceView {
 
 // here is a setting with everything the cluster may have.
 func here() *setting {
-	s := &setting{namespace: "slicewire-system", self: netip.MustParseAddr("10.244.0.2"), kinds: kinds("v1beta1")}
+	s := &setting{namespace: "slicewire-system", self: netip.MustParseAddr("10.244.0.2"), kinds: kinds()}
 	for k := range s.has {
 		s.has[k] = true
 	}

@@ -25,24 +25,24 @@ type want struct {
 type kindInfo struct {
 	resource schema.GroupVersionResource
 	kind     string
+	older    string // a version that does where the server lacks the other; empty: none
 }
 
-// kinds are the served kinds, by Kind; that of the Multi-Cluster Services API
-// depends on which version the cluster has.
-func kinds(mcsVersion string) [numKinds]kindInfo {
+// kinds are the kinds, by Kind.
+func kinds() [numKinds]kindInfo {
 	gvr := func(group, version, resource string) schema.GroupVersionResource {
 		return schema.GroupVersionResource{Group: group, Version: version, Resource: resource}
 	}
 	return [numKinds]kindInfo{
-		KindNamespace:     {gvr("", "v1", "namespaces"), "Namespace"},
-		KindPod:           {gvr("", "v1", "pods"), "Pod"},
-		KindService:       {gvr("", "v1", "services"), "Service"},
-		KindEndpointSlice: {gvr("discovery.k8s.io", "v1", "endpointslices"), "EndpointSlice"},
-		KindNetworkPolicy: {gvr("networking.k8s.io", "v1", "networkpolicies"), "NetworkPolicy"},
-		KindExport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceexports"), "ServiceExport"},
-		KindImport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceimports"), "ServiceImport"},
-		KindMCSExport:     {gvr(kube.GroupMCS, mcsVersion, "serviceexports"), "ServiceExport"},
-		KindMCSImport:     {gvr(kube.GroupMCS, mcsVersion, "serviceimports"), "ServiceImport"},
+		KindNamespace:     {gvr("", "v1", "namespaces"), "Namespace", ""},
+		KindPod:           {gvr("", "v1", "pods"), "Pod", ""},
+		KindService:       {gvr("", "v1", "services"), "Service", ""},
+		KindEndpointSlice: {gvr("discovery.k8s.io", "v1", "endpointslices"), "EndpointSlice", ""},
+		KindNetworkPolicy: {gvr("networking.k8s.io", "v1", "networkpolicies"), "NetworkPolicy", ""},
+		KindExport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceexports"), "ServiceExport", ""},
+		KindImport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceimports"), "ServiceImport", ""},
+		KindMCSExport:     {gvr(kube.GroupMCS, "v1beta1", "serviceexports"), "ServiceExport", "v1alpha1"},
+		KindMCSImport:     {gvr(kube.GroupMCS, "v1beta1", "serviceimports"), "ServiceImport", "v1alpha1"},
 	}
 }
 

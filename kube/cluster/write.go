@@ -313,7 +313,7 @@ func (w *writer) leave(x *want) {
 	defer w.mu.Unlock()
 	if !w.foreign[x.Ref] {
 		w.foreign[x.Ref] = true
-		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.String(), "kind", w.c.setting.kinds[x.Kind].kind)
+		w.c.cfg.Log.Warn("object is not slicewire's and is left alone", "object", x.String(), "kind", w.c.watched[x.Kind].kind)
 	}
 }
 

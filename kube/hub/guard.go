@@ -17,6 +17,11 @@ const (
 // guarded are the kinds whose going in numbers is held.
 var guarded = []string{"SliceConfig", "ServiceExportConfig"}
 
+// leaned are the kinds that slices lean on: without them, slices are in error. Of
+// these, what the hub lost is held, too: a hub that begins anew is seen kind by
+// kind, and slices may still be there when these have gone.
+var leaned = []string{"Cluster", "SliceQoSConfig", "SliceIpam", "WorkerSliceConfig"}
+
 // A removal is an object that has gone and does not count any more.
 type removal struct {
 	kind string
@@ -76,6 +81,22 @@ func (g *guard) update(s seen) (held []string) {
 
 // massive reports whether too many have gone.
 func (g *guard) massive(gone []*document, deleted func(string) bool) bool {
+	for _, kind := range leaned {
+		total, lost := 0, 0
+		for _, d := range g.known {
+			if d.Kind == kind && !d.Held {
+				total++
+			}
+		}
+		for _, d := range gone {
+			if d.Kind == kind && !d.Held && !deleted(d.ID) {
+				lost++
+			}
+		}
+		if lost*100 > massPercent*total {
+			return true
+		}
+	}
 	for _, kind := range guarded {
 		total, missing, lost := 0, 0, false
 		for _, r := range g.removed {

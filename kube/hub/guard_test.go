@@ -60,6 +60,12 @@ func TestManyThatVanishAtOnceAreHeld(t *testing.T) {
 			{0, documents{}, lost, 0, 7, 7}}},
 		{"other kinds alone go", join(these("SliceConfig", 0, 4), these("SlicePolicy", 0, 3)), []step{
 			{0, these("SliceConfig", 0, 4), lost, 0, 4, 0}}},
+		{"what slices lean on is held when it was lost before them", join(these("SliceConfig", 0, 4), these("SliceQoSConfig", 0, 1)), []step{
+			{0, these("SliceConfig", 0, 4), lost, 0, 5, 1}, {time.Second, documents{}, lost, 0, 5, 5}}},
+		{"and goes when it was deleted", join(these("SliceConfig", 0, 4), these("Cluster", 0, 3)), []step{
+			{0, join(these("SliceConfig", 0, 4), these("Cluster", 0, 1)), told, 0, 5, 0}}},
+		{"one of ten clusters may be lost", join(these("SliceConfig", 0, 4), these("Cluster", 0, 10)), []step{
+			{0, join(these("SliceConfig", 0, 4), these("Cluster", 0, 9)), lost, 0, 13, 0}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := begin

@@ -48,6 +48,7 @@ type Hub struct {
 	dirty     bool      // good is not saved
 	confirmed time.Time
 	tallies   map[string]*tally // by slice
+	lacks     []string          // kinds whose status has no room for what is said
 	denied    string            // what the hub does not let this node write; "": nothing
 }
 
@@ -272,6 +273,7 @@ func (h *Hub) Merge(others *manifest.Set, opts manifest.Options) Result {
 	}
 	h.count(&h.merged.mesh, &m.mesh)
 	h.dirty = h.dirty || !equal(h.good, m.good)
+	h.countRefusals(m.verdicts)
 	h.good, h.verdicts, h.merged = m.good, m.verdicts, &m
 	h.state.Refused = map[string]string{}
 	for id, v := range m.verdicts {

@@ -24,7 +24,25 @@ func ImportsOf(slice string, services []overlay.ServiceView) []Import {
 }
 
 // tally is what happened to a slice at this site since the start.
-type tally struct{ created, updated, deleted uint64 }
+type tally struct{ created, updated, deleted, notCreated, notUpdated uint64 }
+
+// countRefusals notes which SliceConfigs are newly refused. h.mu is held.
+func (h *Hub) countRefusals(now map[string]verdict) {
+	for id, v := range now {
+		kind, _, name := split(id)
+		if kind != "SliceConfig" || v.refused == "" || v == h.verdicts[id] {
+			continue
+		}
+		if h.tallies[name] == nil {
+			h.tallies[name] = &tally{}
+		}
+		if v.before {
+			h.tallies[name].notUpdated++
+		} else {
+			h.tallies[name].notCreated++
+		}
+	}
+}
 
 // count notes how the slices of this site differ between two states. h.mu is held.
 func (h *Hub) count(before, after *overlay.Mesh) {
@@ -92,6 +110,7 @@ func (h *Hub) Samples() []kube.Sample {
 		for _, s := range h.merged.mesh.Slices {
 			if _, member := s.Site(h.cfg.Site); member {
 				add("kubeslice_slice_up", 1, s.Name)
+				h.addParts(add, s.Name)
 			}
 		}
 	}
@@ -109,6 +128,37 @@ func (h *Hub) Samples() []kube.Sample {
 		add("kubeslice_slice_created_total", float64(t.created), name)
 		add("kubeslice_slice_updated_total", float64(t.updated), name)
 		add("kubeslice_slice_deleted_total", float64(t.deleted), name)
+		add("kubeslice_slice_creation_failed_total", float64(t.notCreated), name)
+		add("kubeslice_slice_updation_failed_total", float64(t.notUpdated), name)
 	}
 	return out
+}
+
+// addParts adds how the parts of a slice are. h.mu is held.
+func (h *Hub) addParts(add func(string, float64, ...string), slice string) {
+	if h.facts == nil {
+		return
+	}
+	up := 1.0
+	for _, l := range h.facts.Links {
+		if l.Slice == slice && !h.facts.up(slice, l.Site) {
+			up = 0
+		}
+	}
+	add("kubeslice_slice_component_up", up, slice, "gateway-tunnel")
+	pods := map[string]map[string]bool{}
+	for _, e := range h.facts.Exports {
+		if e.Slice != slice {
+			continue
+		}
+		if pods[e.Namespace] == nil {
+			pods[e.Namespace] = map[string]bool{}
+		}
+		for _, x := range e.Endpoints {
+			pods[e.Namespace][x.Name] = true
+		}
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(pods)) {
+		add("kubeslice_app_pods", float64(len(pods[namespace])), slice, namespace)
+	}
 }

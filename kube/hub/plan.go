@@ -278,6 +278,12 @@ func (s *site) status(o *unstructured.Unstructured, now time.Time) map[string]an
 	if ns := s.namespaces(); len(ns) > 0 {
 		out["namespaces"] = ns
 	}
+	if told, there, _ := unstructured.NestedMap(o.Object, "status", "podTokens"); there {
+		out["podTokens"] = told // by a node that knows them
+	}
+	if s.conditions && s.facts.TokenKeys != "" {
+		out["podTokens"] = map[string]any{"issuer": s.facts.TokenIssuer, "keys": s.facts.TokenKeys}
+	}
 	if s.conditions {
 		stale := condition{kind: "HubStale", reason: "HubAnswers", message: "the hub is heard", since: s.health.Since}
 		holding := condition{kind: "HubHolding", reason: "NothingHeld", message: "all that vanished was meant to"}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -38,6 +39,10 @@ func (p *project1) live(configure func(*Config, *rest.Config), controls bool) {
 	p.put(clusters+sliceText, "red", "10.1.0.0/16")
 	p.put(extras)
 	web := Export{Slice: "red", Namespace: "red-app", Name: "web", Ports: []overlay.ServicePort{{Port: 80, Protocol: "TCP"}}, Endpoints: []overlay.Endpoint{{Name: "pod-1"}}}
+	if !controls { // somebody else works them out
+		p.put(workedOut)
+	}
+	links := []Link{{Slice: "red", Site: "two", Up: true, RTT: 3400 * time.Microsecond}}
 	for _, gates := range []string{"WatchList=true", "WatchList=false"} { // the second finds the events of the first, on a server as old ones are
 		server.StopAPI()
 		server.Flags = []string{"--feature-gates=" + gates}
@@ -45,8 +50,11 @@ func (p *project1) live(configure func(*Config, *rest.Config), controls bool) {
 			p.t.Fatal(err)
 		}
 		n := p.node("one", nil, configure)
-		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{web}})
+		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{web}, Links: links})
 		p.until("the export", func() bool { return p.get("ServiceExportConfig", "web-red-app-one") != nil })
+		p.until("what is said of a tunnel", func() bool {
+			return field(p.get("WorkerSliceGateway", "red-one-two"), "status", "connectionState") == "Connected" && field(p.get("WorkerSliceConfig", "red-one"), "status", "sliceHealth", "sliceHealthStatus") == "Normal"
+		})
 		if controls {
 			p.until("what is worked out", func() bool {
 				return p.count("WorkerSliceGateway") == 2 && p.count("WorkerServiceImport") == 2 && p.count("VpnKeyRotation") == 1
@@ -60,7 +68,7 @@ func (p *project1) live(configure func(*Config, *rest.Config), controls bool) {
 				return true
 			})
 		}
-		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}})
+		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Links: links})
 		p.until("no export", func() bool { return p.get("ServiceExportConfig", "web-red-app-one") == nil })
 		p.put(edit(sliceText, "[one, two]", "[one]"), "red", "10.1.0.0/16")
 		if controls {
@@ -82,12 +90,30 @@ func (p *project1) unregister() {
 	p.t.Helper()
 	o := bare(p.get("Cluster", "one"))
 	o.Object["status"] = map[string]any{"clusterHealth": map[string]any{"clusterHealthStatus": "Warning"}}
-	if _, err := p.client.Dynamic.Resource(resources["Cluster"]).Namespace(p.namespace).ApplyStatus(p.ctx, "one", o, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
+	p.applyStatus(o)
+}
+
+// applyStatus has somebody else write a status.
+func (p *project1) applyStatus(o *unstructured.Unstructured) {
+	p.t.Helper()
+	if _, err := p.client.Dynamic.Resource(resources[o.GetKind()]).Namespace(p.namespace).ApplyStatus(p.ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "test", Force: true}); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 func edit(text, old, new string) string { return strings.Replace(text, old, new, 1) }
+
+const workedOut = `
+apiVersion: worker.kubeslice.io/v1alpha1
+kind: WorkerSliceConfig
+metadata: {name: red-one, labels: {worker-cluster: one, original-slice-name: red, app.kubernetes.io/managed-by: slicewire}}
+spec: {sliceName: red, octet: 0, clusterSubnetCIDR: 10.1.0.0/20}
+---
+apiVersion: worker.kubeslice.io/v1alpha1
+kind: WorkerSliceGateway
+metadata: {name: red-one-two, labels: {worker-cluster: one, original-slice-name: red, app.kubernetes.io/managed-by: slicewire}}
+spec: {sliceName: red, localGatewayConfig: {clusterName: one}, remoteGatewayConfig: {clusterName: two}}
+`
 
 const extras = `
 apiVersion: controller.kubeslice.io/v1alpha1

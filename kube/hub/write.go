@@ -3,6 +3,8 @@ package hub
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -106,7 +108,11 @@ func (h *Hub) writeOnce(ctx context.Context, denied map[string]time.Time) (again
 	}
 	if facts != nil && may(leaseSite+h.cfg.Site) {
 		s := site{name: h.cfg.Site, namespace: h.cfg.Namespace, cniSubnets: h.cfg.CNISubnets, facts: facts, mesh: &m.mesh, set: m.set, health: h.Status(), conditions: !theirs}
-		wait, err := do(leaseSite+h.cfg.Site, planSite(h, s, now))
+		plan := planSite(h, s, now)
+		if facts.Links != nil {
+			plan = append(plan, planStatus(h, s, h.lacking, now)...)
+		}
+		wait, err := do(leaseSite+h.cfg.Site, plan)
 		again, errs = max(again, wait), append(errs, err)
 	}
 	return again, firstOf(errs)
@@ -150,13 +156,30 @@ func (h *Hub) do(ctx context.Context, lease string, plan []write) (wait time.Dur
 	return 0, errors.Join(errs...)
 }
 
+// lack notes that the hub's definition of a kind has no room for what would be said,
+// as KubeSlice's has not.
+func (h *Hub) lack(kind string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lacks = append(h.lacks, kind)
+}
+
+func (h *Hub) lacking(kind string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.lacks, kind)
+}
+
 func (h *Hub) one(ctx context.Context, w write) (err error) {
 	r := resources[w.kind]
 	switch {
 	case w.want == nil:
 		err = h.applier.Delete(ctx, r, w.live)
 	case w.status:
-		_, err = h.applier.ApplyStatus(ctx, r, w.want, w.live)
+		if _, err = h.applier.ApplyStatus(ctx, r, w.want, w.live); err != nil && w.kind != "Cluster" && strings.Contains(err.Error(), noRoom) {
+			h.lack(w.kind)
+			return nil
+		}
 	case h.cfg.Controller == "slicewire":
 		_, err = h.applier.ApplyShared(ctx, r, w.want, w.live)
 	default:

@@ -78,7 +78,15 @@ type ClusterStatus struct {
 	NetworkPresent         bool               `json:"networkPresent"`
 	VCPURestriction        *Restriction       `json:"vCPURestriction"`
 	GPURestriction         *Restriction       `json:"GPURestriction"`
+	PodTokens              *PodTokens         `json:"podTokens"`
 	Conditions             any                `json:"conditions"`
+}
+
+// PodTokens is by what the cluster's pods prove who they are. KubeSlice has no such
+// field.
+type PodTokens struct {
+	Issuer string `json:"issuer"` // the cluster's --service-account-issuer
+	Keys   string `json:"keys"`   // a JSON Web Key Set
 }
 
 // ClusterNamespace is a namespace of a cluster and the slice that holds it.

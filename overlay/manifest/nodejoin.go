@@ -20,7 +20,8 @@ type NodeJoin struct {
 // site, by the tokens that the cluster gives them.
 type NodeJoinCluster struct {
 	Site           string   `json:"site" req:"1"`                                                  // that pods become nodes of
-	Keys           string   `json:"keys" req:"1"`                                                  // file: what `kubectl get --raw /openid/v1/jwks` prints, read at every use
+	Verify         string   `json:"verify" enum:"keys,tokenreview,hub" default:"keys"`             // by what their tokens are judged, see below
+	Keys           string   `json:"keys"`                                                          // file: what `kubectl get --raw /openid/v1/jwks` prints, read at every use
 	Issuer         string   `json:"issuer" default:"https://kubernetes.default.svc.cluster.local"` // the cluster's --service-account-issuer
 	Audience       string   `json:"audience" default:"slicewire"`
 	Namespace      string   `json:"namespace" default:"slicewire-system"`
@@ -28,6 +29,15 @@ type NodeJoinCluster struct {
 	Gateway        bool     `json:"gateway"`                            // they speak for the whole site
 	Slices         []string `json:"slices"`                             // that they may take part in; empty: all of the site
 }
+
+// What tokens are judged by: a file with the cluster's public keys; the API server
+// of the cluster that this node is in, which also knows whether the pod is still
+// there; or the keys that the site tells on the hub.
+const (
+	VerifyKeys   = "keys"
+	VerifyReview = "tokenreview"
+	VerifyHub    = "hub"
+)
 
 // anyAccount is a service account's name that stands for all.
 const anyAccount = "*"
@@ -47,6 +57,18 @@ func (n *NodeFile) checkJoin() []Problem {
 			if !overlay.ValidLabel(s) {
 				fail(i, fmt.Sprintf("slices[%d]", j), "%q is not a DNS label", s)
 			}
+		}
+		switch {
+		case c.Verify == VerifyKeys && c.Keys == "":
+			fail(i, "keys", "missing: the file with the cluster's public keys, or verify: tokenreview or hub")
+		case c.Verify != VerifyKeys && c.Keys != "":
+			fail(i, "keys", "nobody reads it with verify: %s", c.Verify)
+		case c.Verify == VerifyReview && n.Kubernetes.Cluster == nil:
+			fail(i, "verify", "tokenreview asks the cluster that this node is in: name it in kubernetes.cluster")
+		case c.Verify == VerifyReview && c.Site != n.Site:
+			fail(i, "verify", "tokenreview asks the cluster that this node is in, which is site %s: for another, have the hub or a file give its keys", n.Site)
+		case c.Verify == VerifyHub && n.Kubernetes.Hub == nil:
+			fail(i, "verify", "hub takes the keys that the site tells there: name it in kubernetes.hub")
 		}
 		switch {
 		case c.ServiceAccount == anyAccount && c.Gateway:

@@ -133,17 +133,9 @@ func (c *Cluster) Verify(token string, now time.Time) (Pod, error) {
 
 // payload returns what the token's signature vouches for.
 func (c *Cluster) payload(token string) ([]byte, error) {
-	parts := strings.Split(token, ".")
-	if len(token) > maxToken || len(parts) != 3 {
-		return nil, errForm
-	}
-	var decoded [3][]byte
-	for i, p := range parts {
-		b, err := base64.RawURLEncoding.Strict().DecodeString(p)
-		if err != nil || len(b) == 0 || strings.ContainsAny(p, "\r\n") {
-			return nil, errForm
-		}
-		decoded[i] = b
+	decoded, err := split(token)
+	if err != nil {
+		return nil, err
 	}
 	var header struct {
 		Algorithm string          `json:"alg"`
@@ -163,10 +155,26 @@ func (c *Cluster) payload(token string) ([]byte, error) {
 	if header.Algorithm != key.algorithm {
 		return nil, fmt.Errorf("%w: it says %q and the key is for %s", errSignature, header.Algorithm, key.algorithm)
 	}
-	if !key.verifies([]byte(parts[0]+"."+parts[1]), decoded[2]) {
+	if !key.verifies([]byte(token[:strings.LastIndexByte(token, '.')]), decoded[2]) {
 		return nil, errSignature
 	}
 	return decoded[1], nil
+}
+
+// split decodes a token's three parts.
+func split(token string) (decoded [3][]byte, err error) {
+	parts := strings.Split(token, ".")
+	if len(token) > maxToken || len(parts) != 3 {
+		return decoded, errForm
+	}
+	for i, p := range parts {
+		b, err := base64.RawURLEncoding.Strict().DecodeString(p)
+		if err != nil || len(b) == 0 || strings.ContainsAny(p, "\r\n") {
+			return decoded, errForm
+		}
+		decoded[i] = b
+	}
+	return decoded, nil
 }
 
 func (c *Cluster) judge(x *claims, now time.Time) error {
@@ -185,13 +193,13 @@ func (c *Cluster) judge(x *claims, now time.Time) error {
 		return fmt.Errorf("it was good until %s", x.Expires.time().Format(time.RFC3339))
 	case now.Add(skew).Before(x.Issued.time()) || x.NotBefore != nil && now.Add(skew).Before(x.NotBefore.time()):
 		return errors.New("it is not good yet: do the clocks differ?")
-	case pod == nil || account == nil || pod.UID == "" || len(pod.UID) > 64:
-		return errors.New("it is not bound to a pod: have it projected into one")
+	case pod == nil || account == nil || pod.UID == "" || len(pod.UID) > maxUID:
+		return errUnbound
 	case !overlay.ValidLabel(x.Bound.Namespace) || !overlay.ValidDNSName(pod.Name) || !overlay.ValidDNSName(account.Name):
 		return errors.New("it has names that Kubernetes does not allow")
-	case x.Subject != "system:serviceaccount:"+x.Bound.Namespace+":"+account.Name:
+	case x.Subject != accountPrefix+x.Bound.Namespace+":"+account.Name:
 		return fmt.Errorf("its subject %q is not the service account that it names", x.Subject)
-	case x.Bound.Namespace != t.Namespace && t.Namespace != Any || account.Name != t.ServiceAccount && t.ServiceAccount != Any:
+	case !t.lets(x.Bound.Namespace, account.Name):
 		return fmt.Errorf("it is of the service account %s/%s, not of %s/%s", x.Bound.Namespace, account.Name, t.Namespace, t.ServiceAccount)
 	}
 	return nil

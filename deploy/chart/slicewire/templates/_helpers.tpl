@@ -57,9 +57,12 @@ join:
 {{- if .Values.admit }}
   kubernetes:
 {{- range $i, $a := .Values.admit }}
-  - keys: jwks-{{ $i }}.json
+  - site: {{ toJson $a.site }}
+{{- if $a.jwks }}
+    keys: jwks-{{ $i }}.json
+{{- end }}
 {{- range $k, $v := $a }}
-{{- if ne $k "jwks" }}
+{{- if and (ne $k "jwks") (ne $k "site") }}
     {{ $k }}: {{ toJson $v }}
 {{- end }}
 {{- end }}
@@ -259,7 +262,9 @@ issuers: |
   {{ . }}
   {{- end }}
 {{- range $i, $a := .Values.admit }}
+{{- if $a.jwks }}
 jwks-{{ $i }}.json: {{ $a.jwks | toJson }}
+{{- end }}
 {{- end }}
 {{- range $name, $text := .Values.manifests }}
 {{ $name }}: {{ toJson $text }}

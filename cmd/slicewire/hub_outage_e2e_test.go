@@ -288,7 +288,7 @@ func TestAnOutageLosesNothing(t *testing.T) {
 	cluster.StopAPI()
 	down := time.Now()
 	for _, n := range []*demoNode{m.server(), m.client()} {
-		m.until("HubStale", func() bool { s, up := m.status(n); return up && s.Hub.stale() })
+		m.until("HubStale", func() bool { s, up := m.status(n); return up && hubStale(s.Hub) })
 	}
 	took := time.Since(down)
 	if took > 30*time.Second {
@@ -330,7 +330,7 @@ func TestAnOutageLosesNothing(t *testing.T) {
 		m.until(what, func() bool {
 			a, _ := m.status(m.server())
 			b, _ := m.status(m.client())
-			return a.Hub.Objects["Cluster"] >= len(before) && b.Hub.Objects["Cluster"] >= len(before) && !a.Hub.stale() && !b.Hub.stale() && b.Cluster.Synced
+			return a.Hub.Objects["Cluster"] >= len(before) && b.Hub.Objects["Cluster"] >= len(before) && !hubStale(a.Hub) && !hubStale(b.Hub) && b.Cluster.Synced
 		})
 	}
 	heard("heard again")

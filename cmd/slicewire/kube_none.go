@@ -31,6 +31,7 @@ func (*kubeCluster) doors(string) []publish.Backend                        { ret
 func (*kubeCluster) guard(string) doorGuard                                { return nil }
 func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
 func (*kubeCluster) parts() []part                                         { return nil }
+func (*kubeCluster) reached(map[string]*sliceNode)                         {}
 func (*kubeCluster) status() *ClusterStatus                                { return nil }
 
 func newWebhookCommand() *cobra.Command {

@@ -7,8 +7,9 @@ import (
 	"slicewire/overlay"
 )
 
-// Choose returns up to limit addresses of a service's endpoints that serve a
-// port, the best first, as answers to its name have them. With session affinity
+// Choose returns an address of each of up to limit endpoints of a service that
+// serve a port, the best first, as answers to its name have them: the IPv4 one
+// where there is one. With session affinity
 // equals come in an order that is always the same for a client: while its first
 // endpoint is there and among the nearest, it stays the first. name is the
 // service's in any zone where its name stands for its endpoints.
@@ -17,21 +18,19 @@ func (s *Server) Choose(name string, protocol overlay.Protocol, port uint16, cli
 	if r == nil {
 		return nil
 	}
-	for _, set := range []*addrSet{&r.v4, &r.v6} {
-		if len(set.addrs) == 0 {
-			continue
+	order := r.each.addrs
+	switch {
+	case r.svc.Affinity != 0:
+		order = r.each.ordered(client)
+	case len(order) > 0:
+		order = r.each.rotated(r.each.next(), len(order))
+	}
+	for _, a := range order {
+		if len(out) == limit {
+			return out
 		}
-		order := set.ordered
-		if r.svc.Affinity == 0 {
-			order = func(netip.Addr) []netip.Addr { return set.rotated(set.next(), len(set.addrs)) }
-		}
-		for _, a := range order(client) {
-			if len(out) == limit {
-				return out
-			}
-			if r.svc.has(a, func(p overlay.ServicePort) bool { return p.Protocol == protocol && p.Port == port }) {
-				out = append(out, a)
-			}
+		if r.svc.has(a, func(p overlay.ServicePort) bool { return p.Protocol == protocol && p.Port == port }) {
+			out = append(out, a)
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,8 +41,11 @@ type View struct {
 }
 
 // A StandIn is what answers hold instead of the addresses of a service's
-// endpoints and its virtual one, in every zone and for its aliases, as long as
-// an endpoint of it is reached.
+// endpoints and its virtual one, in every zone and for its aliases. A service
+// with a virtual address has them always, as KEP-1645 wants: what is there
+// refuses connections. A headless one has them as long as an endpoint of it is
+// reached; where each of these has addresses of its own, they are those of its
+// name in zones of KEP-1645.
 type StandIn struct {
 	Addrs []netip.Addr // of the service, in any order
 	// Endpoints has the addresses of endpoints, by name and site as in their DNS
@@ -100,7 +104,7 @@ func (s *service) addrsOf(e *overlay.EndpointView) []netip.Addr {
 // addresses puts the service's endpoints into a record's sets.
 func (s *service) addresses(r *record, mode Mode) {
 	if s.standIn != nil {
-		if len(s.live) > 0 {
+		if len(s.live) > 0 || s.Type == overlay.Virtual {
 			r.addAll(s.standIn.Addrs, 0)
 		}
 		return
@@ -122,13 +126,30 @@ func (s *service) addresses(r *record, mode Mode) {
 		}
 	}
 	r.v4.addrs, r.v6.addrs = slices.Grow(r.v4.addrs, n4), slices.Grow(r.v6.addrs, n6)
+	r.each.addrs = slices.Grow(r.each.addrs, nearest)
 	for i, e := range s.live[:nearest] {
 		r.add(s.Endpoints[e].Addr, s.rank[i])
 		r.add(s.Endpoints[e].Addr6, s.rank[i])
+		if one := cmp.Or(s.Endpoints[e].Addr, s.Endpoints[e].Addr6); one.IsValid() {
+			r.each.add(one.Unmap(), s.rank[i])
+		}
 	}
 	if mode == One {
 		r.v4.most, r.v6.most = 1, 1
 	}
+}
+
+// each puts the stand-ins of the endpoints that are reached into a record's sets,
+// and reports whether all of them have one.
+func (s *service) each(r *record) bool {
+	for _, i := range s.live {
+		addrs := s.addrsOf(&s.Endpoints[i])
+		if len(addrs) == 0 {
+			return false
+		}
+		r.addAll(addrs, 0)
+	}
+	return len(s.live) > 0
 }
 
 // at returns the range of s.Endpoints of one site: they are sorted by it.
@@ -222,8 +243,8 @@ func (s *service) targets(ports []overlay.ServicePort, mcs bool) (out []target) 
 		}
 	}
 	for _, p := range ports {
-		if mcs && s.Type == overlay.Virtual && s.standIn == nil {
-			add(target{p.Port, base, []netip.Addr{s.Virtual, s.Virtual6}})
+		if s.Type == overlay.Virtual && (mcs || s.standIn != nil) {
+			add(target{p.Port, base, s.ownAddrs()})
 			continue
 		}
 		for _, i := range s.live {
@@ -231,7 +252,7 @@ func (s *service) targets(ports []overlay.ServicePort, mcs bool) (out []target) 
 			if !slices.Contains(e.Ports, p) {
 				continue
 			}
-			if addrs := s.addrsOf(e); len(addrs) > 0 && (!mcs || s.Type != overlay.Virtual) {
+			if addrs := s.addrsOf(e); len(addrs) > 0 {
 				add(target{p.Port, e.Name + "." + e.Origin.Site + "." + base, addrs})
 			} else if s.standIn != nil {
 				add(target{p.Port, base, s.standIn.Addrs})

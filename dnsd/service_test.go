@@ -233,6 +233,28 @@ func TestEndpointsAreChosenByPort(t *testing.T) {
 	}
 }
 
+// An endpoint that has an IPv6 address only has the same share as the others.
+func TestEndpointsWithoutAnIPv4AddressAreChosenToo(t *testing.T) {
+	both, only := at("east", "e0", "10.1.1.1"), at("east", "e1", "fd00::1:2")
+	both.Addr6 = netip.MustParseAddr("fd00::1:1")
+	only.Addr, only.Addr6 = netip.Addr{}, only.Addr
+	s := serviceServer(t, View{Services: []overlay.ServiceView{testService("web", overlay.Headless, both, only)}})
+	first := make(map[string]int)
+	for range 10 {
+		got := choose(s, netip.MustParseAddr("10.9.9.9"))
+		if len(got) != 2 {
+			t.Fatalf("%v, want one address of each", got)
+		}
+		first[got[0].String()]++
+	}
+	if first["10.1.1.1"] != 5 || first["fd00::1:2"] != 5 {
+		t.Errorf("shares of ten: %v", first)
+	}
+	if got := brief(ask(t, s, pack(t, query("web.shop.svc.slice.local", typeAAAA)))); got != "NOERROR fd00::1:1 fd00::1:2" {
+		t.Errorf("answer %s", got)
+	}
+}
+
 func TestAClientKeepsItsEndpoint(t *testing.T) {
 	var v overlay.ServiceView
 	for i := range 20 {

@@ -39,6 +39,7 @@ type zone struct {
 type record struct {
 	exact  bool // outside the zones: we answer for this name alone
 	v4, v6 addrSet
+	each   addrSet  // of a service: one address of each endpoint, for who connects to any of them
 	svc    *service // whose name it is
 	text   string   // TXT
 }
@@ -136,25 +137,27 @@ func newSnapshot(zones []zone, ttl time.Duration, serial uint32, v View, before 
 // addService gives a service its names, and its addresses theirs.
 func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
 	s.addServiceReverses(svc)
-	var all, virtual record
+	var all, mcs record
 	svc.addresses(&all, mode)
 	all.v4.pack(typeA, s.ttl)
 	all.v6.pack(typeAAAA, s.ttl)
-	if len(svc.live) > 0 {
-		virtual.addAll(svc.ownAddrs(), 0)
-		virtual.v4.pack(typeA, s.ttl)
-		virtual.v6.pack(typeAAAA, s.ttl)
-	}
+	all.each.seen = nil
+	special := svc.mcsAddresses(&mcs)
+	mcs.v4.pack(typeA, s.ttl)
+	mcs.v6.pack(typeAAAA, s.ttl)
 	for _, z := range s.zones {
 		wire, ok := appendName(nil, svc.Name+"."+svc.Namespace+".svc")
 		if !ok || len(wire)-1+len(z.wire) > maxName {
 			bad = append(bad, svc.Namespace+"/"+svc.Name)
 			continue
 		}
+		if z.mcs && svc.Type == overlay.Headless && len(svc.Endpoints) == 0 {
+			continue // KEP-1645: the name of a headless service without ready endpoints does not exist
+		}
 		r := s.record(string(wire[:len(wire)-1]) + z.wire)
 		r.svc = svc
-		if z.mcs && svc.Type == overlay.Virtual {
-			r.share(&virtual)
+		if z.mcs && special {
+			r.share(&mcs)
 		} else {
 			r.share(&all)
 		}
@@ -170,6 +173,18 @@ func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
 		r.share(&all)
 	}
 	return bad
+}
+
+// mcsAddresses puts what a service's name has in zones of KEP-1645 into a
+// record's sets, and reports whether that is something else than elsewhere.
+func (s *service) mcsAddresses(r *record) bool {
+	if s.Type == overlay.Virtual {
+		if len(s.live) > 0 || s.standIn != nil {
+			r.addAll(s.ownAddrs(), 0)
+		}
+		return true
+	}
+	return s.standIn != nil && s.each(r)
 }
 
 // ownAddrs are the addresses of a service itself, where its endpoints' are not
@@ -236,7 +251,7 @@ func (s *snapshot) put(name string, r *record) {
 
 // share gives r the addresses of from, with turns of its own.
 func (r *record) share(from *record) {
-	for _, x := range []struct{ to, from *addrSet }{{&r.v4, &from.v4}, {&r.v6, &from.v6}} {
+	for _, x := range []struct{ to, from *addrSet }{{&r.v4, &from.v4}, {&r.v6, &from.v6}, {&r.each, &from.each}} {
 		x.to.addrs, x.to.packed, x.to.groups, x.to.most = x.from.addrs, x.from.packed, x.from.groups, x.from.most
 	}
 }
@@ -256,6 +271,11 @@ func (r *record) add(a netip.Addr, rank uint8) {
 	if a = a.Unmap().WithZone(""); a.Is4() {
 		set = &r.v4
 	}
+	set.add(a, rank)
+}
+
+// add adds an address once. Ranks never fall from one call to the next.
+func (set *addrSet) add(a netip.Addr, rank uint8) {
 	n := len(set.addrs)
 	if n == manyAddrs {
 		set.seen = make(map[netip.Addr]bool)

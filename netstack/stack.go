@@ -154,13 +154,15 @@ func (st *Stack) configure(cfg Config) error {
 // the first of a family is the default source. Connections of an address that
 // goes are left to time out.
 func (st *Stack) Set(addrs []netip.Addr) error {
-	for i, a := range addrs {
+	wanted := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
 		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
 			return fmt.Errorf("netstack: address %v: not a plain unicast address", a)
 		}
-		if slices.Contains(addrs[:i], a) {
+		if wanted[a] {
 			return fmt.Errorf("netstack: address %v: given twice", a)
 		}
+		wanted[a] = true
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -169,16 +171,20 @@ func (st *Stack) Set(addrs []netip.Addr) error {
 	}
 	old, now := *st.addrs.Load(), slices.Clone(addrs)
 	st.addrs.Store(&now)
+	had := make(map[netip.Addr]bool, len(old))
+	for _, a := range old {
+		had[a] = true
+	}
 	for _, nic := range []tcpip.NICID{nicTrusted, nicChecking} {
 		for _, a := range old {
-			if !slices.Contains(now, a) {
+			if !wanted[a] {
 				if err := st.s.RemoveAddress(nic, address(a)); err != nil {
 					return fmt.Errorf("netstack: remove address %v: %w", a, fault(err))
 				}
 			}
 		}
 		for _, a := range now {
-			if !slices.Contains(old, a) {
+			if !had[a] {
 				pa := tcpip.ProtocolAddress{Protocol: family(a), AddressWithPrefix: address(a).WithPrefix()}
 				if err := st.s.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
 					return fmt.Errorf("netstack: add address %v: %w", a, fault(err))

@@ -45,6 +45,14 @@ type Attachment struct {
 	Workloads []AttachedWorkload
 }
 
+// Addrs lists the addresses that there are.
+func (b BackendAddr) Addrs() []netip.Addr {
+	if !b.Addr.IsValid() {
+		return []netip.Addr{b.Addr6}
+	}
+	return []netip.Addr{b.Addr, b.Addr6}
+}
+
 // An AttachedBackend is a backend with overlay addresses of its own.
 type AttachedBackend struct {
 	Backend
@@ -57,7 +65,7 @@ type AttachedBackend struct {
 func (a *Attachment) Owned() []netip.Addr {
 	out := []netip.Addr{a.Addr, a.Addr6}
 	for _, b := range a.Backends {
-		out = append(out, b.Addr, b.Addr6)
+		out = append(out, b.Addrs()...)
 	}
 	return out
 }
@@ -76,12 +84,14 @@ func (a *Attachment) AddrsOf(n Node) (out []netip.Addr) {
 	return out
 }
 
-// Addresses returns the IPv4 address of every backend by its key, to be given
+// Addresses returns the IPv4 address of every backend that has one by its key, to be given
 // to the next Attach so that addresses stay what they are.
 func (a *Attachment) Addresses() map[string]netip.Addr {
 	m := make(map[string]netip.Addr, len(a.Backends))
 	for _, b := range a.Backends {
-		m[b.key()] = b.Addr
+		if b.Addr.IsValid() {
+			m[b.key()] = b.Addr
+		}
 	}
 	return m
 }

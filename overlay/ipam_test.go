@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -279,9 +280,9 @@ func TestAssignBackends(t *testing.T) {
 		})
 	}
 	for _, b := range []string{"10.0.0.4/30", "10.0.0.4/31", "10.0.0.4/32"} {
-		_, err := AssignBackends(netip.MustParsePrefix(b), testBlock6, nil, []string{"a", "b"})
-		if err == nil || !strings.Contains(err.Error(), b) {
-			t.Errorf("two backends in %s: %v", b, err)
+		got, err := AssignBackends(netip.MustParsePrefix(b), testBlock6, nil, []string{"a", "b"})
+		if err != nil || got["b"].Addr.IsValid() || !testBlock6.Contains(got["b"].Addr6) || got["a"].Addr6 == got["b"].Addr6 {
+			t.Errorf("two backends in %s: %v, %v", b, got, err)
 		}
 	}
 	if got, err := AssignBackends(netip.MustParsePrefix("10.0.0.4/30"), testBlock6, nil, []string{"a"}); err != nil || got["a"].Addr.String() != "10.0.0.6" || got["a"].Addr6 != netip.MustParseAddr("fd12:3456:789a:105::2") {
@@ -289,6 +290,54 @@ func TestAssignBackends(t *testing.T) {
 	}
 	if _, err := AssignBackends(netip.MustParsePrefix("10.0.0.4/32"), testBlock6, nil, nil); err != nil {
 		t.Errorf("no backends in a /32: %v", err)
+	}
+}
+
+// More names than the block has addresses: as many services as can be have one
+// each, names that had one keep it, and all have one in the IPv6 block, which
+// stays.
+func TestABlockWithTooFewAddresses(t *testing.T) {
+	block := netip.MustParsePrefix("10.9.8.0/28") // 13 for backends
+	var names []string
+	for i := range 10 {
+		for k := range 3 {
+			names = append(names, fmt.Sprintf("shop/web%d/p%d", i, k))
+		}
+	}
+	first, err := AssignBackends(block, testBlock6, nil, names)
+	if err != nil || len(first) != len(names) {
+		t.Fatalf("%d of %d, %v", len(first), len(names), err)
+	}
+	previous := make(map[string]netip.Addr)
+	for i := range 10 {
+		if a := first[fmt.Sprintf("shop/web%d/p0", i)]; !a.Addr.IsValid() {
+			t.Errorf("web%d has no IPv4 address at all", i)
+		}
+	}
+	for n, a := range first {
+		if a.Addr.IsValid() {
+			previous[n] = a.Addr
+		}
+	}
+	if len(previous) != 13 {
+		t.Errorf("%d have an IPv4 address, the block has 13", len(previous))
+	}
+	second, err := AssignBackends(block, testBlock6, previous, names)
+	if err != nil || !maps.Equal(first, second) {
+		t.Errorf("addresses changed, %v", err)
+	}
+	third, err := AssignBackends(block, testBlock6, previous, append(names, "a/a/p0"))
+	if err != nil || !third["a/a/p0"].Addr.IsValid() {
+		t.Errorf("a new service has %v, %v", third["a/a/p0"], err)
+	}
+	moved := 0
+	for n := range first {
+		if third[n] != first[n] {
+			moved++
+		}
+	}
+	if moved != 1 {
+		t.Errorf("%d endpoints moved for it, want one", moved)
 	}
 }
 
@@ -313,13 +362,20 @@ func FuzzAssignBackends(f *testing.F) {
 			if !ok || seen[a.Addr] && !slices.Contains(names, n) {
 				t.Fatalf("%q has no address", n)
 			}
+			if !a.Addr.IsValid() && int64(len(got)) > freeAddrs(block) && testBlock6.Contains(a.Addr6) {
+				continue
+			}
 			if !block.Contains(a.Addr) || a.Addr == block.Addr() || a.Addr == NodeAddr(block) || !testBlock6.Contains(a.Addr6) {
 				t.Fatalf("%q got %v in %v", n, a, block)
 			}
 		}
 		for n, a := range got {
-			if seen[a.Addr] {
-				t.Fatalf("%q shares %v", n, a.Addr)
+			if seen[a.Addr] || seen[a.Addr6] {
+				t.Fatalf("%q shares %v", n, a)
+			}
+			seen[a.Addr6] = true
+			if !a.Addr.IsValid() {
+				continue
 			}
 			seen[a.Addr] = true
 			if block.Bits() < 31 && !block.Contains(a.Addr.Next()) {

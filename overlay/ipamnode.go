@@ -6,9 +6,10 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// ErrBlockFull says that a node's block has no address left for a backend.
+// ErrBlockFull says that a node's block has no address left for a workload.
 var ErrBlockFull = errors.New("no address left in the node's block")
 
 // NodeBlock returns the block of a site's prefix that belongs to the node with
@@ -58,17 +59,25 @@ func NodeAddr6(block6 netip.Prefix) netip.Addr { return hostAddr6(block6, 1) }
 
 // BackendAddr is the pair of addresses that a published backend has on a slice.
 type BackendAddr struct {
-	Addr  netip.Addr // IPv4
+	Addr  netip.Addr // IPv4; invalid: the node's block had none left
 	Addr6 netip.Addr // IPv6, with the same offset in its block
 }
 
-// AssignBackends gives every named backend an address of its own in the node's
-// block: never the block's address, the node's or the broadcast address. A name
-// keeps its address in previous while that is free and inside the block; a new
-// one starts at the hash of its name and takes the next free address, so that
-// the same names find the same addresses after a loss of previous. Repeated
-// names count once. The error is ErrBlockFull when there are more names than
-// addresses.
+// MaxBackends is how many backends a node publishes on a slice at most: what it
+// tells of them fits what others keep of a node (MaxBytesPerOrigin).
+const MaxBackends = 6000
+
+// AssignBackends gives every named backend addresses of its own in the node's
+// blocks: never the block's address, the node's or the broadcast address. A name
+// keeps its IPv4 address in previous while that is free and inside the block; a
+// new one starts at the hash of its name and takes the next free address, so that
+// the same names find the same addresses after a loss of previous. Repeated names
+// count once.
+//
+// An IPv4 block is small. Where there are more names than it has addresses, some
+// have one in the IPv6 block only: the second and third of a service before the
+// first of any, and of equals those that had none before. A service is what
+// stands before a name's last slash.
 func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, names []string) (map[string]BackendAddr, error) {
 	if !block.IsValid() || !block.Addr().Is4() || !block6.IsValid() || !block6.Addr().Is6() || block6.Bits() > 64 {
 		return nil, fmt.Errorf("backends of %v and %v: want an IPv4 prefix and an IPv6 /64", block, block6)
@@ -80,11 +89,9 @@ func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, 
 	base := addr4(block.Masked().Addr())
 	const first = firstBackend
 	free := freeAddrs(block)
-	if int64(len(names)) > free {
-		return nil, fmt.Errorf("%d backends in %v, which has room for %d: %w", len(names), block, free, ErrBlockFull)
-	}
-	assigned := make(map[string]BackendAddr, len(names))
-	taken := make(map[int64]bool, len(names))
+	names, without := entitled(names, previous, free)
+	assigned := make(map[string]BackendAddr, len(names)+len(without))
+	taken := make(map[int64]bool, len(names)+len(without))
 	give := func(name string, offset int64) {
 		taken[offset] = true
 		assigned[name] = BackendAddr{
@@ -105,22 +112,82 @@ func AssignBackends(block, block6 netip.Prefix, previous map[string]netip.Addr, 
 		if _, ok := assigned[name]; ok {
 			continue
 		}
-		h := fnv.New32a()
-		h.Write([]byte(name))
-		i := int64(h.Sum32()) % free
+		i := int64(hashName(name)) % free
 		for taken[first+i] {
 			i = (i + 1) % free
 		}
 		give(name, first+i)
 	}
+	for _, name := range without {
+		i := int64(hashName(name)) % onlyIPv6
+		for taken[onlyIPv6+i] {
+			i = (i + 1) % onlyIPv6
+		}
+		taken[onlyIPv6+i] = true
+		assigned[name] = BackendAddr{Addr6: hostAddr6(block6, uint32(onlyIPv6+i))}
+	}
 	return assigned, nil
+}
+
+// onlyIPv6 is the offset in an IPv6 block from which on there are backends
+// without an IPv4 address, and how many there could be: no IPv4 block has such
+// offsets.
+const onlyIPv6 = int64(1) << 31
+
+func hashName(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return h.Sum32()
+}
+
+// entitled splits sorted names into those that get an IPv4 address, of which
+// there are n, and those that do not.
+func entitled(names []string, previous map[string]netip.Addr, n int64) (with, without []string) {
+	if int64(len(names)) <= n {
+		return names, nil
+	}
+	type ranked struct {
+		name string
+		rank int // among the names of its service
+		had  bool
+	}
+	list := make([]ranked, len(names))
+	seen := make(map[string]int)
+	for i, name := range names {
+		service := name[:max(0, strings.LastIndexByte(name, '/'))]
+		_, had := previous[name]
+		list[i] = ranked{name, seen[service], had}
+		seen[service]++
+	}
+	slices.SortStableFunc(list, func(a, b ranked) int {
+		switch {
+		case a.rank != b.rank:
+			return a.rank - b.rank
+		case a.had && !b.had:
+			return -1
+		case b.had && !a.had:
+			return 1
+		}
+		return 0
+	})
+	for i, r := range list {
+		if int64(i) < n {
+			with = append(with, r.name)
+		} else {
+			without = append(without, r.name)
+		}
+	}
+	slices.Sort(with)
+	slices.Sort(without)
+	return with, without
 }
 
 // firstBackend is the offset in a block of the first address for a backend:
 // after the block's address and the node's.
 const firstBackend = 2
 
-// Room returns how many backends and workloads a node's block has addresses for.
+// Room returns how many backends and workloads a node's block has IPv4 addresses
+// for.
 func Room(block netip.Prefix) int { return int(freeAddrs(block)) }
 
 // freeAddrs returns how many addresses a block has for backends: those from

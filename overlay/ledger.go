@@ -10,9 +10,9 @@ import (
 // Limits of what a Ledger keeps.
 const (
 	MaxOrigins          = 4096      // nodes that have said anything
-	MaxRecordsPerOrigin = 1000      // records and tombstones
-	MaxBytesPerOrigin   = 256 << 10 // of signed bytes
-	maxFloorsPerOrigin  = 2000      // versions remembered after their record is gone
+	MaxRecordsPerOrigin = 2500      // records and tombstones: a thousand services, and as many that have gone
+	MaxBytesPerOrigin   = 768 << 10 // of signed bytes
+	maxFloorsPerOrigin  = 5000      // versions remembered after their record is gone
 )
 
 // A Verdict is what a Ledger makes of a record offered to it.

@@ -48,7 +48,8 @@ type ClusterStatus struct {
 	Exports    int        `json:"exports"`
 	Doors      int        `json:"doors"`     // ports where pods reach imported services
 	Names      int        `json:"names"`     // that pods may ask for
-	NoAddress  int        `json:"noAddress"` // endpoints that the node has no address for
+	NoAddress  int        `json:"noAddress"` // endpoints that are more than a node may publish
+	IPv6Only   int        `json:"ipv6Only"`  // endpoints that the node has no IPv4 address for
 	NoPort     int        `json:"noPort"`    // doors that no port was left for
 	Writes     uint64     `json:"writes"`    // requests that write
 	LostEvents uint64     `json:"lostEvents"`

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -43,7 +44,9 @@ type kubeCluster struct {
 	tellsHub bool // by what pods prove who they are
 	self     netip.Addr
 	log      *slog.Logger
-	names    *dnsd.Server // nil: the cluster asks nobody
+	routed   bool                               // pods reach addresses of the slice
+	names    *dnsd.Server                       // nil: the cluster asks nobody
+	lost     map[string]map[overlay.NodeID]bool // by slice, nodes that are not reached; the daemon's loop's
 	sockets  []interface{ Close() error }
 }
 
@@ -53,7 +56,7 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 	if want == nil {
 		return nil, nil
 	}
-	k := &kubeCluster{self: want.PodIP, log: log, tellsHub: file.Kubernetes.Hub != nil}
+	k := &kubeCluster{self: want.PodIP, log: log, tellsHub: file.Kubernetes.Hub != nil, routed: want.Routed}
 	fail := func(err error) (*kubeCluster, error) {
 		k.close()
 		return nil, fmt.Errorf("kubernetes.cluster: %w", err)
@@ -89,7 +92,7 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 		return fail(err)
 	}
 	if want.DNS != "" {
-		p, l, err := listenBoth(want.DNS)
+		p, l, err := listenBoth(ofPod(want.DNS, k.self))
 		if err != nil {
 			return fail(fmt.Errorf("dns: %w", err))
 		}
@@ -102,6 +105,16 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 		}
 	}
 	return k, nil
+}
+
+// ofPod returns where to listen in place of every IPv4 address: a datagram that
+// came by one is else answered from another where a pod with the host's network
+// has several.
+func ofPod(at string, self netip.Addr) string {
+	if a, err := netip.ParseAddrPort(at); err == nil && a.Addr() == netip.IPv4Unspecified() && self.Is4() {
+		return netip.AddrPortFrom(self, a.Port()).String()
+	}
+	return at
 }
 
 // close ends what was opened, should it not run.
@@ -128,7 +141,7 @@ func (k *kubeCluster) exports() (services []overlay.SliceService, backends []man
 		return nil, nil
 	}
 	r := k.cluster.Result()
-	k.setNames(r.Names)
+	k.setNames(r.Imports)
 	for i := range r.Exports {
 		e := &r.Exports[i]
 		s := overlay.Service{Name: e.Name, Namespace: e.Namespace, Ports: e.Ports, ExportTerms: e.Terms}
@@ -136,6 +149,9 @@ func (k *kubeCluster) exports() (services []overlay.SliceService, backends []man
 		services = append(services, overlay.SliceService{Slice: e.Slice, Service: s})
 		for _, b := range e.Backends {
 			p := manifest.Publish{Slice: e.Slice, Service: e.Name, Namespace: e.Namespace, Backend: b.Name}
+			if e.Proxied {
+				p.Proxy = manifest.ProxyV2
+			}
 			for j, port := range e.Ports {
 				p.Ports = append(p.Ports, manifest.PublishPort{Name: port.Name, Target: netip.AddrPortFrom(b.Addr, b.Targets[j]).String()})
 			}
@@ -145,15 +161,59 @@ func (k *kubeCluster) exports() (services []overlay.SliceService, backends []man
 	return services, backends
 }
 
-func (k *kubeCluster) setNames(list []cluster.Name) {
+// setNames states what pods of the cluster are told: by every name that a service
+// has on the slice, addresses of the Services that stand for it here, or those of
+// the slice where pods have a way there. Endpoints at nodes that are not reached
+// have no names meanwhile; their Services stay.
+func (k *kubeCluster) setNames(list []cluster.Import) {
 	if k.names == nil {
 		return
 	}
-	v := dnsd.View{Entries: make([]dnsd.Entry, 0, len(list))}
-	for _, n := range list {
-		v.Entries = append(v.Entries, dnsd.Entry{Name: n.Name, Addrs: n.Addrs})
+	v := dnsd.View{StandIns: make(map[string]dnsd.StandIn, len(list))}
+	for i := range list {
+		m := &list[i]
+		v.Services = append(v.Services, without(m.View, k.lost[m.Slice]))
+		if k.routed {
+			continue
+		}
+		v.StandIns[m.View.Namespace+"/"+m.View.Name] = dnsd.StandIn{Addrs: m.Addrs, Endpoints: m.Endpoints}
 	}
 	k.names.Set(v)
+}
+
+// without returns a service without its endpoints at lost nodes.
+func without(v *overlay.ServiceView, lost map[overlay.NodeID]bool) overlay.ServiceView {
+	gone := func(e overlay.EndpointView) bool { return lost[e.Origin] }
+	if len(lost) == 0 || !slices.ContainsFunc(v.Endpoints, gone) {
+		return *v
+	}
+	out := *v
+	out.Endpoints = slices.DeleteFunc(slices.Clone(v.Endpoints), gone)
+	return out
+}
+
+// reached takes over which nodes the slices reach.
+func (k *kubeCluster) reached(nodes map[string]*sliceNode) {
+	if k == nil || k.names == nil {
+		return
+	}
+	lost := make(map[string]map[overlay.NodeID]bool)
+	for name, n := range nodes {
+		for id, r := range n.naming.set.Reach {
+			if !r.Lost {
+				continue
+			}
+			if lost[name] == nil {
+				lost[name] = make(map[overlay.NodeID]bool)
+			}
+			lost[name][id] = true
+		}
+	}
+	if maps.EqualFunc(lost, k.lost, maps.Equal) {
+		return
+	}
+	k.lost = lost
+	k.setNames(k.cluster.Result().Imports)
 }
 
 // doors lists where pods reach the services of a slice.
@@ -197,7 +257,7 @@ func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView) {
 		if j := slices.IndexFunc(views, func(v sliceView) bool { return v.attachment.Slice == s.Name }); j >= 0 {
 			a := &views[j].attachment
 			x.Networked, x.Services = true, views[j].view.Services
-			x.Room = overlay.Room(a.Block) - len(a.Workloads)
+			x.Room, x.Room4 = overlay.MaxBackends, overlay.Room(a.Block)-len(a.Workloads)
 		}
 		state.Slices = append(state.Slices, x)
 	}
@@ -226,7 +286,7 @@ func (k *kubeCluster) status() *ClusterStatus {
 	s := k.cluster.Status()
 	out := ClusterStatus{
 		Synced: s.Synced, Fault: s.Fault, Exports: s.Exports, Doors: s.Doors, Names: s.Names,
-		NoAddress: s.NoAddress, NoPort: s.NoPort, Writes: s.Writes, LostEvents: s.LostEvents,
+		NoAddress: s.NoAddress, IPv6Only: s.IPv6Only, NoPort: s.NoPort, Writes: s.Writes, LostEvents: s.LostEvents,
 	}
 	if !s.Heard.IsZero() {
 		out.Heard = &s.Heard

@@ -79,7 +79,8 @@ func (m *rigMesh) answered(t *testing.T, cluster int, network, to string) (who s
 // it is; the pods of a StatefulSet by their own names; endpoints of both clusters
 // behind one name; and a conflict is told to both.
 func TestMultiClusterServices(t *testing.T) {
-	m := startRig(t, 1)
+	m := startRigWith(t, 1, strings.Replace(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"), "metadata:\n",
+		"metadata:\n  annotations: {slicewire.io/site-routes: \"worker-2="+podsOfTwo+"\"}\n", 1))
 	one, two := m.rig.Clusters[0], m.rig.Clusters[1]
 	m.client(t, 0, "iperf")
 	m.client(t, 1, "iperf")
@@ -107,6 +108,10 @@ func TestMultiClusterServices(t *testing.T) {
 		}
 		return err
 	})
+	t.Run("names", m.serviceNames)
+	t.Run("address", m.addressOfTheService)
+	t.Run("clients", m.clientsOfServices)
+	t.Run("rights", m.rightsOfServices)
 	if ip := two.Must(t, "get", "serviceimports.multicluster.x-k8s.io", "-n", "iperf", "echo", "-o", "jsonpath={.spec.ips[0]} {.spec.type}"); !strings.HasSuffix(ip, " ClusterSetIP") || strings.HasPrefix(ip, " ") {
 		t.Errorf("the import has %q", ip)
 	}
@@ -161,4 +166,6 @@ metadata: {name: echo, namespace: iperf}
 			return err
 		})
 	}
+	t.Run("routed", m.routedServices)
+	t.Run("unreached", m.servicesOfALostCluster)
 }

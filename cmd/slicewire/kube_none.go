@@ -35,6 +35,7 @@ func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
 func (*kubeCluster) tokenNews() <-chan struct{}                            { return nil }
 func (*kubeCluster) tokenKeys() (issuer, keys string)                      { return "", "" }
 func (*kubeCluster) parts() []part                                         { return nil }
+func (*kubeCluster) reached(map[string]*sliceNode)                         {}
 func (*kubeCluster) status() *ClusterStatus                                { return nil }
 
 func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, error) {

@@ -24,6 +24,11 @@ const rigSpace = "slicewire-system"
 type rigMesh struct {
 	rig   *kubetest.Rig
 	sites []string // of the clusters
+
+	authority stateDir
+	dir       string
+	slice     string   // the manifest
+	gateways  []string // addresses of their pods
 }
 
 const rigDeployment = `
@@ -97,13 +102,18 @@ kubernetes:
   cluster: {dns: "0.0.0.0:1053", linger: 2s}
 `
 
-// startRig brings two clusters up and a mesh on them.
+// startRig brings two clusters up and a mesh on them, with KubeSlice's example of
+// a slice.
 func startRig(t *testing.T, nodes int) *rigMesh {
+	t.Helper()
+	return startRigWith(t, nodes, kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))
+}
+
+func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	t.Helper()
 	m := &rigMesh{rig: kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: nodes}), sites: []string{"worker-1", "worker-2"}}
 	m.rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t), kubetest.Iperf(t))
 	dir := t.TempDir()
-	slice := kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml")
 	manifest := filepath.Join(dir, "slice.yaml")
 	if err := os.WriteFile(manifest, []byte(slice), 0o600); err != nil {
 		t.Fatal(err)
@@ -112,6 +122,7 @@ func startRig(t *testing.T, nodes int) *rigMesh {
 	if err := initAuthority(authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
+	m.authority, m.dir, m.slice = authority, dir, slice
 	rights, err := os.ReadFile("../../deploy/rbac/cluster.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +132,7 @@ func startRig(t *testing.T, nodes int) *rigMesh {
 		c := m.rig.Clusters[i]
 		c.Must(t, "apply", "--server-side", "-f", "../../deploy/crds")
 		state := stateDir(filepath.Join(dir, site))
-		if err := certifyRig(authority, state, manifest, site); err != nil {
+		if err := certifyRig(signing{authority: authority, manifests: []string{manifest}, id: overlay.NodeID{Site: site, Node: "gw"}, life: certLife}, state); err != nil {
 			t.Fatal(err)
 		}
 		config := map[string]string{"node.yaml": fmt.Sprintf(rigNode, site, join), "slice.yaml": slice}
@@ -130,18 +141,18 @@ func startRig(t *testing.T, nodes int) *rigMesh {
 		c.Rollout(t, rigSpace, "deployment/slicewire")
 		ip := c.Must(t, "get", "pods", "-n", rigSpace, "-l", "app=slicewire", "-o", "jsonpath={.items[0].status.podIP}")
 		join = `"` + ip + `:7946"`
+		m.gateways = append(m.gateways, ip)
 		dns := c.Must(t, "get", "service", "-n", rigSpace, "slicewire-dns", "-o", "jsonpath={.spec.clusterIP}")
 		c.Stub(t, fmt.Sprintf("slice.local:1053 {\n forward . %s\n}\nclusterset.local:1053 {\n forward . %s\n}\n", dns, dns))
 	}
 	return m
 }
 
-func certifyRig(authority, state stateDir, manifest, site string) error {
+func certifyRig(s signing, state stateDir) error {
 	request, err := requestIdentity(state)
 	if err != nil {
 		return err
 	}
-	s := signing{authority: authority, manifests: []string{manifest}, id: overlay.NodeID{Site: site, Node: "gw"}, life: certLife}
 	bundle, err := s.sign(request, time.Now())
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ var layers = map[string][]string{
 	"netstack/port":        {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/sys", "github.com/songgao/water", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
 	"netstack/pump":        {},
 	"netstack/socks":       {"slicewire/overlay", "slicewire/netstack/pump"},
-	"netstack/publish":     {"slicewire/overlay", "slicewire/netstack/pump"},
+	"netstack/publish":     {"slicewire/overlay", "slicewire/netstack/pump", "github.com/pires/go-proxyproto"}, // targets are told of their clients
 	"netstack/forward":     {"slicewire/overlay", "slicewire/netstack/pump"},
 	"dnsd":                 {"slicewire/overlay", "github.com/miekg/dns"},
 	"metrics":              {"github.com/prometheus/client_golang"}, // what others have counted, for Prometheus
@@ -48,7 +48,7 @@ var layers = map[string][]string{
 	"deploy/image":         {},
 	"deploy/mkimage":       {"slicewire/deploy/image"},
 	"kube/kubetest":        {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
-	"kube/kubetest/peer":   {},
+	"kube/kubetest/peer":   {"github.com/pires/go-proxyproto"},
 	"cmd/slicewire":        {"*"},
 	"bench/lab":            {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
 	"bench/dns":            {"slicewire/overlay", "slicewire/dnsd"},

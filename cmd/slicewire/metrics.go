@@ -50,6 +50,8 @@ var (
 	dnsStreams   = &metrics.Family{Name: "slicewire_dns_streams", Help: "Open TCP connections to the name server.", Kind: metrics.Gauge, Labels: []string{"slice"}}
 	dnsDuration  = &metrics.Family{Name: "slicewire_dns_query_duration_seconds", Help: "From a question's arrival to its answer.", Kind: metrics.Histogram, Labels: []string{"slice"}}
 
+	clusterLeft = &metrics.Family{Name: "slicewire_cluster_incomplete", Help: "What the node's part in its Kubernetes cluster has no room for: ipv6-only (endpoints without an IPv4 address), not-published (endpoints), no-port (ports of imported services).", Kind: metrics.Gauge, Labels: []string{"what"}}
+
 	virtualConns    = &metrics.Family{Name: "slicewire_virtual_connections", Help: "Open TCP connections and UDP flows by virtual addresses.", Kind: metrics.Gauge, Labels: []string{"slice", "protocol"}}
 	virtualAccepted = counterOf("slicewire_virtual_accepted_total", "TCP connections and UDP flows taken by virtual addresses.", "slice")
 	virtualFailed   = counterOf("slicewire_virtual_failed_total", "TCP connections and UDP flows by virtual addresses that came to nothing, by reason.", "slice", "reason")
@@ -63,6 +65,11 @@ func counterOf(name, help string, labels ...string) *metrics.Family {
 func (d *daemon) measure(emit func(*metrics.Family, metrics.Sample)) {
 	a := d.id.authority()
 	emit(infoFamily, metrics.Sample{Labels: []string{versionString(), a.Mesh, a.ID.Site, a.ID.Node}, Value: 1})
+	if s := d.cluster.status(); s != nil {
+		for what, n := range map[string]int{"ipv6-only": s.IPv6Only, "not-published": s.NoAddress, "no-port": s.NoPort} {
+			emit(clusterLeft, metrics.Sample{Labels: []string{what}, Value: float64(n)})
+		}
+	}
 	view := d.view.Load()
 	if view == nil {
 		return

@@ -153,6 +153,7 @@ func (d *daemon) lookNames() {
 			n.setNames(n.naming.self, &view.slices[i].attachment, view.slices[i].sites, n.naming.view, d.want.file.SliceSettings(n.name), d.linksOf(n, now))
 		}
 	}
+	d.cluster.reached(d.slices)
 	if told {
 		if err := d.gossip.Set(slices.Concat(d.facts, d.lostFacts())); err != nil {
 			d.log.Error("others are not told which nodes are lost", "err", err)

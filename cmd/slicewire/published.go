@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/netip"
 	"slices"
 
 	"slicewire/netstack/publish"
@@ -45,9 +44,10 @@ func (all published) of(a *overlay.Attachment) []publish.Backend {
 		if p == nil {
 			continue
 		}
-		x := publish.Backend{Name: b.Namespace + "/" + b.Backend.Service + "/" + b.Name, Addrs: []netip.Addr{b.Addr, b.Addr6}}
+		x := publish.Backend{Name: b.Namespace + "/" + b.Backend.Service + "/" + b.Name, Addrs: b.Addrs()}
 		for _, port := range b.Service.Ports {
-			x.Ports = append(x.Ports, publish.Port{Name: port.Name, Port: port.Port, Protocol: port.Protocol, Target: p.TargetOf(port.Name)})
+			x.Ports = append(x.Ports, publish.Port{Name: port.Name, Port: port.Port, Protocol: port.Protocol, Target: p.TargetOf(port.Name),
+				Proxied: p.Proxy != "" && port.Protocol == overlay.TCP})
 		}
 		out = append(out, x)
 	}

@@ -305,6 +305,7 @@ func (d *daemon) reconcile() error {
 	}
 	d.view.Store(view)
 	d.tellHub(view)
+	d.cluster.reached(d.slices)
 	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
 	d.shape(time.Now())
 	return err
@@ -398,7 +399,8 @@ func (d *daemon) endpoints() []netip.AddrPort {
 // maxEndpoints bounds what a node with many interfaces tells of itself.
 const maxEndpoints = 8
 
-// usable picks the addresses that another machine could send to.
+// usable picks the addresses that another machine could send to, each once: many
+// interfaces may have one address, as those of a Kubernetes node toward its pods.
 func usable(addrs []net.Addr, port uint16) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, a := range addrs {
@@ -406,8 +408,9 @@ func usable(addrs []net.Addr, port uint16) []netip.AddrPort {
 		if err != nil {
 			continue
 		}
-		if ip := p.Addr().Unmap(); ip.IsGlobalUnicast() && len(out) < maxEndpoints {
-			out = append(out, netip.AddrPortFrom(ip, port))
+		at := netip.AddrPortFrom(p.Addr().Unmap(), port)
+		if at.Addr().IsGlobalUnicast() && len(out) < maxEndpoints && !slices.Contains(out, at) {
+			out = append(out, at)
 		}
 	}
 	return out

@@ -71,6 +71,7 @@ type Cluster struct {
 	given  map[string]uint16 // ports of doors; Run's
 	told   map[string]bool   // notices that were given; Run's
 	lost   atomic.Int64
+	only6  atomic.Int64
 	shut   atomic.Int64
 }
 
@@ -167,7 +168,8 @@ type Status struct {
 	Exports    int
 	Doors      int
 	Names      int
-	NoAddress  int    // endpoints that the slices have no address for
+	NoAddress  int    // endpoints that are more than a node may publish
+	IPv6Only   int    // endpoints that the slices have no IPv4 address for
 	NoPort     int    // doors that have no port
 	Writes     uint64 // requests to the API server that write
 	LostEvents uint64
@@ -177,9 +179,12 @@ type Status struct {
 func (c *Cluster) Status() Status {
 	w, r := c.watch.State(), c.result.Load()
 	s := Status{
-		Synced: w.Synced, Heard: w.Heard, Exports: len(r.Exports), Doors: len(r.Doors), Names: len(r.Names),
-		NoAddress: int(c.lost.Load()), NoPort: int(c.shut.Load()),
+		Synced: w.Synced, Heard: w.Heard, Exports: len(r.Exports), Doors: len(r.Doors),
+		NoAddress: int(c.lost.Load()), IPv6Only: int(c.only6.Load()), NoPort: int(c.shut.Load()),
 		Writes: c.writer.applier.Writes() + c.recorder.Writes(), LostEvents: c.recorder.Dropped(),
+	}
+	for i := range r.Imports {
+		s.Names += r.Imports[i].Names()
 	}
 	if w.Err != nil {
 		s.Fault = w.Err.Error()
@@ -272,11 +277,15 @@ func (c *Cluster) count(p *plan) {
 	lost := 0
 	for slice, n := range p.lost {
 		if c.lost.Load() == 0 {
-			c.cfg.Log.Warn("slice has no addresses for all endpoints of this node", "slice", slice, "endpoints", n)
+			c.cfg.Log.Warn("not all endpoints are published: a node may publish so many", "slice", slice, "endpoints", n)
 		}
 		lost += n
 	}
 	c.lost.Store(int64(lost))
+	if p.only6 > 0 && c.only6.Load() == 0 {
+		c.cfg.Log.Warn("endpoints have IPv6 addresses only: the node's IPv4 block is full", "endpoints", p.only6)
+	}
+	c.only6.Store(int64(p.only6))
 	if p.shut > 0 && c.shut.Load() == 0 {
 		c.cfg.Log.Warn("not every port of imported services has a port of this pod", "ports", p.shut)
 	}

@@ -98,8 +98,13 @@ func (e *exported) decide(o *Objects, replica *replicas) {
 		e.fault = fault{"Valid", "InvalidAnnotation", errs[0].Error(), false}
 		return
 	}
+	proxied, err := manifest.Proxied(x.Annotations)
+	if err != nil {
+		e.fault = fault{"Valid", "InvalidAnnotation", err.Error(), false}
+		return
+	}
 	terms.Created = x.Created.Truncate(time.Second)
-	out := &Export{Slice: e.slice.Name, Namespace: x.Namespace, Name: x.Name, Terms: terms}
+	out := &Export{Slice: e.slice.Name, Namespace: x.Namespace, Name: x.Name, Terms: terms, Proxied: proxied}
 	if out.Aliases, e.fault = aliasesOf(x.Export.Aliases); e.fault != (fault{}) {
 		return
 	}
@@ -274,7 +279,7 @@ func (e *exported) add(replica *replicas, out *Export, pod *Object, name string,
 	out.Backends = append(out.Backends, Backend{Name: name, Pod: pod.Name, Addr: pod.Pod.IPs[0], Targets: targets})
 }
 
-// fit leaves out endpoints that the slices have no addresses for: of services
+// fit leaves out endpoints that are more than a node may publish: of services
 // with many before of those with few. It returns how many by slice.
 func fit(list []exported) map[string]int {
 	total := make(map[string]int)
@@ -298,13 +303,33 @@ func fit(list []exported) map[string]int {
 				left -= keep
 				if gone := len(x.Backends) - keep; gone > 0 {
 					lost[slice] += gone
-					list[i].leave("%d endpoints: slice %s has room for %d of this node", gone, slice, room[slice])
+					list[i].leave("%d endpoints: a node publishes at most %d on slice %s", gone, room[slice], slice)
 					x.Backends = x.Backends[:keep]
 				}
 			}
 		}
 	}
 	return lost
+}
+
+// withoutIPv4 counts the endpoints of this node that get no IPv4 address, because
+// their slice has too few for a node.
+func withoutIPv4(list []exported) (n int) {
+	room := make(map[*Slice]int)
+	for i := range list {
+		x := &list[i]
+		if x.export == nil {
+			continue
+		}
+		if _, counted := room[x.slice]; !counted {
+			room[x.slice] = x.slice.Room4
+		}
+		room[x.slice] -= len(x.export.Backends)
+	}
+	for _, left := range room {
+		n += max(0, -left)
+	}
+	return n
 }
 
 // level returns how many endpoints each service of a slice may have at most, so

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"slicewire/overlay"
 )
 
 // summary writes an export, or why it is none, in one line.
@@ -48,12 +50,17 @@ func TestWhatIsExported(t *testing.T) {
 		{"an alias with a newline", []string{shop, strings.Replace(web, "slice: red", `slice: red, aliases: ["a\nb.example"]`, 1)}, "Valid InvalidAlias", ""},
 		{"an alias that is another service's name", []string{shop, strings.Replace(web, "slice: red", "slice: red, aliases: [db.shop.svc.slice.local]", 1)}, "Valid InvalidAlias", ""},
 		{"a type that is none", []string{shop, strings.Replace(web, "namespace: shop", "namespace: shop, annotations: {slicewire.io/service-type: Both}", 1)}, "Valid InvalidAnnotation", ""},
+		{"a version of the PROXY protocol that is not spoken", []string{shop, strings.Replace(web, "namespace: shop", "namespace: shop, annotations: {slicewire.io/proxy-protocol: v1}", 1)}, "Valid InvalidAnnotation", ""},
 		{"KubeSlice's export comes before MCS's of the same name", []string{shop, web, a, mcs("web"), service("web", "{clusterIP: 10.96.0.9, ports: [{port: 1}]}")}, "red Headless [http 8080/TCP] web-a=10.244.1.1[8080]|Ready Pending", ""},
 
 		{"the Service of the export's name", []string{shop, mcs("web"), service("web", "{clusterIP: 10.96.0.9, ports: [{name: http, port: 80}]}"), a, slice("web", http, endpointOf("web-a", "10.244.1.1"))},
 			"red ClusterSetIP [http 80/TCP] web-a=10.244.1.1[8080]", ""},
 		{"a headless Service", []string{shop, mcs("web"), service("web", "{clusterIP: None, ports: [{name: http, port: 8080}]}"), a, slice("web", http, endpointOf("web-a", "10.244.1.1"))},
 			"red Headless [http 8080/TCP] web-a=10.244.1.1[8080]", ""},
+		{"an endpoint's hostname before its pod's name", []string{shop, mcs("web"), service("web", "{clusterIP: None, ports: [{name: http, port: 8080}]}"), a,
+			slice("web", http, strings.Replace(endpointOf("web-a", "10.244.1.1"), "conditions:", "hostname: first, conditions:", 1))}, "red Headless [http 8080/TCP] first=10.244.1.1[8080]", ""},
+		{"a Service of type LoadBalancer is one with an address", []string{shop, mcs("web"), service("web", "{type: LoadBalancer, clusterIP: 10.96.0.9, ports: [{name: http, port: 80, nodePort: 30080}]}")},
+			"red ClusterSetIP [http 80/TCP]", ""},
 		{"no Service of that name", []string{shop, mcs("web")}, "Valid NoService", ""},
 		{"ExternalName", []string{shop, mcs("web"), service("web", "{type: ExternalName, externalName: example.com}")}, "Valid InvalidServiceType", ""},
 		{"the Service that stands for an import", []string{shop, mcs("web"), strings.Replace(service("web", "{clusterIP: 10.96.0.9, ports: [{port: 80}]}"), "namespace: shop", "namespace: shop, labels: {app.kubernetes.io/managed-by: slicewire}", 1)}, "Valid InvalidServiceType", ""},
@@ -93,6 +100,45 @@ func TestTermsOfAnExport(t *testing.T) {
 	e = exports(read(t, namespace("shop"), web), red(), &replicas{})
 	if got := e[0].export.Terms.Created.String(); !strings.HasPrefix(got, "2026-01-02 03:04:05") {
 		t.Errorf("created %s, want the export's creation", got)
+	}
+}
+
+func TestServersThatAreToldOfTheirClients(t *testing.T) {
+	for _, c := range []struct {
+		annotations string
+		want        bool
+	}{{"{}", false}, {"{slicewire.io/proxy-protocol: v2}", true}} {
+		for _, kind := range []string{web, mcs("web")} {
+			kind = strings.Replace(kind, "namespace: shop", "namespace: shop, annotations: "+c.annotations, 1)
+			e := exports(read(t, namespace("shop"), kind, service("web", "{ports: [{port: 80}]}")), red(), &replicas{})
+			if e[0].export == nil || e[0].export.Proxied != c.want {
+				t.Errorf("%s: %+v", c.annotations, e[0].export)
+			}
+		}
+	}
+}
+
+// Endpoints that have an IPv6 address only are counted and told of.
+func TestEndpointsWithoutAnIPv4Address(t *testing.T) {
+	v := view(overlay.Headless, "east/web-0", "east/web-1", "west/web-2")
+	v.Endpoints[1].Addr, v.Endpoints[1].Addr6 = netip.Addr{}, netip.MustParseAddr("fd00::8000:1")
+	v.Endpoints[2].Addr = netip.Addr{} // not ours
+	state := red(v)
+	state.Slices[0].Room4 = 1
+	p := work(read(t, namespace("shop"), web, pod("shop", "web-0", "web", "10.244.1.1"), pod("shop", "web-1", "web", "10.244.1.2")), state, here(), nil)
+	if p.only6 != 1 || len(p.lost) != 0 {
+		t.Errorf("%d have an IPv6 address only, %v are lost; want 1 and none", p.only6, p.lost)
+	}
+	status := p.wanted(KindExport, "shop", "web").status().Object
+	if got := objectsIn(status, "status", "conditions")[1]; !strings.Contains(text(got, "message"), "1 endpoints have an IPv6 address only") || text(got, "status") != "True" {
+		t.Errorf("condition %v", got)
+	}
+	if got := objectsIn(status, "status", "pods")[1]; text(got, "nsmIp") != "fd00::8000:1" {
+		t.Errorf("pod %v", got)
+	}
+	state.Slices[0].Room4 = 2
+	if p := work(p.objects, state, here(), nil); p.only6 != 0 {
+		t.Errorf("%d of two in a block for two", p.only6)
 	}
 }
 
@@ -155,7 +201,7 @@ func TestRoomIsSharedByServices(t *testing.T) {
 	state.Slices[0].Room = 10
 	list := exports(read(t, parts...), state, &replicas{})
 	if lost := fit(list)["red"]; lost != 15 {
-		t.Errorf("%d endpoints have no address, want 15", lost)
+		t.Errorf("%d endpoints are not published, want 15", lost)
 	}
 	var got []int
 	for i := range list {

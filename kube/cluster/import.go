@@ -190,14 +190,9 @@ func doorKeys(list []derived) (out []string) {
 	return out
 }
 
-// names lists the names that pods ask for, and the addresses of the derived
-// Services that the cluster has given so far:
-//
-//   - a service's name in both zones, and its aliases: the one of all endpoints;
-//   - in the zone of the Multi-Cluster Services API, where a headless service's
-//     every endpoint has one of its own: those;
-//   - an endpoint's name in both zones.
-func names(o *Objects, list []derived) (out []Name) {
+// imports lists what pods of the cluster are told of the services that are
+// imported.
+func imports(o *Objects, list []derived) (out []Import) {
 	ip := func(r Ref) []netip.Addr {
 		if x := o.Get(r); x != nil && x.ours {
 			return x.Service.ClusterIP
@@ -205,40 +200,21 @@ func names(o *Objects, list []derived) (out []Name) {
 		return nil
 	}
 	for i := 0; i < len(list); {
-		d := &list[i]
-		all := ip(d.Ref)
-		var each []netip.Addr
-		n := 0
+		m := Import{Slice: list[i].slice.Name, View: list[i].view, Addrs: ip(list[i].Ref)}
 		for i++; i < len(list) && list[i].endpoint != nil; i++ {
-			e := &list[i]
-			at := ip(e.Ref)
-			each, n = append(each, at...), n+1
-			out = append(out, Name{e.host(), at}, Name{inClusterSet(e.host()), at})
-		}
-		mcs := all
-		if n > 0 && n == len(d.view.Endpoints) {
-			mcs = each
-		}
-		canonical := overlay.ServiceDNSName(d.view.Name, d.view.Namespace)
-		out = append(out, Name{canonical, all}, Name{inClusterSet(canonical), mcs})
-		for _, alias := range d.view.DNSNames {
-			if alias != canonical {
-				out = append(out, Name{alias, all})
+			if m.Endpoints == nil {
+				m.Endpoints = make(map[string][]netip.Addr)
 			}
+			e := list[i].endpoint
+			m.Endpoints[e.Name+"."+e.Origin.Site] = ip(list[i].Ref)
 		}
+		out = append(out, m)
 	}
-	slices.SortStableFunc(out, func(a, b Name) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-// inClusterSet returns the same name in the zone of the Multi-Cluster Services
-// API.
-func inClusterSet(name string) string {
-	return strings.TrimSuffix(name, overlay.Zone) + overlay.ClusterSetZone
-}
-
-// imports makes the ServiceImports of a service, those of both APIs.
-func (d *derived) imports(o *Objects, k *[numKinds]kindInfo, now string) []want {
+// objects makes the ServiceImports of a service, those of both APIs.
+func (d *derived) objects(o *Objects, k *[numKinds]kindInfo, now string) []want {
 	name := Ref{KindImport, d.view.Namespace, d.view.Name}
 	mcs := Ref{KindMCSImport, d.view.Namespace, d.view.Name}
 	return []want{
@@ -278,8 +254,8 @@ func (d *derived) kubesliceStatus() map[string]any {
 			break
 		}
 		x := map[string]any{"name": e.Name, "clusterId": e.Origin.Site, "dnsName": overlay.EndpointDNSName(e.Name, e.Origin.Site, v.Name, v.Namespace)}
-		if e.Addr.IsValid() {
-			x["ip"] = e.Addr.String()
+		if a := cmp.Or(e.Addr, e.Addr6); a.IsValid() {
+			x["ip"] = a.String()
 		}
 		if len(e.Ports) > 0 {
 			x["port"] = int64(e.Ports[0].Port)

@@ -90,14 +90,12 @@ func TestADerivedService(t *testing.T) {
 	}
 
 	later := work(p.with(t, o), state, here(), nil)
-	var names []string
-	for _, n := range later.result.Names {
-		names = append(names, fmt.Sprint(n.Name, n.Addrs))
+	if n := len(later.result.Imports); n != 1 {
+		t.Fatalf("%d imports, want 1", n)
 	}
-	at := fmt.Sprint(later.objects.Get(Ref{KindService, "shop", name}).Service.ClusterIP)
-	want := []string{"shop.example" + at, "web.shop.svc.clusterset.local" + at, "web.shop.svc.slice.local" + at}
-	if !slices.Equal(names, want) {
-		t.Errorf("names %v, want %v", names, want)
+	at := later.objects.Get(Ref{KindService, "shop", name}).Service.ClusterIP
+	if m := &later.result.Imports[0]; len(at) != 1 || !slices.Equal(m.Addrs, at) || m.View.Name != "web" || m.Endpoints != nil || m.Names() != 3 {
+		t.Errorf("pods are told %+v, want the address %v", m, at)
 	}
 	if !slices.Equal(later.result.Doors, p.result.Doors) {
 		t.Errorf("doors changed from %v to %v with nothing remembered", p.result.Doors, later.result.Doors)
@@ -114,23 +112,18 @@ func TestNamesOfAStatefulSet(t *testing.T) {
 		t.Fatalf("%d Services, want 4: %v", n, p.refs(KindService))
 	}
 	later := work(p.with(t, o), state, here(), nil)
-	got := make(map[string]int)
-	addrs := make(map[netip.Addr]string)
-	for _, n := range later.result.Names {
-		got[n.Name] = len(n.Addrs)
-		if strings.HasPrefix(n.Name, "web-") && strings.HasSuffix(n.Name, "slice.local") {
-			if other := addrs[n.Addrs[0]]; other != "" {
-				t.Errorf("%s has the address of %s", n.Name, other)
-			}
-			addrs[n.Addrs[0]] = n.Name
-		}
+	m := later.result.Imports[0]
+	if len(m.Addrs) != 1 || len(m.Endpoints) != 3 || m.Names() != 8 {
+		t.Fatalf("pods are told %+v", m)
 	}
-	want := map[string]int{"web.shop.svc.slice.local": 1, "web.shop.svc.clusterset.local": 3}
+	addrs := map[netip.Addr]string{m.Addrs[0]: "web"}
 	for _, n := range []string{"web-0.east", "web-0.west", "web-1.west"} {
-		want[n+".web.shop.svc.slice.local"], want[n+".web.shop.svc.clusterset.local"] = 1, 1
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("names %v, want %v", got, want)
+		at := m.Endpoints[n]
+		if len(at) != 1 || addrs[at[0]] != "" {
+			t.Errorf("%s has %v, and so has %q", n, at, addrs[at[0]])
+			continue
+		}
+		addrs[at[0]] = n
 	}
 	var hosts []string
 	for _, d := range p.result.Doors {
@@ -142,10 +135,8 @@ func TestNamesOfAStatefulSet(t *testing.T) {
 	mixed := view(overlay.Headless, "east/web-0", "west/web-7f9c-abcde")
 	p = work(o, red(mixed), here(), nil)
 	later = work(p.with(t, o), red(mixed), here(), nil)
-	for _, n := range later.result.Names {
-		if n.Name == "web.shop.svc.clusterset.local" && len(n.Addrs) != 1 {
-			t.Errorf("where an endpoint has no Service of its own, the name has %v, want the one of all", n.Addrs)
-		}
+	if m := later.result.Imports[0]; len(m.Endpoints) != 1 || len(m.Endpoints["web-0.east"]) != 1 {
+		t.Errorf("endpoints with names that are not random: %v", m.Endpoints)
 	}
 }
 

@@ -109,7 +109,7 @@ func TestWhatTheClusterSaidOutlivesItsServer(t *testing.T) {
 	state := in("last", v)
 	f.Set(state)
 	f.eventually(func() error {
-		if r := f.Result(); len(r.Exports) != 1 || len(r.Doors) != 1 || len(r.Names) == 0 {
+		if r := f.Result(); len(r.Exports) != 1 || len(r.Doors) != 1 || len(r.Imports) != 1 || len(r.Imports[0].Addrs) == 0 {
 			return fmt.Errorf("%+v", r)
 		}
 		return nil

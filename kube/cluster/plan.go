@@ -31,7 +31,8 @@ type plan struct {
 	wants   []want
 	notices []notice
 	listen  map[string]uint16 // ports of the doors, by key
-	lost    map[string]int    // endpoints without an address, by slice
+	lost    map[string]int    // endpoints that are not published, by slice
+	only6   int               // endpoints without an IPv4 address
 	shut    int               // doors without a port
 	urgent  uint64            // what is wanted of that which packets go by, in a number
 }
@@ -41,6 +42,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	p := &plan{objects: o}
 	exported := exports(o, state, findReplicas(o, s.namespace, s.self))
 	p.lost = fit(exported)
+	p.only6 = withoutIPv4(exported)
 	for i := range exported {
 		if x := exported[i].export; x != nil {
 			p.result.Exports = append(p.result.Exports, *x)
@@ -53,7 +55,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	p.listen = doorPorts(given, keys)
 	p.shut = len(keys) - len(p.listen)
 	p.result.Doors = doors(list, p.listen)
-	p.result.Names = names(o, list)
+	p.result.Imports = imports(o, list)
 
 	p.wants = isolation(o, state, s.namespace, &s.kinds)
 	p.notices = foreignPolicies(o, state)
@@ -61,7 +63,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 		d := &list[i]
 		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(&s.kinds, s.self, p.listen))
 		if d.endpoint == nil {
-			p.wants = append(p.wants, d.imports(o, &s.kinds, nowMark)...)
+			p.wants = append(p.wants, d.objects(o, &s.kinds, nowMark)...)
 		}
 	}
 	for i := range exported {

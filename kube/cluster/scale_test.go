@@ -131,12 +131,12 @@ func TestAThousandExports(t *testing.T) {
 	next.Slices[0].Room = 1 << 20
 	f.Set(next)
 	wait("imports", func() error {
-		if n := len(f.Result().Names); n != 2*manyExports {
+		if n := f.Status().Names; n != 2*manyExports {
 			return fmt.Errorf("%d names", n)
 		}
-		for _, n := range f.Result().Names {
-			if len(n.Addrs) == 0 {
-				return fmt.Errorf("%s has no address", n.Name)
+		for _, m := range f.Result().Imports {
+			if len(m.Addrs) == 0 {
+				return fmt.Errorf("%s has no address", m.View.Name)
 			}
 		}
 		ready := 0

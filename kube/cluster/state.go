@@ -3,6 +3,7 @@ package cluster
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -25,7 +26,8 @@ type Slice struct {
 	Networked  bool     // it has addresses, and this node is attached
 	Namespaces []string // application namespaces at this site
 	Allowed    []string // allowed namespaces at this site
-	Room       int      // how many endpoints this node has addresses for
+	Room       int      // how many endpoints this node may publish
+	Room4      int      // for how many of them it has IPv4 addresses
 	Services   []overlay.ServiceView
 }
 
@@ -64,6 +66,9 @@ type Export struct {
 	Aliases   []string // lower case, without the final dot
 	Ports     []overlay.ServicePort
 	Backends  []Backend // sorted by name
+	// Proxied has TCP connections to the backends begin with a header of the PROXY
+	// protocol, version 2, that names the client.
+	Proxied bool
 }
 
 // A Backend is one endpoint.
@@ -76,7 +81,7 @@ type Backend struct {
 
 // Equal reports whether two exports are the same.
 func (e *Export) Equal(f *Export) bool {
-	return e.Slice == f.Slice && e.Namespace == f.Namespace && e.Name == f.Name && e.Terms == f.Terms &&
+	return e.Slice == f.Slice && e.Namespace == f.Namespace && e.Name == f.Name && e.Terms == f.Terms && e.Proxied == f.Proxied &&
 		slices.Equal(e.Aliases, f.Aliases) && slices.Equal(e.Ports, f.Ports) &&
 		slices.EqualFunc(e.Backends, f.Backends, func(a, b Backend) bool {
 			return a.Name == b.Name && a.Pod == b.Pod && a.Addr == b.Addr && slices.Equal(a.Targets, b.Targets)
@@ -102,11 +107,42 @@ func (d *Door) Host() string {
 	return overlay.ServiceDNSName(d.Name, d.Namespace)
 }
 
-// A Name is a name that pods of the cluster may ask for, and the addresses of
-// derived Services that it stands for.
-type Name struct {
-	Name  string
-	Addrs []netip.Addr
+// An Import is an imported service as pods of the cluster have it: with the
+// addresses of derived Services that the cluster has given so far.
+type Import struct {
+	Slice string
+	View  *overlay.ServiceView // shared and not to be changed
+	Addrs []netip.Addr         // of the whole service
+	// Endpoints has the addresses of those that have a Service of their own, by
+	// name and site: "pod-0.east".
+	Endpoints map[string][]netip.Addr
+}
+
+// Names counts what pods may ask for: in both zones, the service and its
+// endpoints; and its aliases.
+func (m *Import) Names() int {
+	return 2*(1+len(m.Endpoints)) + max(0, len(m.View.DNSNames)-1)
+}
+
+// Equal reports whether pods are told the same.
+func (m *Import) Equal(n *Import) bool {
+	return m.Slice == n.Slice && slices.Equal(m.Addrs, n.Addrs) && maps.EqualFunc(m.Endpoints, n.Endpoints, slices.Equal) && sameNames(m.View, n.View)
+}
+
+// sameNames reports whether two views of a service have the same names and
+// ports. Endpoints of one array are the same.
+func sameNames(a, b *overlay.ServiceView) bool {
+	if a == b {
+		return true
+	}
+	if a.Name != b.Name || a.Namespace != b.Namespace || a.Type != b.Type || !slices.Equal(a.Ports, b.Ports) || !slices.Equal(a.DNSNames, b.DNSNames) ||
+		len(a.Endpoints) != len(b.Endpoints) {
+		return false
+	}
+	return len(a.Endpoints) == 0 || &a.Endpoints[0] == &b.Endpoints[0] ||
+		slices.EqualFunc(a.Endpoints, b.Endpoints, func(x, y overlay.EndpointView) bool {
+			return x.Name == y.Name && x.Origin == y.Origin && slices.Equal(x.Ports, y.Ports)
+		})
 }
 
 // A Result is what follows from the cluster's objects and the daemon's state,
@@ -114,13 +150,13 @@ type Name struct {
 type Result struct {
 	Exports []Export
 	Doors   []Door
-	Names   []Name
+	Imports []Import
 }
 
 // Equal reports whether two results are the same.
 func (r *Result) Equal(o *Result) bool {
 	return slices.EqualFunc(r.Exports, o.Exports, func(a, b Export) bool { return a.Equal(&b) }) && slices.Equal(r.Doors, o.Doors) &&
-		slices.EqualFunc(r.Names, o.Names, func(a, b Name) bool { return a.Name == b.Name && slices.Equal(a.Addrs, b.Addrs) })
+		slices.EqualFunc(r.Imports, o.Imports, func(a, b Import) bool { return a.Equal(&b) })
 }
 
 // short makes a name of texts: the same ones give the same, and no two that

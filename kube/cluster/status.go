@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ func (e *exported) statusOf(state *State, k *[numKinds]kindInfo, now string, uni
 	}
 	w.status = func() *unstructured.Unstructured {
 		old := e.object.status()
-		all := conditions(old, e.object.Generation, now, e.conditions(v)...)
+		all := conditions(old, e.object.Generation, now, e.conditions(state.Site, v)...)
 		if e.object.Kind == KindMCSExport {
 			return withStatus(k, w.Ref, map[string]any{"conditions": all})
 		}
@@ -68,6 +69,26 @@ func (e *exported) kubesliceStatus() string {
 	return "ERROR"
 }
 
+// onlyIPv6 counts the endpoints of this node that the slice knows without an IPv4
+// address.
+func (e *exported) onlyIPv6(site string, v *overlay.ServiceView) (n int) {
+	if e.export == nil || v == nil {
+		return 0
+	}
+	without := make(map[string]bool)
+	for i := range v.Endpoints {
+		if x := &v.Endpoints[i]; x.Origin.Site == site && !x.Addr.IsValid() {
+			without[x.Name] = true
+		}
+	}
+	for _, b := range e.export.Backends {
+		if without[b.Name] {
+			n++
+		}
+	}
+	return n
+}
+
 // pods lists the endpoints; the overlay addresses are those on the slice.
 func (e *exported) pods(state *State, v *overlay.ServiceView) []any {
 	out := []any{}
@@ -78,8 +99,10 @@ func (e *exported) pods(state *State, v *overlay.ServiceView) []any {
 		p := map[string]any{"name": b.Pod, "podIp": b.Addr.String(), "dnsName": overlay.EndpointDNSName(b.Name, state.Site, e.export.Name, e.export.Namespace)}
 		if v != nil {
 			k := slices.IndexFunc(v.Endpoints, func(x overlay.EndpointView) bool { return x.Origin.Site == state.Site && x.Name == b.Name })
-			if k >= 0 && v.Endpoints[k].Addr.IsValid() {
-				p["nsmIp"] = v.Endpoints[k].Addr.String()
+			if k >= 0 {
+				if a := cmp.Or(v.Endpoints[k].Addr, v.Endpoints[k].Addr6); a.IsValid() {
+					p["nsmIp"] = a.String()
+				}
 			}
 		}
 		out = append(out, p)
@@ -113,7 +136,7 @@ func viewOf(s *Slice, namespace, name string) *overlay.ServiceView {
 // conditions are those of the Multi-Cluster Services API: Valid, Ready, and
 // Conflict, which every export of a service in conflict gets, not only those
 // that gave way.
-func (e *exported) conditions(v *overlay.ServiceView) []condition {
+func (e *exported) conditions(site string, v *overlay.ServiceView) []condition {
 	valid := condition{"Valid", "True", "Valid", "the export is in order"}
 	ready := condition{"Ready", "True", "Exported", "exported on the slice"}
 	if e.slice != nil {
@@ -126,6 +149,9 @@ func (e *exported) conditions(v *overlay.ServiceView) []condition {
 		} else {
 			ready = condition{"Ready", "False", e.fault.reason, e.fault.message}
 		}
+	}
+	if n := e.onlyIPv6(site, v); n > 0 {
+		ready.message += fmt.Sprintf("; %d endpoints have an IPv6 address only: the node has no more IPv4 addresses on the slice", n)
 	}
 	if len(e.left) > 0 {
 		ready.message += "; left out: " + strings.Join(e.left, "; ")

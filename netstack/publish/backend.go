@@ -24,6 +24,10 @@ type Port struct {
 	Port     uint16
 	Protocol overlay.Protocol
 	Target   string // "host:port", or "unix:/path" with TCP
+	// Proxied has each connection to the target begin with a header of the PROXY
+	// protocol, version 2, that names the member and the address it has called. For
+	// TCP.
+	Proxied bool
 }
 
 // key names a socket on the slice.
@@ -40,7 +44,10 @@ func (k key) String() string {
 }
 
 // A target is where a port leads.
-type target struct{ network, addr string }
+type target struct {
+	network, addr string
+	proxied       bool
+}
 
 // a spec is one socket that should be open.
 type spec struct {
@@ -88,6 +95,9 @@ func parseTarget(p Port) (target, error) {
 	if p.Protocol != overlay.TCP && p.Protocol != overlay.UDP {
 		return target{}, fmt.Errorf("protocol %q is neither TCP nor UDP", p.Protocol)
 	}
+	if p.Proxied && p.Protocol != overlay.TCP {
+		return target{}, errors.New("the PROXY protocol is for TCP ports")
+	}
 	if path, ok := strings.CutPrefix(p.Target, "unix:"); ok {
 		if p.Protocol != overlay.TCP {
 			return target{}, fmt.Errorf("target %q: a unix socket serves TCP ports", p.Target)
@@ -95,7 +105,7 @@ func parseTarget(p Port) (target, error) {
 		if path == "" {
 			return target{}, fmt.Errorf("target %q: no path", p.Target)
 		}
-		return target{"unix", path}, nil
+		return target{"unix", path, p.Proxied}, nil
 	}
 	host, port, err := net.SplitHostPort(p.Target)
 	if err != nil {
@@ -104,5 +114,5 @@ func parseTarget(p Port) (target, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
 		return target{}, fmt.Errorf("target %q is not host:port", p.Target)
 	}
-	return target{strings.ToLower(string(p.Protocol)), p.Target}, nil
+	return target{strings.ToLower(string(p.Protocol)), p.Target, p.Proxied}, nil
 }

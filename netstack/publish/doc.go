@@ -4,8 +4,8 @@
 //
 // It never adds an address to the slice's stack, never listens on the host,
 // never reads what it carries and never reaches a target that its
-// configuration does not name. Targets see the host as the client: the
-// member's address is not passed on.
+// configuration does not name. Targets see the host as the client; the member's
+// address is passed on to those that read the PROXY protocol (Port.Proxied).
 //
 // A stack accepts a TCP connection before we can ask the target, so a target
 // that is down shows as a connection that is reset at once and not as one that

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/pires/go-proxyproto"
+
 	"slicewire/overlay"
 )
 
@@ -60,6 +62,49 @@ func TestStreamsReachTheirTargets(t *testing.T) {
 	}
 	if x := st[0].Ports[2]; !x.Listening || x.Target != "unix:"+sock || x.Addr.String() != "10.1.0.5:82" || x.Protocol != overlay.TCP {
 		t.Errorf("port %+v", x)
+	}
+}
+
+// A target that reads the PROXY protocol is told of the member, before what that
+// says; others are told nothing.
+func TestATargetIsToldOfItsClient(t *testing.T) {
+	checkLeaks(t)
+	s := newStack()
+	p := start(t, s, Config{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := &proxyproto.Listener{Listener: l, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+	t.Cleanup(func() { reader.Close() })
+	plain := service(t, "plain", "tcp", "127.0.0.1:0")
+	set(t, p, backend("web", "10.1.0.5",
+		Port{Port: 80, Protocol: overlay.TCP, Target: l.Addr().String(), Proxied: true}, Port{Port: 81, Protocol: overlay.TCP, Target: plain}))
+	c := s.dial(t, tcp("10.1.0.5:80"), 1)
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := reader.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Close()
+	said := make([]byte, 5)
+	if _, err := io.ReadFull(got, said); err != nil || string(said) != "hello" {
+		t.Errorf("%q, %v", said, err)
+	}
+	if got.RemoteAddr().String() != c.LocalAddr().String() || got.LocalAddr().String() != c.RemoteAddr().String() {
+		t.Errorf("the target is told of %v to %v, want %v to %v", got.RemoteAddr(), got.LocalAddr(), c.LocalAddr(), c.RemoteAddr())
+	}
+	if h := got.(*proxyproto.Conn).ProxyHeader(); h == nil || h.Version != 2 {
+		t.Errorf("header %+v", h)
+	}
+	if got, err := ask(s.dial(t, tcp("10.1.0.5:81"), 1), "x"); err != nil || got != "plain:x" {
+		t.Errorf("another port: %q, %v", got, err)
+	}
+	wrong := Port{Port: 53, Protocol: overlay.UDP, Target: plain, Proxied: true}
+	if err := p.Set([]Backend{backend("dns", "10.1.0.6", wrong)}); err == nil || !strings.Contains(err.Error(), "PROXY") {
+		t.Errorf("with UDP: %v", err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"slicewire/netstack/pump"
 )
 
@@ -102,9 +104,31 @@ func (o *socket) carry(c net.Conn) {
 		pump.Reset(c)
 		return
 	}
+	if to.proxied {
+		if err := introduce(up, c, o.p.cfg.DialTimeout); err != nil {
+			o.p.cfg.Log.Debug("target does not take the PROXY header", "target", to.addr, "err", err)
+			up.Close()
+			pump.Reset(c)
+			return
+		}
+	}
 	if err := o.p.pump.Move(o.ctx, c, up, &o.share.bytes); err != nil {
 		o.p.cfg.Log.Debug("published connection broke", "target", to.addr, "err", err)
 	}
+}
+
+// introduce tells a target who its client is. The header is far shorter than
+// what a new connection takes without waiting.
+func introduce(target, client net.Conn, wait time.Duration) error {
+	if err := target.SetWriteDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	from, to := addrOf(client.RemoteAddr()), addrOf(client.LocalAddr())
+	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to))
+	if _, err := h.WriteTo(target); err != nil {
+		return err
+	}
+	return target.SetWriteDeadline(time.Time{})
 }
 
 func (p *Publisher) dial(ctx context.Context, to target, member netip.Addr) (net.Conn, error) {

@@ -185,7 +185,7 @@ func TestAnOriginCannotFillTheNode(t *testing.T) {
 	big := service(1, "big", 250)
 	big.Origin, big.NotAfter = allowed(1).ID, begin.Add(time.Hour)
 	g = newTest(t, testConfig(t, ca, 0))
-	for i := range uint64(100) {
+	for i := range uint64(300) {
 		big.Key.Name = "default/s-" + string(rune('a'+i/26)) + string(rune('a'+i%26))
 		big.Version.Seq = i
 		g.handle(recordsTest(t, id, sealTest(t, id, big)))

@@ -81,6 +81,7 @@ type Publish struct {
 	Check     string        `json:"check" enum:"none,tcp"`             // tcp: the target is connected to twice a second, and withdrawn while it does not accept
 	Export    []ExportPort  `json:"export"`                            // exports the service from here when no ServiceExport does
 	Type      string        `json:"type" enum:"Headless,ClusterSetIP"` // of the service that Export exports; Headless unless set
+	Proxy     string        `json:"proxyProtocol" enum:"v2"`           // v2: TCP connections to targets begin with a header of the PROXY protocol that names the client
 }
 
 // NodeRoute is a network behind this node, reached by one of its workloads. The

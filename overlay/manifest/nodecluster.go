@@ -14,6 +14,7 @@ type NodeCluster struct {
 	Namespace  string     `json:"namespace"`  // slicewire's own; empty: $POD_NAMESPACE, or the service account's
 	PodIP      netip.Addr `json:"podIP"`      // as other pods reach this one; zero: $POD_IP
 	DNS        string     `json:"dns"`        // host:port where the cluster's DNS asks for names of imported services; empty: nowhere
+	Routed     bool       `json:"routed"`     // pods have a way to addresses of the slice, so names are answered with these
 	Linger     string     `json:"linger"`     // how long what stands for an imported service stays after it has gone; 30s unless set
 }
 

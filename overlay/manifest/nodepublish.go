@@ -57,6 +57,9 @@ func (n *NodeFile) checkAddresses(at string, p Publish) []Problem {
 	if len(p.Addresses) > 0 && (p.Target != "" || len(p.Ports) > 0 || p.Check == "tcp") {
 		return []Problem{n.problem(Error, at+"addresses", "are of a host behind this node, which needs no target, ports or check")}
 	}
+	if len(p.Addresses) > 0 && p.Proxy != "" {
+		return []Problem{n.problem(Error, at+"proxyProtocol", "is for targets; a host behind this node sees its clients as they are")}
+	}
 	for j, a := range p.Addresses {
 		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || j > 0 && a.Is4() == p.Addresses[0].Is4() || j > 1 {
 			return []Problem{n.problem(Error, fmt.Sprintf("%saddresses[%d]", at, j), "want one address of each family at most, not %v", p.Addresses)}

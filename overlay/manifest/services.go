@@ -70,7 +70,23 @@ const (
 	annotationType     = "slicewire.io/service-type"             // Headless or ClusterSetIP
 	annotationAffinity = "slicewire.io/session-affinity-seconds" // 0 to a day
 	maxAffinity        = 86400
+
+	// annotationProxy says how the servers of a service are told of their clients.
+	annotationProxy = "slicewire.io/proxy-protocol" // v2
 )
+
+// ProxyV2 is the only version of the PROXY protocol that is spoken.
+const ProxyV2 = "v2"
+
+// Proxied reads from an export's annotations whether its servers are told of
+// their clients by the PROXY protocol.
+func Proxied(annotations map[string]string) (bool, error) {
+	v, there := annotations[annotationProxy]
+	if there && v != ProxyV2 {
+		return false, fmt.Errorf("%s is %s, not %q", annotationProxy, ProxyV2, v)
+	}
+	return there, nil
+}
 
 // terms reads the terms of an export from its metadata.
 func (b *builder) terms(o *Object, m *Metadata) (t overlay.ExportTerms) {

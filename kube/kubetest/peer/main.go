@@ -3,9 +3,13 @@
 //
 //	peer serve :8080             answers each line and each datagram with a line:
 //	                             HOSTNAME CLIENT-ADDRESS WHAT-WAS-SAID
+//	peer proxied :8080           is serve for TCP whose connections begin with a header
+//	                             of the PROXY protocol: the client is who it names
 //	peer ask tcp HOST:PORT TEXT  prints the answer; fails after five seconds
 //	peer ask udp HOST:PORT TEXT
 //	peer lookup NAME             prints the addresses, one a line
+//	peer srv NAME                prints the SRV records: PORT TARGET, one a line
+//	peer txt NAME                prints the TXT records, one a line
 package main
 
 import (
@@ -16,6 +20,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 )
 
 // patience is how long an answer may take.
@@ -36,10 +42,16 @@ func run(args []string) error {
 		answer, err := ask(args[1], args[2], args[3])
 		fmt.Print(answer)
 		return err
+	case len(args) == 2 && args[0] == "proxied":
+		return proxied(args[1])
 	case len(args) == 2 && args[0] == "lookup":
 		return lookup(args[1])
+	case len(args) == 2 && args[0] == "srv":
+		return services(args[1])
+	case len(args) == 2 && args[0] == "txt":
+		return texts(args[1])
 	default:
-		return fmt.Errorf("%q: want serve, ask or lookup", args)
+		return fmt.Errorf("%q: want serve, proxied, ask, lookup, srv or txt", args)
 	}
 }
 
@@ -60,6 +72,19 @@ func serve(addr string) error {
 	go func() { failed <- serveTCP(l, host) }()
 	go func() { failed <- serveUDP(p, host) }()
 	return <-failed
+}
+
+func proxied(addr string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	must := func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }
+	return serveTCP(&proxyproto.Listener{Listener: l, ConnPolicy: must}, host)
 }
 
 func serveTCP(l net.Listener, host string) error {
@@ -115,6 +140,31 @@ func lookup(name string) error {
 	slices.Sort(addrs)
 	for _, a := range addrs {
 		fmt.Println(a)
+	}
+	return err
+}
+
+func services(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, list, err := net.DefaultResolver.LookupSRV(ctx, "", "", name)
+	var out []string
+	for _, r := range list {
+		out = append(out, fmt.Sprint(r.Port, " ", r.Target))
+	}
+	slices.Sort(out)
+	for _, line := range out {
+		fmt.Println(line)
+	}
+	return err
+}
+
+func texts(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	list, err := net.DefaultResolver.LookupTXT(ctx, name)
+	for _, line := range list {
+		fmt.Println(line)
 	}
 	return err
 }

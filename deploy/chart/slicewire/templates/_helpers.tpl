@@ -86,6 +86,9 @@ kubernetes:
 {{- if .Values.cluster.enabled }}
   cluster:
     linger: {{ .Values.cluster.linger }}
+{{- if .Values.cluster.routed }}
+    routed: true
+{{- end }}
 {{- if .Values.cluster.dns }}
     dns: 0.0.0.0:1053
 {{- end }}

@@ -139,6 +139,30 @@ func (s *service) addresses(r *record, mode Mode) {
 	}
 }
 
+// mcsAddresses puts what a service's name has in zones of KEP-1645 into a
+// record's sets, and reports whether that is something else than elsewhere.
+func (s *service) mcsAddresses(r *record) bool {
+	if s.Type == overlay.Virtual {
+		if len(s.live) > 0 || s.standIn != nil {
+			r.addAll(s.ownAddrs(), 0)
+		}
+		return true
+	}
+	return s.standIn != nil && s.each(r)
+}
+
+// ownAddrs are the addresses of a service itself, where its endpoints' are not
+// the only ones.
+func (s *service) ownAddrs() []netip.Addr {
+	switch {
+	case s.standIn != nil:
+		return s.standIn.Addrs
+	case s.Type == overlay.Virtual:
+		return []netip.Addr{s.Virtual, s.Virtual6}
+	}
+	return nil
+}
+
 // each puts the stand-ins of the endpoints that are reached into a record's sets,
 // and reports whether all of them have one.
 func (s *service) each(r *record) bool {

@@ -175,30 +175,6 @@ func (s *snapshot) addService(svc *service, mode Mode) (bad []string) {
 	return bad
 }
 
-// mcsAddresses puts what a service's name has in zones of KEP-1645 into a
-// record's sets, and reports whether that is something else than elsewhere.
-func (s *service) mcsAddresses(r *record) bool {
-	if s.Type == overlay.Virtual {
-		if len(s.live) > 0 || s.standIn != nil {
-			r.addAll(s.ownAddrs(), 0)
-		}
-		return true
-	}
-	return s.standIn != nil && s.each(r)
-}
-
-// ownAddrs are the addresses of a service itself, where its endpoints' are not
-// the only ones.
-func (s *service) ownAddrs() []netip.Addr {
-	switch {
-	case s.standIn != nil:
-		return s.standIn.Addrs
-	case s.Type == overlay.Virtual:
-		return []netip.Addr{s.Virtual, s.Virtual6}
-	}
-	return nil
-}
-
 // addServiceReverses gives a service's addresses their names.
 func (s *snapshot) addServiceReverses(svc *service) {
 	if len(svc.live) > 0 {
@@ -275,25 +251,25 @@ func (r *record) add(a netip.Addr, rank uint8) {
 }
 
 // add adds an address once. Ranks never fall from one call to the next.
-func (set *addrSet) add(a netip.Addr, rank uint8) {
-	n := len(set.addrs)
+func (a *addrSet) add(addr netip.Addr, rank uint8) {
+	n := len(a.addrs)
 	if n == manyAddrs {
-		set.seen = make(map[netip.Addr]bool)
-		for _, b := range set.addrs {
-			set.seen[b] = true
+		a.seen = make(map[netip.Addr]bool)
+		for _, b := range a.addrs {
+			a.seen[b] = true
 		}
 	}
-	if set.seen != nil && set.seen[a] || set.seen == nil && slices.Contains(set.addrs, a) {
+	if a.seen != nil && a.seen[addr] || a.seen == nil && slices.Contains(a.addrs, addr) {
 		return
 	}
-	if set.seen != nil {
-		set.seen[a] = true
+	if a.seen != nil {
+		a.seen[addr] = true
 	}
-	if n > 0 && rank != set.last {
-		set.groups = append(set.groups, n)
+	if n > 0 && rank != a.last {
+		a.groups = append(a.groups, n)
 	}
-	set.last = rank
-	set.addrs = append(set.addrs, a)
+	a.last = rank
+	a.addrs = append(a.addrs, addr)
 }
 
 // zoneOf returns the closest zone that holds name, or nil.

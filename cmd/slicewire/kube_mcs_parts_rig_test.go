@@ -46,7 +46,7 @@ func (m *rigMesh) inClient(t *testing.T, cluster int, want string, command ...st
 	kubetest.Eventually(t, 30*time.Second, func(ctx context.Context) error {
 		said, err := m.rig.Clusters[cluster].ExecErr(ctx, "iperf", "deployment/client", command...)
 		if said = strings.TrimSpace(said); said != want {
-			return fmt.Errorf("%v: %q, want %q (%v)", command, said, want, err)
+			return fmt.Errorf("%v: %q, want %q (%w)", command, said, want, err)
 		}
 		return nil
 	})

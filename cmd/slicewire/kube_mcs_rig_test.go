@@ -79,8 +79,8 @@ func (m *rigMesh) answered(t *testing.T, cluster int, network, to string) (who s
 // it is; the pods of a StatefulSet by their own names; endpoints of both clusters
 // behind one name; and a conflict is told to both.
 func TestMultiClusterServices(t *testing.T) {
-	m := startRigWith(t, 1, strings.Replace(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"), "metadata:\n",
-		"metadata:\n  annotations: {slicewire.io/site-routes: \"worker-2="+podsOfTwo+"\"}\n", 1))
+	m := startRigWith(t, 1, strings.NewReplacer("metadata:\n", "metadata:\n  annotations: {slicewire.io/site-routes: \"worker-2="+podsOfTwo+"\"}\n",
+		"isolationEnabled: true", "isolationEnabled: false").Replace(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))) // isolation denies what is behind a route
 	one, two := m.rig.Clusters[0], m.rig.Clusters[1]
 	m.client(t, 0, "iperf")
 	m.client(t, 1, "iperf")

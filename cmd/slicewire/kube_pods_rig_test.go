@@ -319,9 +319,19 @@ func (p *podsRig) checkDevice(t *testing.T) {
 	killed := time.Now()
 	p.asks(t, pod, "tcp", netip.AddrPortFrom(at, 8080).String(), app)
 	t.Logf("a pod of a killed daemon is on its slice %v after the next one was started", time.Since(killed).Round(100*time.Millisecond))
-	if now := p.attached(t, 1)[0]; now.Address != was.Address || now.Netns != was.Netns {
-		t.Errorf("after a restart: %+v, want %+v", now, was)
+	same := func(after string) {
+		t.Helper()
+		if now := p.attached(t, 1)[0]; now.Address != was.Address || now.Netns != was.Netns {
+			t.Errorf("after %s: %+v, want %+v", after, now, was)
+		}
 	}
+	same("a restart")
+	two.Must(t, "-n", rigSpace, "delete", "pod", gateway, "--wait") // as for an update
+	two.Rollout(t, rigSpace, "daemonset/slicewire")
+	made := time.Now()
+	p.asks(t, pod, "tcp", netip.AddrPortFrom(at, 8080).String(), app)
+	t.Logf("and %v after the daemon's pod was made anew", time.Since(made).Round(100*time.Millisecond))
+	same("an update")
 	two.Must(t, "-n", "iperf", "delete", "pod", pod, "--wait")
 	two.Rollout(t, "iperf", "deployment/pod")
 	if now := p.attached(t, 1)[0]; now.Netns == was.Netns || now.Command != "pod "+p.pod(t, 1, "pod") {

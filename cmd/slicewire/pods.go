@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -91,8 +92,13 @@ func judgePod(clusters []manifest.NodeJoinCluster, r join.PodRequest, now time.T
 			why = append(why, err.Error())
 			continue
 		}
-		if want := podNode(c.Gateway, pod.Namespace, pod.Name); r.Want.Node != want {
-			return pod, c, join.Refusal{Reason: join.RefusedNode, Text: fmt.Sprintf("pod %s/%s is the node %q of its site, not %q", pod.Namespace, pod.Name, want, r.Want.Node)}
+		host := ""
+		if c.Gateway && pod.Node != "" {
+			host = podtoken.HostName(pod.Node)
+		}
+		if want := podNode(c.Gateway, pod.Namespace, pod.Name); r.Want.Node != want && r.Want.Node != cmp.Or(host, want) {
+			return pod, c, join.Refusal{Reason: join.RefusedNode,
+				Text: fmt.Sprintf("pod %s/%s on machine %q is the node %q of its site, not %q (Kubernetes 1.30 and later say in tokens which machine it is)", pod.Namespace, pod.Name, pod.Node, want, r.Want.Node)}
 		}
 		return pod, c, nil
 	}

@@ -16,6 +16,27 @@ import (
 	"slicewire/overlay/pki/podtoken"
 )
 
+// varPodNode stands in a node file for what the pod is called as a node, if it is
+// no gateway: see podtoken.NodeName.
+const varPodNode = "SLICEWIRE_POD_NODE"
+
+// varHostNode stands there for what the machine is called that the pod is on, for
+// gateways of which every machine has one: they keep their names, and with them
+// their addresses, when their pods are made anew. See podtoken.HostName.
+const varHostNode = "SLICEWIRE_HOST_NODE"
+
+// nodeVariable returns what a variable of a node file stands for.
+func nodeVariable(name string) (string, bool) {
+	namespace, pod := os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")
+	if name == varPodNode && namespace != "" && pod != "" {
+		return podtoken.NodeName(namespace, pod), true
+	}
+	if host := os.Getenv("NODE_NAME"); name == varHostNode && host != "" {
+		return podtoken.HostName(host), true
+	}
+	return os.LookupEnv(name)
+}
+
 // maxPods is how many pods an issuer remembers the keys of; the oldest are
 // forgotten first.
 const maxPods = 4096

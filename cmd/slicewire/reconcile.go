@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
-	"slicewire/overlay/pki/podtoken"
 )
 
 // given is what the node has decided before and sticks to: each site's index in
@@ -29,27 +27,6 @@ type given struct {
 // A reloadRequest has the loop read the configuration again; the answer goes to
 // done when somebody waits for it.
 type reloadRequest struct{ done chan<- error }
-
-// varPodNode stands in a node file for what the pod is called as a node, if it is
-// no gateway: see podtoken.NodeName.
-const varPodNode = "SLICEWIRE_POD_NODE"
-
-// varHostNode stands there for what the machine is called that the pod is on, for
-// gateways of which every machine has one: they keep their names, and with them
-// their addresses, when their pods are made anew. See podtoken.HostName.
-const varHostNode = "SLICEWIRE_HOST_NODE"
-
-// nodeVariable returns what a variable of a node file stands for.
-func nodeVariable(name string) (string, bool) {
-	namespace, pod := os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")
-	if name == varPodNode && namespace != "" && pod != "" {
-		return podtoken.NodeName(namespace, pod), true
-	}
-	if host := os.Getenv("NODE_NAME"); name == varHostNode && host != "" {
-		return podtoken.HostName(host), true
-	}
-	return os.LookupEnv(name)
-}
 
 // loadNodeFile reads the node file; its warnings are logged.
 func loadNodeFile(path string, log *slog.Logger) (*manifest.NodeFile, error) {

@@ -25,70 +25,6 @@ type podsRig struct {
 	*installation
 }
 
-// nodeShell is a pod that sees a node as root does there.
-const nodeShell = `
-apiVersion: v1
-kind: Pod
-metadata: {name: shell, namespace: default}
-spec:
-  hostPID: true
-  terminationGracePeriodSeconds: 0
-  securityContext: {runAsUser: 0}
-  volumes:
-  - {name: run, hostPath: {path: /run}}
-  - {name: lib, hostPath: {path: /var/lib}}
-  containers:
-  - name: shell
-    image: tools:1
-    command: [sleep, "3600"]
-    securityContext: {privileged: true}
-    volumeMounts:
-    - {name: run, mountPath: /run, mountPropagation: HostToContainer}
-    - {name: run, mountPath: /var/run, mountPropagation: HostToContainer}
-    - {name: lib, mountPath: /var/lib}
-`
-
-// restrictedSpace is a namespace of the slice whose pods pass the strictest
-// standard, and may ask for the sidecar.
-const restrictedSpace = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: iperf, labels: {pod-security.kubernetes.io/enforce: restricted, slicewire.io/inject: enabled}}
-`
-
-// restrictedPods is a Deployment of that name; its pods have labels, annotations
-// and containers besides.
-func restrictedPods(name, labels, annotations, containers string) string {
-	return fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: %[1]s, namespace: iperf}
-spec:
-  selector: {matchLabels: {app: %[1]s}}
-  template:
-    metadata: {labels: {app: %[1]s, %[2]s}, annotations: {%[3]s}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-      containers:
-      - name: peer
-        image: tools:1
-        command: [peer, serve, ":8080"]
-        securityContext: &none {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-      - name: web
-        image: tools:1
-        command: [sh, -c, "hostname > /tmp/index.html; exec httpd -f -p 8081 -h /tmp"]
-        securityContext: *none
-%[4]s`, name, labels, annotations, containers)
-}
-
-const curlContainer = `
-      - name: curl
-        image: curl:1
-        env: [{name: ALL_PROXY, value: "socks5h://` + defaultProxy + `"}]
-        securityContext: *none
-`
-
 func startPods(t *testing.T) *podsRig {
 	t.Helper()
 	rig := kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})
@@ -319,9 +255,19 @@ func (p *podsRig) checkDevice(t *testing.T) {
 	killed := time.Now()
 	p.asks(t, pod, "tcp", netip.AddrPortFrom(at, 8080).String(), app)
 	t.Logf("a pod of a killed daemon is on its slice %v after the next one was started", time.Since(killed).Round(100*time.Millisecond))
-	if now := p.attached(t, 1)[0]; now.Address != was.Address || now.Netns != was.Netns {
-		t.Errorf("after a restart: %+v, want %+v", now, was)
+	same := func(after string) {
+		t.Helper()
+		if now := p.attached(t, 1)[0]; now.Address != was.Address || now.Netns != was.Netns {
+			t.Errorf("after %s: %+v, want %+v", after, now, was)
+		}
 	}
+	same("a restart")
+	two.Must(t, "-n", rigSpace, "delete", "pod", gateway, "--wait") // as for an update
+	two.Rollout(t, rigSpace, "daemonset/slicewire")
+	made := time.Now()
+	p.asks(t, pod, "tcp", netip.AddrPortFrom(at, 8080).String(), app)
+	t.Logf("and %v after the daemon's pod was made anew", time.Since(made).Round(100*time.Millisecond))
+	same("an update")
 	two.Must(t, "-n", "iperf", "delete", "pod", pod, "--wait")
 	two.Rollout(t, "iperf", "deployment/pod")
 	if now := p.attached(t, 1)[0]; now.Netns == was.Netns || now.Command != "pod "+p.pod(t, 1, "pod") {

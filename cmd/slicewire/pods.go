@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,27 @@ import (
 	"slicewire/overlay/pki/join"
 	"slicewire/overlay/pki/podtoken"
 )
+
+// varPodNode stands in a node file for what the pod is called as a node, if it is
+// no gateway: see podtoken.NodeName.
+const varPodNode = "SLICEWIRE_POD_NODE"
+
+// varHostNode stands there for what the machine is called that the pod is on, for
+// gateways of which every machine has one: they keep their names, and with them
+// their addresses, when their pods are made anew. See podtoken.HostName.
+const varHostNode = "SLICEWIRE_HOST_NODE"
+
+// nodeVariable returns what a variable of a node file stands for.
+func nodeVariable(name string) (string, bool) {
+	namespace, pod := os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")
+	if name == varPodNode && namespace != "" && pod != "" {
+		return podtoken.NodeName(namespace, pod), true
+	}
+	if host := os.Getenv("NODE_NAME"); name == varHostNode && host != "" {
+		return podtoken.HostName(host), true
+	}
+	return os.LookupEnv(name)
+}
 
 // maxPods is how many pods an issuer remembers the keys of; the oldest are
 // forgotten first.
@@ -136,8 +158,13 @@ func judgePod(ctx context.Context, clusters []manifest.NodeJoinCluster, r join.P
 			why = append(why, err.Error())
 			continue
 		}
-		if want := podNode(c.Gateway, pod.Namespace, pod.Name); r.Want.Node != want {
-			return pod, c, join.Refusal{Reason: join.RefusedNode, Text: fmt.Sprintf("pod %s/%s is the node %q of its site, not %q", pod.Namespace, pod.Name, want, r.Want.Node)}
+		host := ""
+		if c.Gateway && pod.Node != "" {
+			host = podtoken.HostName(pod.Node)
+		}
+		if want := podNode(c.Gateway, pod.Namespace, pod.Name); r.Want.Node != want && r.Want.Node != cmp.Or(host, want) {
+			return pod, c, join.Refusal{Reason: join.RefusedNode,
+				Text: fmt.Sprintf("pod %s/%s on machine %q is the node %q of its site, not %q (Kubernetes 1.30 and later say in tokens which machine it is)", pod.Namespace, pod.Name, pod.Node, want, r.Want.Node)}
 		}
 		return pod, c, nil
 	}

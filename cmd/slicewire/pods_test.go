@@ -40,7 +40,7 @@ func podSigner(t *testing.T, file string) func(namespace, account, pod string, n
 		claims, err := json.Marshal(map[string]any{
 			"iss": "https://cluster", "aud": []string{"slicewire"}, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
 			"sub":           "system:serviceaccount:" + namespace + ":" + account,
-			"kubernetes.io": map[string]any{"namespace": namespace, "pod": map[string]string{"name": pod, "uid": "uid-" + pod}, "serviceaccount": map[string]string{"name": account, "uid": "x"}},
+			"kubernetes.io": map[string]any{"namespace": namespace, "pod": map[string]string{"name": pod, "uid": "uid-" + pod}, "node": map[string]string{"name": "machine-7", "uid": "y"}, "serviceaccount": map[string]string{"name": account, "uid": "x"}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -73,6 +73,9 @@ func TestAPodIsTheNodeOfItsOwnNameOnly(t *testing.T) {
 		{"a gateway by its pod's name", "a", "slicewire-0", gateway, "", true},
 		{"an app by a name of its own", "a", podtoken.NodeName("apps", "slicewire-0"), app, "", false},
 		{"an app by the gateway's name", "a", "slicewire-0", app, join.RefusedNode, false},
+		{"a gateway by its machine's name", "a", "machine-7", gateway, "", true},
+		{"a gateway by another machine's", "a", "machine-8", gateway, join.RefusedNode, false},
+		{"an app by its machine's name", "a", "machine-7", app, join.RefusedNode, false},
 		{"a gateway by an app's name", "a", podtoken.NodeName("slicewire-system", "slicewire-0"), gateway, join.RefusedNode, false},
 		{"another site", "b", "slicewire-0", gateway, join.RefusedNode, false},
 		{"an account that is not let in", "a", "slicewire-0", sign("kube-system", "default", "slicewire-0", now), join.RefusedToken, false},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
-	"slicewire/overlay/pki/podtoken"
 )
 
 // given is what the node has decided before and sticks to: each site's index in
@@ -28,19 +26,6 @@ type given struct {
 // A reloadRequest has the loop read the configuration again; the answer goes to
 // done when somebody waits for it.
 type reloadRequest struct{ done chan<- error }
-
-// varPodNode stands in a node file for what the pod is called as a node, if it is
-// no gateway: see podtoken.NodeName.
-const varPodNode = "SLICEWIRE_POD_NODE"
-
-// nodeVariable returns what a variable of a node file stands for.
-func nodeVariable(name string) (string, bool) {
-	namespace, pod := os.Getenv("POD_NAMESPACE"), os.Getenv("POD_NAME")
-	if name == varPodNode && namespace != "" && pod != "" {
-		return podtoken.NodeName(namespace, pod), true
-	}
-	return os.LookupEnv(name)
-}
 
 // loadNodeFile reads the node file; its warnings are logged.
 func loadNodeFile(path string, log *slog.Logger) (*manifest.NodeFile, error) {

@@ -45,6 +45,7 @@ type Cluster struct {
 // A Pod is who a token speaks for.
 type Pod struct {
 	Namespace, Name, UID string
+	Node                 string // the machine it is on, in its cluster; empty: the token does not say
 	ServiceAccount       string
 	Expires              time.Time // of the token
 }
@@ -77,6 +78,7 @@ type claims struct {
 type kubernetes struct {
 	Namespace      string  `json:"namespace"`
 	Pod            *object `json:"pod"`
+	Node           *object `json:"node"`
 	ServiceAccount *object `json:"serviceaccount"`
 }
 
@@ -125,10 +127,14 @@ func (c *Cluster) Verify(token string, now time.Time) (Pod, error) {
 	if err := c.judge(&x, now); err != nil {
 		return Pod{}, fmt.Errorf("pod token: %w", err)
 	}
-	return Pod{
+	p := Pod{
 		Namespace: x.Bound.Namespace, Name: x.Bound.Pod.Name, UID: x.Bound.Pod.UID,
 		ServiceAccount: x.Bound.ServiceAccount.Name, Expires: x.Expires.time(),
-	}, nil
+	}
+	if n := x.Bound.Node; n != nil && overlay.ValidDNSName(n.Name) {
+		p.Node = n.Name
+	}
+	return p, nil
 }
 
 // payload returns what the token's signature vouches for.
@@ -209,6 +215,15 @@ func outside(t *time1970) bool { return t != nil && (*t <= 0 || *t > maxTime) }
 
 // maxLabel is how long a node's name may be.
 const maxLabel = 63
+
+// HostName is how a machine of a cluster, by its name there, is called as a node
+// of its site: as it is, or like a pod of no namespace where that is no label.
+func HostName(machine string) string {
+	if overlay.ValidLabel(machine) {
+		return machine
+	}
+	return NodeName("", machine)
+}
 
 // NodeName is how a pod is called as a node of its site: by its name and by a sum
 // of its namespace and name, since pods of several namespaces may have one name.

@@ -101,7 +101,7 @@ func TestTokensOfTheConfiguredPodsAreAccepted(t *testing.T) {
 		s.sign("e", es, payload(func(c, _ map[string]any) { c["aud"] = "slicewire" })),
 		s.sign("e", es, payload(func(c, _ map[string]any) { delete(c, "nbf") }))} {
 		pod, err := c.Verify(token, now)
-		if err != nil || pod.Name != "slicewire-0" || pod.Namespace != "slicewire-system" || !pod.Expires.Equal(now.Add(time.Hour)) {
+		if err != nil || pod.Name != "slicewire-0" || pod.Namespace != "slicewire-system" || pod.Node != "n" || !pod.Expires.Equal(now.Add(time.Hour)) {
 			t.Errorf("pod %+v, %v", pod, err)
 		}
 	}
@@ -209,6 +209,17 @@ func TestNodeNamesAreLabelsAndApart(t *testing.T) {
 			t.Errorf("%v and %s are both called %q", x, before, name)
 		}
 		seen[name] = fmt.Sprint(x)
+	}
+}
+
+func TestMachinesAreCalledByLabels(t *testing.T) {
+	for name, plain := range map[string]bool{"node-1": true, "ip-10-0-0-1.ec2.internal": false, strings.Repeat("a", 64): false} {
+		if got := HostName(name); !overlay.ValidLabel(got) || (got == name) != plain {
+			t.Errorf("%s is called %s", name, got)
+		}
+	}
+	if HostName("a.b") == HostName("a-b") || HostName("a.b") == NodeName("a", "b") {
+		t.Error("machines of two names are called the same")
 	}
 }
 

@@ -18,7 +18,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 version: 1
 mesh: {{ quote .Values.mesh.name }}
 site: {{ required "site: how is this cluster called in the mesh?" .Values.site | quote }}
-node: ${POD_NAME}
+node: {{ if eq .Values.flavour "node" }}${SLICEWIRE_HOST_NODE}{{ else }}${POD_NAME}{{ end }}
 state: /state/node
 socket: /state/slicewire.sock
 listen: 0.0.0.0:51820
@@ -104,7 +104,9 @@ kubernetes:
 - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
 - {name: HOST_IP, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}
-{{- if ne .Values.flavour "node" }}
+{{- if eq .Values.flavour "node" }}
+- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+{{- else }}
 - {name: POD_INDEX, valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}}
 {{- end }}
 {{- end }}

@@ -98,6 +98,12 @@ func (e *exported) decide(o *Objects, replica *replicas) {
 		e.fault = fault{"Valid", "InvalidAnnotation", errs[0].Error(), false}
 		return
 	}
+	exported, err := x.Export.Exported.Encode()
+	if err != nil {
+		e.fault = fault{"Valid", "InvalidExported", err.Error(), false}
+		return
+	}
+	terms.Exported = exported
 	terms.Created = x.Created.Truncate(time.Second)
 	out := &Export{Slice: e.slice.Name, Namespace: x.Namespace, Name: x.Name, Terms: terms}
 	if out.Aliases, e.fault = aliasesOf(x.Export.Aliases); e.fault != (fault{}) {

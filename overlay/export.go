@@ -38,6 +38,7 @@ type ExportTerms struct {
 	Type            ServiceType
 	AffinitySeconds uint32    // how long a client stays with its endpoint; 0: no affinity
 	Created         time.Time // of the export, in whole seconds; zero: not known, which counts as the newest
+	Exported        string    // labels and annotations that go along, as Exported.Encode makes it; empty: none
 }
 
 // older reports whether an export takes precedence over another by its age.

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ type ServiceView struct {
 	Namespace  string
 	Type       ServiceType
 	Affinity   uint32         // seconds
+	Exported   Exported       // of the oldest export
 	DNSNames   []string       // the canonical name and aliases, lower case, without the final dot
 	Ports      []ServicePort  // of all exports
 	Endpoints  []EndpointView // sorted by site, node, name
@@ -42,6 +44,8 @@ const (
 	ConflictPort     = "PortConflict"
 	ConflictType     = "TypeConflict"
 	ConflictAffinity = "SessionAffinityConflict"
+	ConflictLabels   = "LabelsConflict"
+	ConflictNotes    = "AnnotationsConflict"
 	ConflictAlias    = "AliasConflict"
 )
 
@@ -135,7 +139,7 @@ func (im *Importer) services(s *Slice, records []Record) []ServiceView {
 // merge makes one service of its exports, the oldest first; but for aliases.
 func merge(name, namespace string, exports []export) ServiceView {
 	first := exports[0].body
-	v := ServiceView{Name: name, Namespace: namespace, Type: first.Type, Affinity: first.AffinitySeconds, DNSNames: []string{ServiceDNSName(name, namespace)}}
+	v := ServiceView{Name: name, Namespace: namespace, Type: first.Type, Affinity: first.AffinitySeconds, Exported: DecodeExported(first.Exported), DNSNames: []string{ServiceDNSName(name, namespace)}}
 	n := 0
 	for _, e := range exports {
 		n += len(e.body.Endpoints)
@@ -150,6 +154,15 @@ func merge(name, namespace string, exports []export) ServiceView {
 		}
 		if e.body.AffinitySeconds != v.Affinity {
 			conflict(ConflictAffinity, "the session affinity differs from that of the oldest export")
+		}
+		if e.body.Exported != first.Exported {
+			x := DecodeExported(e.body.Exported)
+			if !maps.Equal(x.Labels, v.Exported.Labels) {
+				conflict(ConflictLabels, "the exported labels differ from those of the oldest export")
+			}
+			if !maps.Equal(x.Annotations, v.Exported.Annotations) {
+				conflict(ConflictNotes, "the exported annotations differ from those of the oldest export")
+			}
 		}
 		ports := e.body.Ports[:0:0]
 		for _, p := range e.body.Ports {

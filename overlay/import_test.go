@@ -61,6 +61,9 @@ func TestTheOldestExportWins(t *testing.T) {
 		{"session affinity of the older", []Record{
 			testExport("a/n", 1, ServiceBody{ExportTerms: ExportTerms{AffinitySeconds: 60}}), testExport("b/n", 2, ServiceBody{})},
 			"Headless [] b/n:SessionAffinityConflict"},
+		{"labels of the older", []Record{
+			testExport("a/n", 1, ServiceBody{ExportTerms: ExportTerms{Exported: `{"l":{"a":"b"}}`}}), testExport("b/n", 2, ServiceBody{ExportTerms: ExportTerms{Exported: `{"l":{"a":"c"},"a":{"x":"y"}}`}})},
+			"Headless [] b/n:LabelsConflict b/n:AnnotationsConflict"},
 		{"a tombstone is no export", []Record{{Origin: NodeID{"a", "n"}, Key: Key{KindService, "blue", "shop/web"}, Deleted: true}}, ""},
 		{"an alias in a zone of ours is none", []Record{testExport("a/n", 1, ServiceBody{Aliases: []string{"x.y.svc.clusterset.local"}})},
 			"Headless [] a/n:AliasConflict"},

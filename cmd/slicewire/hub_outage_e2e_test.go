@@ -23,7 +23,7 @@ import (
 	"slicewire/kube/apitest"
 )
 
-var outage = flag.Duration("outage", 45*time.Second, "how long the API servers are gone under load; a release is judged by ten minutes")
+var outage = flag.Duration("outage", 25*time.Second, "how long the API servers are gone under load; a release is judged by ten minutes")
 
 // A load is traffic between two sites all the time, and an eye on what the
 // daemons have of routes and services.

@@ -103,6 +103,10 @@ func (e *exported) decide(o *Objects, replica *replicas) {
 		e.fault = fault{"Valid", "InvalidAnnotation", err.Error(), false}
 		return
 	}
+	if terms.Exported, err = x.Export.Exported.Encode(); err != nil {
+		e.fault = fault{"Valid", "InvalidExported", err.Error(), false}
+		return
+	}
 	terms.Created = x.Created.Truncate(time.Second)
 	out := &Export{Slice: e.slice.Name, Namespace: x.Namespace, Name: x.Name, Terms: terms, Proxied: proxied}
 	if out.Aliases, e.fault = aliasesOf(x.Export.Aliases); e.fault != (fault{}) {

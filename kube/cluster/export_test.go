@@ -61,6 +61,8 @@ func TestWhatIsExported(t *testing.T) {
 			slice("web", http, strings.Replace(endpointOf("web-a", "10.244.1.1"), "conditions:", "hostname: first, conditions:", 1))}, "red Headless [http 8080/TCP] first=10.244.1.1[8080]", ""},
 		{"a Service of type LoadBalancer is one with an address", []string{shop, mcs("web"), service("web", "{type: LoadBalancer, clusterIP: 10.96.0.9, ports: [{name: http, port: 80, nodePort: 30080}]}")},
 			"red ClusterSetIP [http 80/TCP]", ""},
+		{"labels that other clusters may not set", []string{shop, strings.Replace(mcs("web"), "}}", "}, spec: {exportedLabels: {kubeslice.io/slice: red}}}", 1), service("web", "{clusterIP: 10.96.0.9, ports: [{port: 80}]}")}, "Valid InvalidExported", ""},
+		{"an annotation of a megabyte", []string{shop, strings.Replace(mcs("web"), "}}", "}, spec: {exportedAnnotations: {a: "+long+"}}}", 1), service("web", "{clusterIP: 10.96.0.9, ports: [{port: 80}]}")}, "Valid InvalidExported", ""},
 		{"no Service of that name", []string{shop, mcs("web")}, "Valid NoService", ""},
 		{"ExternalName", []string{shop, mcs("web"), service("web", "{type: ExternalName, externalName: example.com}")}, "Valid InvalidServiceType", ""},
 		{"the Service that stands for an import", []string{shop, mcs("web"), strings.Replace(service("web", "{clusterIP: 10.96.0.9, ports: [{port: 80}]}"), "namespace: shop", "namespace: shop, labels: {app.kubernetes.io/managed-by: slicewire}", 1)}, "Valid InvalidServiceType", ""},

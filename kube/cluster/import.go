@@ -303,7 +303,12 @@ func (d *derived) clusterIPs(o *Objects) (out []any) {
 
 func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, r Ref) *unstructured.Unstructured {
 	v := d.view
-	u := k[KindMCSImport].made(r, d.slice.Name, nil)
+	u := k[KindMCSImport].made(r, d.slice.Name, v.Exported.Labels)
+	notes := u.GetAnnotations()
+	for key, value := range v.Exported.Annotations {
+		notes[key] = value
+	}
+	u.SetAnnotations(notes)
 	ports := []any{}
 	for _, p := range v.Ports {
 		port := map[string]any{"port": int64(p.Port), "protocol": string(p.Protocol)}

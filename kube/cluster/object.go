@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"slicewire/kube"
+	"slicewire/overlay"
 )
 
 // A Kind is one kind of object that the cluster part reads or writes.
@@ -104,6 +105,7 @@ type ServiceExport struct {
 	Selector map[string]string
 	Ports    []Port
 	Aliases  []string
+	Exported overlay.Exported // labels and annotations that go along
 }
 
 // NewObject reads an object.
@@ -245,6 +247,7 @@ func readSlice(raw map[string]any, service string) *EndpointSlice {
 
 func readExport(raw map[string]any, labels map[string]string) *ServiceExport {
 	e := &ServiceExport{Slice: text(raw, "spec", "slice"), Selector: textMap(raw, "spec", "selector", "matchLabels"), Aliases: texts(raw, "spec", "aliases")}
+	e.Exported = overlay.Exported{Labels: textMap(raw, "spec", "exportedLabels"), Annotations: textMap(raw, "spec", "exportedAnnotations")}
 	if e.Slice == "" {
 		e.Slice = labels[kube.LabelSlice]
 	}

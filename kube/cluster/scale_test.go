@@ -140,7 +140,7 @@ func TestAThousandExports(t *testing.T) {
 			}
 		}
 		ready := 0
-		for _, x := range f.watch.Items(f.setting.kinds[KindEndpointSlice].resource) {
+		for _, x := range f.watch.Items(f.watched[KindEndpointSlice].resource) {
 			if o, ok := x.(*Object); ok && o.ours && len(o.Slice.Endpoints) > 0 {
 				ready++
 			}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,7 +154,23 @@ func TestGoldenTerms(t *testing.T) {
 	if got := hex.EncodeToString(with[len(without):]); got != terms {
 		t.Errorf("terms %s, want %s", got, terms)
 	}
-	for _, bad := range []string{"00000000000000000000000000", "0200002a300000000069573005", "01", "0100002a300000000069573005ff", "0100002a30ffffffff69573005"} {
+	const exported = `{"l":{"a":"b"}}`
+	r.Service.Exported = exported
+	more, err := encodeBody(r, fingerprint{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.EncodeToString(more[len(without):]); got != terms+"000f"+hex.EncodeToString([]byte(exported)) {
+		t.Errorf("terms with labels %s", got)
+	}
+	if back, _, err := decodeBody(more); err != nil || back.Service.Exported != exported {
+		t.Errorf("read back as %+v, %v", back.Service, err)
+	}
+	r.Service.Exported = strings.Repeat("x", overlay.MaxExported+1)
+	if _, err := encodeBody(r, fingerprint{}); err == nil {
+		t.Error("labels without a bound are written")
+	}
+	for _, bad := range []string{"0100002a30000000006957300500", "0100002a3000000000695730050000", "0100002a300000000069573005000178ff", "00000000000000000000000000", "0200002a300000000069573005", "01", "0100002a300000000069573005ff", "0100002a30ffffffff69573005"} {
 		b, _ := hex.DecodeString(bad)
 		body := append(bytes.Clone(without), b...)
 		at := len(without) - int(payloadOf(without))

@@ -287,17 +287,7 @@ func (w *writer) service(s *overlay.ServiceBody) {
 		w.b = append(w.b, e.Addr.AsSlice()...)
 		w.b = append(w.b, e.Addr6.AsSlice()...)
 	}
-	if t := s.ExportTerms; t != (overlay.ExportTerms{}) {
-		w.u8(int(t.Type))
-		w.u32(t.AffinitySeconds)
-		created := int64(0)
-		if !t.Created.IsZero() {
-			created = t.Created.Unix()
-			w.bad = w.bad || created <= 0 || created > maxUnixTime || t.Created.Nanosecond() != 0
-		}
-		w.bad = w.bad || t.Type > overlay.LastServiceType
-		w.u64(uint64(created))
-	}
+	w.terms(s.ExportTerms)
 }
 
 // into reads the payload of rec's kind into rec. Counts need no bound of their
@@ -382,16 +372,7 @@ func (r *reader) service() *overlay.ServiceBody {
 		}
 		s.Endpoints = append(s.Endpoints, e)
 	}
-	if r.bad || len(r.b) == 0 {
-		return s
-	}
-	s.Type, s.AffinitySeconds = overlay.ServiceType(r.u8()), r.u32()
-	seconds := r.u64()
-	r.bad = r.bad || s.Type > overlay.LastServiceType || seconds > maxUnixTime
-	if seconds != 0 && !r.bad {
-		s.Created = time.Unix(int64(seconds), 0).UTC()
-	}
-	r.bad = r.bad || s.ExportTerms == overlay.ExportTerms{}
+	s.ExportTerms = r.terms()
 	return s
 }
 

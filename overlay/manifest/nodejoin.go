@@ -77,7 +77,7 @@ func (n *NodeFile) checkJoin() []Problem {
 			fail(i, "serviceAccount", "%q is not a service account's name", c.ServiceAccount)
 		}
 		for j, before := range n.Join.Kubernetes[:i] {
-			if before.Site == c.Site && before.Issuer == c.Issuer && before.Keys == c.Keys && before.Namespace == c.Namespace && before.ServiceAccount == c.ServiceAccount {
+			if before.Site == c.Site && before.Issuer == c.Issuer && before.Keys == c.Keys && before.Verify == c.Verify && before.Namespace == c.Namespace && before.ServiceAccount == c.ServiceAccount {
 				fail(i, "serviceAccount", "%s/%s of that cluster is already join.kubernetes[%d]", c.Namespace, c.ServiceAccount, j)
 			}
 		}

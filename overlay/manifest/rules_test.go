@@ -271,6 +271,7 @@ func TestRules(t *testing.T) {
 		{"an application namespace has clusters", appNS, "applicationNamespaces: [{namespace: shop}]", Error, redID, profile + "applicationNamespaces[0].clusters", "is required"},
 		{"an application namespace has a proper name", appNS, "applicationNamespaces: [{namespace: sh.op, clusters: ['*']}]", Error, redID, profile + "applicationNamespaces[0].namespace", "other characters"},
 		{"an application namespace is there once", appNS, "applicationNamespaces: [{namespace: shop, clusters: [a]}, {namespace: shop, clusters: [b]}]", Error, redID, profile + "applicationNamespaces[1].namespace", "twice"},
+		{"a namespace of Kubernetes is nobody's", appNS, "applicationNamespaces: [{namespace: kube-system, clusters: ['*']}]", Error, redID, profile + "applicationNamespaces[0].namespace", "Kubernetes' own"},
 		{"a star stands alone", appNS, "applicationNamespaces: [{namespace: shop, clusters: ['*', a]}]", Error, redID, profile + "applicationNamespaces[0].clusters", "only entry"},
 		{"a cluster of a namespace is there once", appNS, "applicationNamespaces: [{namespace: shop, clusters: [a, a]}]", Error, redID, profile + "applicationNamespaces[0].clusters[1]", "twice"},
 		{"a cluster of a namespace is a member", appNS, "applicationNamespaces: [{namespace: shop, clusters: [c]}]", Error, redID, profile + "applicationNamespaces[0].clusters[0]", "not one of the slice's clusters"},

@@ -70,6 +70,12 @@ func (b *builder) checkSlice(o *Object, spec *SliceConfigSpec) {
 	b.checkProvider(o, spec)
 	b.checkMembers(o, spec, networked)
 	b.checkBindings(o, spec, "applicationNamespaces", spec.NamespaceIsolationProfile.ApplicationNamespaces)
+	for i, ns := range spec.NamespaceIsolationProfile.ApplicationNamespaces {
+		if slices.Contains(clustersOwn, ns.Namespace) {
+			b.fail(o, fmt.Sprintf("spec.namespaceIsolationProfile.applicationNamespaces[%d].namespace", i),
+				"%s is Kubernetes' own: a slice that had it would isolate the cluster's DNS and what else runs there; export from another namespace", ns.Namespace)
+		}
+	}
 	b.checkBindings(o, spec, "allowedNamespaces", spec.NamespaceIsolationProfile.AllowedNamespaces)
 	b.checkExternalGateways(o, spec)
 	b.checkTopology(o, spec)
@@ -227,6 +233,8 @@ func (b *builder) checkBindings(o *Object, spec *SliceConfigSpec, list string, b
 			b.fail(o, at+".namespace", "is required")
 		case !namespaceForm.MatchString(ns.Namespace):
 			b.fail(o, at+".namespace", "%q has other characters than letters, digits and hyphens", ns.Namespace)
+		case len(ns.Namespace) > maxNamespace:
+			b.fail(o, at+".namespace", "has %d characters: at most %d", len(ns.Namespace), maxNamespace)
 		case seen[ns.Namespace]:
 			b.fail(o, at+".namespace", "%q is there twice", ns.Namespace)
 		}
@@ -354,3 +362,10 @@ func (b *builder) checkTopology(o *Object, spec *SliceConfigSpec) {
 		b.checkMember(o, spec, field, s, false)
 	}
 }
+
+// maxNamespace is how long a namespace's name may be.
+const maxNamespace = 63
+
+// clustersOwn are namespaces that no slice may have as its own. It is never written
+// to.
+var clustersOwn = []string{"kube-system", "kube-public", "kube-node-lease"}

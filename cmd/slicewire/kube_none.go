@@ -33,11 +33,14 @@ func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
 func (*kubeCluster) parts() []part                                         { return nil }
 func (*kubeCluster) status() *ClusterStatus                                { return nil }
 
-func newWebhookCommand() *cobra.Command {
+func newWebhookCommand() *cobra.Command   { return notBuilt("webhook") }
+func newUninstallCommand() *cobra.Command { return notBuilt("uninstall") }
+
+func notBuilt(verb string) *cobra.Command {
 	return &cobra.Command{
-		Use: "webhook", Short: "Not in this build", Hidden: true, DisableFlagParsing: true,
+		Use: verb, Short: "Not in this build", Hidden: true, DisableFlagParsing: true,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("webhook: this slicewire was built without Kubernetes (build tag nokube): take another build")
+			return errors.New(verb + ": this slicewire was built without Kubernetes (build tag nokube): take another build")
 		},
 	}
 }

@@ -317,15 +317,27 @@ func objectsOf(t *testing.T, c *kubetest.Cluster) map[string]string {
 	kinds := strings.Join(slices.DeleteFunc(strings.Fields(c.Must(t, "api-resources", "--verbs=list", "-o", "name")), func(k string) bool {
 		return strings.HasPrefix(k, "events") || k == "componentstatuses"
 	}), ",")
-	out := make(map[string]string)
-	columns := "custom-columns=K:.kind,G:.apiVersion,NS:.metadata.namespace,N:.metadata.name,L:.metadata.labels,A:.metadata.annotations"
-	for line := range strings.Lines(c.Must(t, "get", kinds, "-A", "--no-headers", "--ignore-not-found", "-o", columns)) {
-		f := strings.Fields(line)
-		name, state := strings.Join(f[:4], " "), ""
-		if f[0] == "Namespace" {
-			state = strings.Join(f[4:], " ")
+	var list struct {
+		Items []struct {
+			APIVersion, Kind string
+			Metadata         struct {
+				Namespace, Name     string
+				Labels, Annotations map[string]string
+			}
 		}
-		out[name] = state
+	}
+	if err := json.Unmarshal([]byte(c.Must(t, "get", kinds, "-A", "--ignore-not-found", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]string, len(list.Items))
+	for i := range list.Items {
+		x := &list.Items[i]
+		state := ""
+		if x.Kind == "Namespace" {
+			delete(x.Metadata.Annotations, "kubectl.kubernetes.io/last-applied-configuration")
+			state = fmt.Sprint(x.Metadata.Labels, x.Metadata.Annotations)
+		}
+		out[strings.Join([]string{x.APIVersion, x.Kind, x.Metadata.Namespace, x.Metadata.Name}, " ")] = state
 	}
 	return out
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,7 +91,7 @@ func crowdNode(t *testing.T, c *kubetest.Cluster) *crowdDaemon {
 	}
 	n := &crowdDaemon{demoNode{site: "worker-1", config: filepath.Join(dir, "node.yaml"), socket: filepath.Join(dir, "sock"), logFile: filepath.Join(dir, "log")}}
 	writeFile(t, n.config, fmt.Sprintf("version: 1\nmesh: rig\nsite: worker-1\nnode: gw\nlisten: 127.0.0.1:0\ngossip: {listen: \"127.0.0.1:0\"}\nmetrics: off\nstate: %s\nsocket: %s\nmanifests: [%s]\n"+
-		"kubernetes:\n  cluster: {kubeconfig: %s, namespace: slicewire-system, podIP: 127.0.0.1}\n", state, n.socket, manifest, c.Kubeconfig))
+		"kubernetes:\n  cluster: {kubeconfig: %s, namespace: slicewire-system, podIP: %s}\n", state, n.socket, manifest, c.Kubeconfig, ownAddress(t)))
 	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: slicewire-system}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: iperf}}")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -101,6 +103,22 @@ func crowdNode(t *testing.T, c *kubetest.Cluster) *crowdDaemon {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// ownAddress is an address of this machine that objects of a cluster may have.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Addr().IsGlobalUnicast() {
+			return p.Addr().String()
+		}
+	}
+	t.Fatalf("this machine has no address but %v: want one that is neither loopback nor link-local", list)
+	return ""
 }
 
 func (n *crowdDaemon) stop(t *testing.T) {
@@ -119,6 +137,11 @@ func (n *crowdDaemon) stop(t *testing.T) {
 func (n *crowdDaemon) until(t *testing.T, ok func(*Status) error) {
 	t.Helper()
 	kubetest.Eventually(t, 5*time.Minute, func(ctx context.Context) error {
+		select {
+		case <-n.done:
+			t.Fatal("the node has ended")
+		default:
+		}
 		s, err := newClient(n.socket).status(ctx)
 		if err != nil {
 			return err
@@ -172,6 +195,23 @@ func (n *crowdDaemon) settled(t *testing.T, idle time.Duration) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// kwokStages are kwok's own files of what becomes of its nodes and pods.
+func kwokStages(t *testing.T) (out []string) {
+	t.Helper()
+	dir, err := exec.Command("go", "-C", "../../kube/testcluster/kwok", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok").Output()
+	if err != nil {
+		t.Fatalf("where kwok's module is: %v", err)
+	}
+	for _, stage := range []string{"node/fast", "node/heartbeat-with-lease", "pod/fast"} {
+		list, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "kustomize", "stage", stage, "[np]o*.yaml"))
+		if err != nil || len(list) == 0 {
+			t.Fatalf("kwok's module has no stages %s: %v", stage, err)
+		}
+		out = append(out, list...)
+	}
+	return out
+}
+
 // gather has kwok run, makes the objects and waits until all pods run.
 func (s *crowd) gather(t *testing.T, rig *kubetest.Rig) {
 	t.Helper()
@@ -181,7 +221,11 @@ func (s *crowd) gather(t *testing.T, rig *kubetest.Rig) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	kwok := exec.CommandContext(ctx, rig.Program("kwok"), "--kubeconfig", c.Kubeconfig, "--manage-all-nodes", "--cidr", "10.64.0.0/16", "--config", os.DevNull)
+	args := []string{"--kubeconfig", c.Kubeconfig, "--manage-all-nodes", "--cidr", "10.64.0.0/16"}
+	for _, f := range kwokStages(t) {
+		args = append(args, "--config", f)
+	}
+	kwok := exec.CommandContext(ctx, rig.Program("kwok"), args...)
 	kwok.Stdout, kwok.Stderr = log, log
 	if err := kwok.Start(); err != nil {
 		t.Fatal(err)

@@ -36,10 +36,10 @@ var programs = map[string]string{
 // alone are programs that are modules of their own, in folders below this one's:
 // what they require is not what Kubernetes does. Their sums are in the names of
 // what is built of them.
-var alone = map[string]string{
-	"coredns": ".",
-	"helm":    "helm.sh/helm/v4/cmd/helm",
-	"kwok":    "sigs.k8s.io/kwok/cmd/kwok",
+var alone = map[string]struct{ pkg, version string }{
+	"coredns": {".", coreDNSVersion},
+	"helm":    {"helm.sh/helm/v4/cmd/helm", "v4.3.1"},
+	"kwok":    {"sigs.k8s.io/kwok/cmd/kwok", "v0.8.0"},
 }
 
 const linkerFlags = "-s -w"
@@ -86,8 +86,8 @@ func build(ctx context.Context, cache string) (string, error) {
 			return "", err
 		}
 	}
-	for name, pkg := range alone {
-		if err := buildAlone(ctx, filepath.Join(source, name), dir, pkg); err != nil {
+	for name, p := range alone {
+		if err := buildAlone(ctx, filepath.Join(source, name), dir, p.pkg, p.version); err != nil {
 			return "", err
 		}
 	}
@@ -96,7 +96,7 @@ func build(ctx context.Context, cache string) (string, error) {
 
 // buildAlone builds the program of a module of its own, which has the name of its
 // folder, unless the one that is there is made of the same.
-func buildAlone(ctx context.Context, source, dir, pkg string) error {
+func buildAlone(ctx context.Context, source, dir, pkg, version string) error {
 	h := sha256.New()
 	name := filepath.Base(source)
 	for _, part := range []string{"go.mod", "go.sum", "main.go"} {
@@ -108,7 +108,7 @@ func buildAlone(ctx context.Context, source, dir, pkg string) error {
 	}
 	made := filepath.Join(dir, name+"-"+hex.EncodeToString(h.Sum(nil)[:8]))
 	if _, err := os.Stat(made); err != nil {
-		if err := buildOne(ctx, source, made, pkg, coreDNSVersion); err != nil {
+		if err := buildOne(ctx, source, made, pkg, version); err != nil {
 			return err
 		}
 	}

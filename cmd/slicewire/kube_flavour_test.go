@@ -17,6 +17,12 @@ import (
 // hubSpace is the namespace of a project on the hub.
 const hubSpace = "kubeslice-demo"
 
+const kubesliceClusters = `
+{apiVersion: controller.kubeslice.io/v1alpha1, kind: Cluster, metadata: {name: worker-1, namespace: kubeslice-demo}, spec: {networkInterface: eth0}}
+---
+{apiVersion: controller.kubeslice.io/v1alpha1, kind: Cluster, metadata: {name: worker-2, namespace: kubeslice-demo}, spec: {networkInterface: eth0}}
+`
+
 // flavours brings the other flavours up, one after another: a hub on the first
 // cluster; on the second nodes that read it, and then a gateway that only dials.
 // Of each nothing is left.

@@ -153,8 +153,6 @@ func TestInstallations(t *testing.T) {
 	nothingLeft(t, rig.Clusters[1], before)
 	t.Run("Helm", x.helm)
 	t.Run("flavours", x.flavours)
-	x.removed(t, 0)
-	t.Run("migration", x.migrate)
 }
 
 // removed uninstalls a cluster without Helm, as the documentation says.

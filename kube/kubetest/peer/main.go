@@ -5,8 +5,6 @@
 //	                             HOSTNAME CLIENT-ADDRESS WHAT-WAS-SAID
 //	peer ask tcp HOST:PORT TEXT  prints the answer; fails after five seconds
 //	peer ask udp HOST:PORT TEXT
-//	peer steady tcp HOST:PORT 9s asks 20 times a second for so long, each time anew,
-//	                             prints how often, and fails if any had no answer
 //	peer lookup NAME             prints the addresses, one a line
 package main
 
@@ -17,7 +15,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -39,12 +36,10 @@ func run(args []string) error {
 		answer, err := ask(args[1], args[2], args[3])
 		fmt.Print(answer)
 		return err
-	case len(args) == 4 && args[0] == "steady":
-		return steady(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "lookup":
 		return lookup(args[1])
 	default:
-		return fmt.Errorf("%q: want serve, ask, steady or lookup", args)
+		return fmt.Errorf("%q: want serve, ask or lookup", args)
 	}
 }
 
@@ -111,38 +106,6 @@ func ask(network, addr, text string) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(c).ReadString('\n')
-}
-
-// every is how often steady asks.
-const every = 50 * time.Millisecond
-
-func steady(network, addr, long string) error {
-	length, err := time.ParseDuration(long)
-	if err != nil {
-		return err
-	}
-	var all sync.WaitGroup
-	var mu sync.Mutex // guards the counts
-	asked, lost := 0, map[string]int{}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for began := time.Now(); time.Since(began) < length; asked++ {
-		at := time.Since(began).Round(time.Second)
-		all.Go(func() { // for patience at most
-			if _, err := ask(network, addr, "steady"); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				lost[fmt.Sprint(at, ": ", err)]++
-			}
-		})
-		<-tick.C
-	}
-	all.Wait()
-	fmt.Println(asked, "asked")
-	if len(lost) > 0 {
-		return fmt.Errorf("of %d: %v", asked, lost)
-	}
-	return nil
 }
 
 func lookup(name string) error {

@@ -32,7 +32,7 @@ type Release struct {
 	Name      string         // of the release and of most objects; empty: slicewire
 	Namespace string         // empty: slicewire-system
 	Values    map[string]any // in place of the chart's values
-	Tests     bool           // also the pods of `helm test`
+	Hooks     bool           // also what only Helm runs: its test, and what comes after an uninstall
 }
 
 // Flavours are the values of "flavour".

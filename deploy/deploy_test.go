@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,7 +112,7 @@ func TestHelmMakesTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			theirs := objects(t, string(goRun(t, helm, "template", "slicewire", chartFolder, "--namespace", DefaultNamespace, "-f", file)))
-			made, err := Render(Release{Values: values, Tests: true})
+			made, err := Render(Release{Values: values, Hooks: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +168,7 @@ func TestRootlessAsksForNoPrivilege(t *testing.T) {
 	for _, flavour := range []string{"rootless", "edge"} {
 		values := needed()
 		values["flavour"] = flavour
-		text, err := Render(Release{Values: values, Tests: true})
+		text, err := Render(Release{Values: values, Hooks: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,8 +263,14 @@ func TestKustomizeBases(t *testing.T) {
 			}
 		}
 		built := objects(t, string(goRun(t, kustomize, "build", dir)))
-		if want := objects(t, text); fmt.Sprint(len(built)) != fmt.Sprint(len(want)) {
+		want := objects(t, text)
+		if len(built) != len(want) {
 			t.Errorf("%s: kustomize makes %d objects of %d", flavour, len(built), len(want))
+		}
+		for name := range want {
+			if built[name] != want[name] {
+				t.Errorf("%s: kustomize makes of %s\n%s\nwant\n%s", flavour, name, built[name], want[name])
+			}
 		}
 	}
 }

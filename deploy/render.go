@@ -25,7 +25,7 @@ func keysOf(m map[string]any) iter.Seq[string] { return maps.Keys(m) }
 func render(r Release, values map[string]any) ([]string, error) {
 	t := template.New("chart").Option("missingkey=zero")
 	t.Funcs(functions(t))
-	paths, err := templates(r.Tests)
+	paths, err := templates(r.Hooks)
 	if err != nil {
 		return nil, err
 	}
@@ -73,13 +73,13 @@ type valueError string
 
 func (e valueError) Error() string { return string(e) }
 
-func templates(tests bool) ([]string, error) {
+func templates(hooks bool) ([]string, error) {
 	var out []string
 	err := fs.WalkDir(files, chartFolder+"/templates", func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && d.Name() == "tests" && !tests:
+		case d.IsDir() && d.Name() == "hooks" && !hooks:
 			return fs.SkipDir
 		case !d.IsDir() && (path.Ext(p) == ".yaml" || path.Ext(p) == ".tpl"):
 			out = append(out, p)

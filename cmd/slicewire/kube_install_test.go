@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,55 +125,142 @@ func (x *installation) reach() []string {
 }
 
 // status asks the gateway of a cluster.
-func (x *installation) status(ctx context.Context, cluster int) (s Status, err error) {
-	text, err := x.rig.Clusters[cluster].ExecErr(ctx, rigSpace, "slicewire-0", "/slicewire", "status", "--socket", "/state/slicewire.sock", "-o", "json")
+func (x *installation) status(ctx context.Context, cluster int) (Status, error) {
+	return x.statusOf(ctx, cluster, "slicewire-0")
+}
+
+func (x *installation) statusOf(ctx context.Context, cluster int, pod string) (s Status, err error) {
+	text, err := x.rig.Clusters[cluster].ExecErr(ctx, rigSpace, pod, "/slicewire", "status", "--socket", "/state/slicewire.sock", "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(text), &s)
 	}
 	return s, err
 }
 
+// installTime is how long the installation of two clusters may take.
+const installTime = time.Minute
+
 // Two clusters are installed with what `slicewire generate manifests` prints,
 // under PodSecurity restricted; the second one's gateway joins with nothing but
 // its pod's token, and the sites are connected through NodePorts. Uninstalling
-// leaves nothing.
-func TestInstallFromGeneratedManifests(t *testing.T) {
+// leaves nothing. Then the second cluster is installed by Helm and by kustomize, in
+// other flavours, each time to the same end.
+func TestInstallations(t *testing.T) {
 	rig := kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})
 	rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t))
-	before := objectsOf(t, rig.Clusters[1])
 	began := time.Now()
+	before := objectsOf(t, rig.Clusters[1])
 	x := install(t, rig)
-	t.Logf("installed after %v", time.Since(began).Round(100*time.Millisecond))
-	kubetest.Eventually(t, time.Minute, func(ctx context.Context) error {
-		s, err := x.status(ctx, 1)
-		if err != nil {
-			return err
-		}
-		if len(s.Slices) != 1 || len(s.Slices[0].Peers) != 1 || s.Slices[0].Peers[0].LastHandshake == nil {
-			return fmt.Errorf("slices %+v, members %+v", s.Slices, s.Gossip)
-		}
-		return nil
-	})
-	t.Logf("connected after %v", time.Since(began).Round(100*time.Millisecond))
+	x.connected(t, "slicewire-0")
+	took := time.Since(began)
+	t.Logf("installed and connected after %v", took.Round(100*time.Millisecond))
+	if took > installTime {
+		t.Errorf("two clusters are installed and connected after %v, want %v at most", took, installTime)
+	}
+	for _, c := range rig.Clusters {
+		unprivileged(t, c, 1)
+	}
 	if out, err := rig.Clusters[1].ExecErr(t.Context(), rigSpace, "slicewire-0", "/slicewire", "await", "slicewire-ready."+rigSpace+".svc:7946"); err != nil {
 		t.Errorf("what helm test does: %s, %v", out, err)
 	}
 	x.sidecar(t)
-	c := rig.Clusters[1]
+	x.removed(t, 1)
+	nothingLeft(t, rig.Clusters[1], before)
+	t.Run("Helm", x.helm)
+	t.Run("flavours", x.flavours)
+}
+
+// removed uninstalls a cluster without Helm, as the documentation says.
+func (x *installation) removed(t *testing.T, cluster int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if out, err := c.Kubectl(ctx, x.manifests[1], "delete", "-f", "-", "--wait"); err != nil {
-		t.Errorf("uninstall: %s %v", out, err)
+	c := x.rig.Clusters[cluster]
+	if out, err := c.Kubectl(ctx, x.manifests[cluster], "delete", "-f", "-", "--wait"); err != nil {
+		t.Fatalf("uninstall: %s %v", out, err)
 	}
-	kubetest.Eventually(t, patience, func(context.Context) error {
-		var left []string
-		for name := range objectsOf(t, c) {
-			if !before[name] {
-				left = append(left, name)
+	if out, said, code := program(t, "uninstall", "--kubeconfig", c.Kubeconfig); code != exitOK {
+		t.Fatalf("uninstall: %s %s", out, said)
+	}
+}
+
+// connected waits until the second cluster has a tunnel to the first.
+func (x *installation) connected(t *testing.T, pod string) {
+	t.Helper()
+	kubetest.Eventually(t, time.Minute, func(ctx context.Context) error {
+		s, err := x.statusOf(ctx, 1, pod)
+		if err != nil {
+			return err
+		}
+		if len(s.Slices) != 1 || len(s.Slices[0].Peers) == 0 || s.Slices[0].Peers[0].LastHandshake == nil {
+			return fmt.Errorf("slices %+v, members %+v", s.Slices, s.Gossip)
+		}
+		return nil
+	})
+}
+
+// unprivileged checks what runs in slicewire's namespace of a cluster: a container
+// for each gateway and nothing else, none of which has or could have a privilege.
+func unprivileged(t *testing.T, c *kubetest.Cluster, gateways int) {
+	t.Helper()
+	var list struct {
+		Items []struct {
+			Spec struct {
+				HostNetwork, HostPID, HostIPC bool
+				Containers                    []struct {
+					SecurityContext struct{ Privileged, AllowPrivilegeEscalation *bool }
+				}
+				Volumes []map[string]any
 			}
 		}
-		if len(left) > 0 {
-			return fmt.Errorf("uninstalling leaves %v", left)
+	}
+	if err := json.Unmarshal([]byte(c.Must(t, "-n", rigSpace, "get", "pods", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	containers := 0
+	for i := range list.Items {
+		s := &list.Items[i].Spec
+		containers += len(s.Containers)
+		if s.HostNetwork || s.HostPID || s.HostIPC {
+			t.Errorf("%s: a pod is in a namespace of its host", c.Name)
+		}
+		for _, x := range s.Containers {
+			if p, e := x.SecurityContext.Privileged, x.SecurityContext.AllowPrivilegeEscalation; p != nil && *p || e == nil || *e {
+				t.Errorf("%s: a container has a privilege, or may get it", c.Name)
+			}
+		}
+		for _, v := range s.Volumes {
+			if v["hostPath"] != nil {
+				t.Errorf("%s: a pod has %v", c.Name, v)
+			}
+		}
+	}
+	if containers != gateways {
+		t.Errorf("%s: %d containers for %d gateways, want one for each", c.Name, containers, gateways)
+	}
+	if level := c.Must(t, "get", "namespace", rigSpace, "-o", `jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}`); level != "restricted" {
+		t.Errorf("%s: PodSecurity of the namespace is %q", c.Name, level)
+	}
+}
+
+// nothingLeft waits until a cluster is as it was before.
+func nothingLeft(t *testing.T, c *kubetest.Cluster, before map[string]string) {
+	t.Helper()
+	kubetest.Eventually(t, patience, func(context.Context) error {
+		var differ []string
+		now := objectsOf(t, c)
+		for name, state := range now {
+			if was, there := before[name]; !there || was != state {
+				differ = append(differ, "+"+name+" "+state)
+			}
+		}
+		for name, state := range before {
+			if is, there := now[name]; !there || is != state {
+				differ = append(differ, "-"+name+" "+state)
+			}
+		}
+		if len(differ) > 0 {
+			return fmt.Errorf("uninstalling changes %q", differ)
 		}
 		return nil
 	})
@@ -234,15 +322,35 @@ func (x *installation) sidecar(t *testing.T) {
 	c.Must(t, "delete", "namespace", "iperf", "--wait")
 }
 
-// objectsOf lists all objects of a cluster by kind and name.
-func objectsOf(t *testing.T, c *kubetest.Cluster) map[string]bool {
+// objectsOf lists all objects of a cluster by kind and name, with the labels and
+// annotations of those that slicewire may write into. What is made and goes by
+// itself, as events do, is left out.
+func objectsOf(t *testing.T, c *kubetest.Cluster) map[string]string {
 	t.Helper()
-	kinds := strings.Join(strings.Fields(c.Must(t, "api-resources", "--verbs=list", "-o", "name")), ",")
-	out := make(map[string]bool)
-	for line := range strings.Lines(c.Must(t, "get", kinds, "-A", "-o", "name", "--ignore-not-found")) {
-		if l := strings.TrimSpace(line); !strings.HasPrefix(l, "event") && !strings.HasPrefix(l, "lease") && !strings.HasPrefix(l, "componentstatus") {
-			out[l] = true
+	kinds := strings.Join(slices.DeleteFunc(strings.Fields(c.Must(t, "api-resources", "--verbs=list", "-o", "name")), func(k string) bool {
+		return strings.HasPrefix(k, "events") || k == "componentstatuses"
+	}), ",")
+	var list struct {
+		Items []struct {
+			APIVersion, Kind string
+			Metadata         struct {
+				Namespace, Name     string
+				Labels, Annotations map[string]string
+			}
 		}
+	}
+	if err := json.Unmarshal([]byte(c.Must(t, "get", kinds, "-A", "--ignore-not-found", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]string, len(list.Items))
+	for i := range list.Items {
+		x := &list.Items[i]
+		state := ""
+		if x.Kind == "Namespace" {
+			delete(x.Metadata.Annotations, "kubectl.kubernetes.io/last-applied-configuration")
+			state = fmt.Sprint(x.Metadata.Labels, x.Metadata.Annotations)
+		}
+		out[strings.Join([]string{x.APIVersion, x.Kind, x.Metadata.Namespace, x.Metadata.Name}, " ")] = state
 	}
 	return out
 }

@@ -42,11 +42,14 @@ func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, er
 	return podtoken.Review{}, errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about tokens")
 }
 
-func newWebhookCommand() *cobra.Command {
+func newWebhookCommand() *cobra.Command   { return notBuilt("webhook") }
+func newUninstallCommand() *cobra.Command { return notBuilt("uninstall") }
+
+func notBuilt(verb string) *cobra.Command {
 	return &cobra.Command{
-		Use: "webhook", Short: "Not in this build", Hidden: true, DisableFlagParsing: true,
+		Use: verb, Short: "Not in this build", Hidden: true, DisableFlagParsing: true,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("webhook: this slicewire was built without Kubernetes (build tag nokube): take another build")
+			return errors.New(verb + ": this slicewire was built without Kubernetes (build tag nokube): take another build")
 		},
 	}
 }

@@ -56,7 +56,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		newPolicyCommand(&opts), newPingCommand(&opts), newReloadCommand(&opts),
 		newRunCommand(&opts), newRunInsideCommand(), newAttachCommand(&opts), newDetachCommand(&opts),
 		newConfigCommand(), newSimulateCommand(), newCACommand(&opts), newTokenCommand(&opts), newJoinCommand(), newCertCommand(&opts),
-		newGossipKeyCommand(&opts), newGenerateCommand(), newInjectCommand(), newCNICommand(&opts), newWebhookCommand(), newAwaitCommand(), newServicesCommand(&opts), newRoutesCommand(&opts), newDNSCommand(&opts), newHubCommand(&opts), newVersionCommand(),
+		newGossipKeyCommand(&opts), newGenerateCommand(), newInjectCommand(), newCNICommand(&opts), newWebhookCommand(), newUninstallCommand(), newAwaitCommand(), newServicesCommand(&opts), newRoutesCommand(&opts), newDNSCommand(&opts), newHubCommand(&opts), newVersionCommand(),
 	)
 	root.AddCommand(newDrainCommands(&opts)...)
 	root.SetArgs(args)

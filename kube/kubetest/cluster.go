@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +27,7 @@ const waitTime = 2 * time.Minute
 // Kubectl runs kubectl as an administrator and returns what it prints. What it
 // says of an error is in the error.
 func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.rig.bin, "kubectl"), append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	cmd := exec.CommandContext(ctx, c.rig.Program("kubectl"), append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var said strings.Builder
 	cmd.Stderr = &said
@@ -36,6 +36,22 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (st
 		return string(out), fmt.Errorf("%s: kubectl %s: %w: %s", c.Name, strings.Join(args, " "), err, said.String())
 	}
 	return string(out), nil
+}
+
+// Helm runs helm as an administrator and returns what it prints, or fails the test
+// with what it says. It keeps nothing but what is in the cluster.
+func (c *Cluster) Helm(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), c.rig.Program("helm"), append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	home := t.TempDir()
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: helm %s: %v: %s", c.Name, strings.Join(args, " "), err, said.String())
+	}
+	return string(out)
 }
 
 // Must runs kubectl and fails the test with it.

@@ -8,6 +8,8 @@
 //	c.Rollout(t, "iperf", "deployment/web")                          // waits until all of it is ready
 //	c.Exec(t, "iperf", "deployment/web", "wget", "-qO-", url)        // or ExecErr, which may fail
 //	c.Stub(t, "slice.local:1053 {\n forward . 10.96.0.20\n}")        // server blocks for the cluster's CoreDNS
+//	c.Helm(t, "install", "web", chart)                               // or the test fails
+//	rig.Program("kwok")                                              // path of what testcluster has built
 //	c.Kubectl(ctx, stdin, args...)                                   // anything else
 //	c.Kubeconfig                                                     // for clients of the test's own; an administrator's
 //	c.API                                                            // the API server as pods and nodes reach it

@@ -168,6 +168,10 @@ func (r *Rig) End() (err error) {
 	return err
 }
 
+// Program returns the path of a program that testcluster has built, such as
+// kubectl, helm or kwok.
+func (r *Rig) Program(name string) string { return filepath.Join(r.bin, name) }
+
 // Add makes images known: pods on all nodes can be of them. A later image of the
 // same name takes the place of an earlier one for nodes that do not have it yet.
 func (r *Rig) Add(t testing.TB, images ...image.Image) {

@@ -33,9 +33,14 @@ var programs = map[string]string{
 	"pause":                   "slicewire/kube/testcluster/pause",
 }
 
-// coreDNSFolder is a module of its own, below this one's folder. Its sums are in
-// the name of what is built of it.
-const coreDNSFolder = "coredns"
+// alone are programs that are modules of their own, in folders below this one's:
+// what they require is not what Kubernetes does. Their sums are in the names of
+// what is built of them.
+var alone = map[string]struct{ pkg, version string }{
+	"coredns": {".", coreDNSVersion},
+	"helm":    {"helm.sh/helm/v4/cmd/helm", "v4.3.1"},
+	"kwok":    {"sigs.k8s.io/kwok/cmd/kwok", "v0.8.0"},
+}
 
 const linkerFlags = "-s -w"
 
@@ -81,33 +86,40 @@ func build(ctx context.Context, cache string) (string, error) {
 			return "", err
 		}
 	}
-	return dir, buildCoreDNS(ctx, filepath.Join(source, coreDNSFolder), dir)
+	for name, p := range alone {
+		if err := buildAlone(ctx, filepath.Join(source, name), dir, p.pkg, p.version); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
-// buildCoreDNS builds CoreDNS unless the one that is there is made of the same.
-func buildCoreDNS(ctx context.Context, source, dir string) error {
+// buildAlone builds the program of a module of its own, which has the name of its
+// folder, unless the one that is there is made of the same.
+func buildAlone(ctx context.Context, source, dir, pkg, version string) error {
 	h := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
-		text, err := os.ReadFile(filepath.Join(source, name))
-		if err != nil {
+	name := filepath.Base(source)
+	for _, part := range []string{"go.mod", "go.sum", "main.go"} {
+		text, err := os.ReadFile(filepath.Join(source, part))
+		if err != nil && !(part == "main.go" && errors.Is(err, os.ErrNotExist)) { // a tool has none
 			return err
 		}
 		h.Write(text)
 	}
-	made := filepath.Join(dir, "coredns-"+hex.EncodeToString(h.Sum(nil)[:8]))
+	made := filepath.Join(dir, name+"-"+hex.EncodeToString(h.Sum(nil)[:8]))
 	if _, err := os.Stat(made); err != nil {
-		if err := buildOne(ctx, source, made, ".", coreDNSVersion); err != nil {
+		if err := buildOne(ctx, source, made, pkg, version); err != nil {
 			return err
 		}
 	}
-	link := filepath.Join(dir, ".coredns")
+	link := filepath.Join(dir, "."+name)
 	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := os.Symlink(filepath.Base(made), link); err != nil {
 		return err
 	}
-	return os.Rename(link, filepath.Join(dir, "coredns"))
+	return os.Rename(link, filepath.Join(dir, name))
 }
 
 // moduleFolder is where this module's sources are: only its own go.mod says which

@@ -9,6 +9,11 @@ app.kubernetes.io/name: slicewire
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* Of what takes slicewire out again: no Service selects it. */ -}}
+{{- define "slicewire.uninstall" -}}
+{app.kubernetes.io/part-of: slicewire, app.kubernetes.io/component: uninstall}
+{{- end }}
+
 {{- define "slicewire.image" -}}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end }}

@@ -1,0 +1,95 @@
+//go:build !nokube
+
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"slicewire/kube/kubetest"
+)
+
+const chart = "../../deploy/chart/slicewire"
+
+// helmEcho is a service that one cluster exports and pods of the other ask for.
+const helmEcho = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: iperf, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: iperf}
+spec:
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      containers:
+      - name: echo
+        image: tools:1
+        command: [peer, serve, ":8080"]
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+`
+
+const helmExport = `
+apiVersion: networking.kubeslice.io/v1beta1
+kind: ServiceExport
+metadata: {name: echo, namespace: iperf}
+spec: {slice: iperf-slice, selector: {matchLabels: {app: echo}}, ports: [{name: tcp, containerPort: 8080, protocol: TCP}, {name: udp, containerPort: 8080, protocol: UDP}]}
+`
+
+// helm installs the second cluster with two gateways, tests it, changes a value,
+// after which pods reach a service of the first cluster at the same address as
+// before, and uninstalls it. Nothing is left then.
+func (x *installation) helm(t *testing.T) {
+	one, two := x.rig.Clusters[0], x.rig.Clusters[1]
+	for _, c := range x.rig.Clusters {
+		c.Apply(t, helmEcho)
+		c.Rollout(t, "iperf", "deployment/echo")
+	}
+	one.Apply(t, helmExport)
+	two.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+rigSpace+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
+	before := objectsOf(t, two)
+	values := []string{"-n", rigSpace, "--wait", "--timeout", "2m", "--set", "image.tag=test,mesh.name=rig,site=worker-2,replicas=2,crds.keep=false,cluster.linger=2s",
+		"--set-file", "mesh.authority=" + x.authority.path(fileAuthorityCert), "--set", "mesh.issuers[0]=" + x.issuer, "--set", "mesh.gateways[0]=" + x.gossip,
+		"--set-file", `manifests.slices\.yaml=` + x.manifest}
+	began := time.Now()
+	two.Helm(t, append([]string{"install", "slicewire", chart}, values...)...)
+	t.Logf("installed after %v", time.Since(began).Round(100*time.Millisecond))
+	unprivileged(t, two, 2)
+	if said := two.Helm(t, "test", "slicewire", "-n", rigSpace, "--timeout", "2m"); !strings.Contains(said, "Succeeded") {
+		t.Errorf("helm test says %s", said)
+	}
+	x.connected(t, "slicewire-0")
+
+	address := ""
+	kubetest.Eventually(t, patience, func(ctx context.Context) (err error) {
+		address, err = two.Kubectl(ctx, "", "-n", "iperf", "get", "services", "-l", "multicluster.kubernetes.io/service-name=echo", "-o", "jsonpath={.items[0].spec.clusterIP}:{.items[0].spec.ports[0].port}")
+		if err == nil {
+			_, err = two.ExecErr(ctx, "iperf", "deployment/echo", "peer", "ask", "tcp", address, "hello")
+		}
+		return err
+	})
+	began = time.Now()
+	two.Helm(t, append([]string{"upgrade", "slicewire", chart, "--set", "logLevel=debug"}, values...)...)
+	two.Rollout(t, rigSpace, "statefulset/slicewire")
+	t.Logf("upgraded after %v", time.Since(began).Round(100*time.Millisecond))
+	if args := two.Must(t, "-n", rigSpace, "get", "pods", "-o", "jsonpath={.items[*].spec.containers[*].args}"); strings.Count(args, "debug") != 2 {
+		t.Errorf("after the upgrade pods run with %s", args)
+	}
+	kubetest.Eventually(t, patience, func(ctx context.Context) error {
+		_, err := two.ExecErr(ctx, "iperf", "deployment/echo", "peer", "ask", "tcp", address, "hello")
+		return err
+	})
+
+	began = time.Now()
+	two.Helm(t, "uninstall", "slicewire", "-n", rigSpace, "--wait", "--timeout", "2m")
+	t.Logf("uninstalled after %v", time.Since(began).Round(100*time.Millisecond))
+	nothingLeft(t, two, before)
+}

@@ -11,7 +11,7 @@ PEERS    := .cache/peers/bin
 RESULTS  ?= .cache/peers/results
 
 # Where the sources are.
-FOLDERS := cmd overlay netstack gateway router shaper dnsd kube deploy bench
+FOLDERS := api cmd metrics overlay show simulate statedir netstack gateway router shaper dnsd kube deploy bench
 
 # What bench-micro runs: the packages on a packet's way.
 MICRO     := ./router ./shaper ./gateway ./netstack ./netstack/segment ./dnsd
@@ -36,7 +36,7 @@ export GOMODCACHE := $(CURDIR)/.cache/mod
 export GOFLAGS := $(GOFLAGS) -modcacherw
 endif
 
-SOURCES := $(shell find cmd overlay netstack gateway router shaper dnsd metrics kube deploy bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
+SOURCES := $(shell find api show simulate statedir cmd overlay netstack gateway router shaper dnsd metrics kube deploy bench/lab -name '*.go' -not -name '*_test.go' 2>/dev/null) \
            $(shell find cmd -path '*/demodata/*' -type f 2>/dev/null) go.mod go.sum
 
 .PHONY: help build demo test prerequisites lint fuzz bench bench-quick bench-stress bench-qos bench-micro bench-failover bench-dns bench-mesh matrix peers kubernetes image clean

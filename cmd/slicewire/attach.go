@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
+	"slicewire/show"
 )
 
 func newAttachCommand(opts *clientOptions) *cobra.Command {
@@ -30,11 +32,11 @@ func newAttachCommand(opts *clientOptions) *cobra.Command {
 			"root and the daemon's own user only.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			offer, err := attachNamespace(cmd.Context(), opts.socket, WorkloadRequest{Kind: workloadAttach, Slice: slice, Namespace: namespace, Netns: namespacePath(netns), Device: name})
+			offer, err := attachNamespace(cmd.Context(), opts.socket, api.WorkloadRequest{Kind: api.WorkloadAttach, Slice: slice, Namespace: namespace, Netns: namespacePath(netns), Device: name})
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is on slice %s: %v, %v\n", clean(offer.Name), clean(offer.Slice), offer.Address, offer.Address6)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is on slice %s: %v, %v\n", show.Clean(offer.Name), show.Clean(offer.Slice), offer.Address, offer.Address6)
 			return err
 		},
 	}
@@ -44,7 +46,7 @@ func newAttachCommand(opts *clientOptions) *cobra.Command {
 }
 
 func newDetachCommand(opts *clientOptions) *cobra.Command {
-	var req DetachRequest
+	var req api.DetachRequest
 	cmd := &cobra.Command{
 		Use:   "detach [--slice SLICE] --netns PATH|PID|NAME [--name swN]",
 		Short: "Take a network namespace off a slice",
@@ -79,8 +81,8 @@ func namespacePath(netns string) string {
 
 // attachNamespace makes the device with this process's rights and gives it to
 // the daemon, which needs none.
-func attachNamespace(ctx context.Context, socket string, req WorkloadRequest) (WorkloadOffer, error) {
-	var none WorkloadOffer
+func attachNamespace(ctx context.Context, socket string, req api.WorkloadRequest) (api.WorkloadOffer, error) {
+	var none api.WorkloadOffer
 	netns, device := req.Netns, req.Device
 	if device == "" {
 		if err := port.Namespace(netns).Do(func() (err error) { device, err = freeDevice(); return err }); err != nil {
@@ -146,7 +148,7 @@ func explainNamespace(err error) error {
 	return err
 }
 
-func (c *client) detach(ctx context.Context, req DetachRequest) error {
+func (c *client) detach(ctx context.Context, req api.DetachRequest) error {
 	body, err := c.do(ctx, "POST", "detach", req)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/overlay/pki"
+	"slicewire/statedir"
 )
 
 // Lifetimes of what the command line signs. A node certificate that is signed
@@ -24,7 +25,7 @@ const (
 	maxCertLife = 397 * 24 * time.Hour // of a node: revocations outlive it, see revocationLife
 )
 
-// Names of the files in an authority's folder, which is a stateDir of its own.
+// Names of the files in an authority's folder, which is a state folder of its own.
 const (
 	fileAuthorityCert = "ca.crt"
 	fileAuthorityKey  = "ca.key"
@@ -47,7 +48,7 @@ func newCAInitCommand() *cobra.Command {
 			"needed to let nodes in: keep it off the nodes.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := initAuthority(stateDir(dir), mesh, time.Now()); err != nil {
+			if err := initAuthority(statedir.Dir(dir), mesh, time.Now()); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "mesh %s: authority made in %s\n"+
@@ -61,11 +62,11 @@ func newCAInitCommand() *cobra.Command {
 	return cmd
 }
 
-func initAuthority(d stateDir, mesh string, now time.Time) error {
-	if _, err := os.Stat(d.path(fileAuthorityKey)); err == nil {
+func initAuthority(d statedir.Dir, mesh string, now time.Time) error {
+	if _, err := os.Stat(d.Path(fileAuthorityKey)); err == nil {
 		return fmt.Errorf("%s holds an authority already", d)
 	}
-	if err := d.create(); err != nil {
+	if err := d.Create(); err != nil {
 		return err
 	}
 	ca, err := pki.NewCA(mesh, now, caLife)
@@ -81,13 +82,13 @@ func initAuthority(d stateDir, mesh string, now time.Time) error {
 		return err
 	}
 	return errors.Join(
-		d.write(fileGossipKey, []byte(base64.StdEncoding.EncodeToString(gossip)+"\n")),
-		d.write(fileAuthorityCert, ca.CertPEM()), d.write(fileAuthorityKey, key))
+		d.Write(statedir.FileGossipKey, []byte(base64.StdEncoding.EncodeToString(gossip)+"\n")),
+		d.Write(fileAuthorityCert, ca.CertPEM()), d.Write(fileAuthorityKey, key))
 }
 
 // A signing is a request to certify a node.
 type signing struct {
-	authority stateDir
+	authority statedir.Dir
 	manifests []string
 	id        overlay.NodeID
 	index     int
@@ -111,7 +112,7 @@ func newCASignCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s.authority = stateDir(dir)
+			s.authority = statedir.Dir(dir)
 			bundle, err := s.sign(request, time.Now())
 			if err != nil {
 				return err
@@ -143,7 +144,7 @@ func (s signing) sign(request []byte, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := s.authority.read(fileGossipKey)
+	data, err := s.authority.Read(statedir.FileGossipKey)
 	if err != nil {
 		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
 	}
@@ -179,19 +180,19 @@ type authority struct {
 }
 
 // loadAuthority reads the authority that `slicewire ca init` made.
-func loadAuthority(d stateDir) (*authority, error) {
-	text, err := d.read(fileAuthorityCert)
+func loadAuthority(d statedir.Dir) (*authority, error) {
+	text, err := d.Read(fileAuthorityCert)
 	if err != nil {
 		return nil, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err)
 	}
 	roots, err := pki.ParseRoots(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.path(fileAuthorityCert), err)
+		return nil, fmt.Errorf("%s: %w", d.Path(fileAuthorityCert), err)
 	}
 	// Once the next authority is in the one file, its key counts, in whichever file it is.
 	var errs []error
 	for _, name := range []string{fileAuthorityKey, fileAuthorityNext} {
-		key, err := d.read(name)
+		key, err := d.Read(name)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the authority's folder: %w (made by `slicewire ca init`)", err))
 			continue
@@ -219,7 +220,7 @@ func meshOf(paths []string, name string, now time.Time) (overlay.Mesh, error) {
 
 // intermediate lets a gateway sign for some sites.
 type intermediate struct {
-	authority stateDir
+	authority statedir.Dir
 	manifests []string
 	sites     []string
 	life      time.Duration
@@ -242,7 +243,7 @@ func newCAIntermediateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s.authority = stateDir(dir)
+			s.authority = statedir.Dir(dir)
 			bundle, err := s.sign(request, time.Now())
 			if err != nil {
 				return err

@@ -11,8 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 // blockAuthority is the PEM block of what an authority says of itself.
@@ -36,7 +39,7 @@ func newCARotateCommand() *cobra.Command {
 			"Names, addresses and keys of slices stay as they are.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := rotateAuthority(stateDir(dir), time.Now())
+			s, err := rotateAuthority(statedir.Dir(dir), time.Now())
 			if err != nil {
 				return err
 			}
@@ -50,7 +53,7 @@ func newCARotateCommand() *cobra.Command {
 // rotateAuthority makes the next authority the present one of a folder. The
 // folder is whole at every moment: the next key is there before the certificate,
 // and the certificate decides whose key counts, see loadAuthority.
-func rotateAuthority(d stateDir, now time.Time) ([]byte, error) {
+func rotateAuthority(d statedir.Dir, now time.Time) ([]byte, error) {
 	a, err := loadAuthority(d)
 	if err != nil {
 		return nil, err
@@ -73,10 +76,10 @@ func rotateAuthority(d stateDir, now time.Time) ([]byte, error) {
 		return nil, err
 	}
 	for _, step := range []func() error{
-		func() error { return d.write(fileAuthorityNext, key) },
-		func() error { return d.write(fileAuthorityCert, roots.Text()) },
-		func() error { return os.Rename(d.path(fileAuthorityNext), d.path(fileAuthorityKey)) },
-		func() error { return syncDir(string(d)) },
+		func() error { return d.Write(fileAuthorityNext, key) },
+		func() error { return d.Write(fileAuthorityCert, roots.Text()) },
+		func() error { return os.Rename(d.Path(fileAuthorityNext), d.Path(fileAuthorityKey)) },
+		func() error { return statedir.SyncDir(string(d)) },
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -98,7 +101,7 @@ func newCARetireCommand() *cobra.Command {
 			"that `slicewire cert list` shows none. Said again, the later statement counts, until that time.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := retireAuthority(stateDir(dir), time.Now(), after)
+			s, err := retireAuthority(statedir.Dir(dir), time.Now(), after)
 			if err != nil {
 				return err
 			}
@@ -110,7 +113,7 @@ func newCARetireCommand() *cobra.Command {
 	return cmd
 }
 
-func retireAuthority(d stateDir, now time.Time, after time.Duration) ([]byte, error) {
+func retireAuthority(d statedir.Dir, now time.Time, after time.Duration) ([]byte, error) {
 	if after < 0 {
 		return nil, &exitError{exitUsage, fmt.Errorf("retire after %v: that is over", after)}
 	}
@@ -132,7 +135,7 @@ func retireAuthority(d stateDir, now time.Time, after time.Duration) ([]byte, er
 	if a.roots, err = a.roots.Add(s); err != nil {
 		return nil, err
 	}
-	if err := d.write(fileAuthorityCert, a.roots.Text()); err != nil {
+	if err := d.Write(fileAuthorityCert, a.roots.Text()); err != nil {
 		return nil, err
 	}
 	return statementOf(a)
@@ -168,7 +171,7 @@ func newCAShowCommand() *cobra.Command {
 		Short: "Show the authorities in a folder, or print the last statement again",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := loadAuthority(stateDir(dir))
+			a, err := loadAuthority(statedir.Dir(dir))
 			if err != nil {
 				return err
 			}
@@ -180,9 +183,9 @@ func newCAShowCommand() *cobra.Command {
 				return printStatement(cmd.OutOrStdout(), s)
 			}
 			now := time.Now()
-			t := newTable(cmd.OutOrStdout())
+			t := show.NewTable(cmd.OutOrStdout())
 			printAuthorities(t, authorityStatus(a.roots.Status(now)), now)
-			return t.err
+			return t.Err
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "ca", "folder of the authority")
@@ -206,30 +209,30 @@ func newCAAnnounceCommand(opts *clientOptions) *cobra.Command {
 			if b == nil || b.Type != blockAuthority {
 				return fmt.Errorf("%s holds no %q block: it is what `slicewire ca rotate` and `slicewire ca retire` print", args[0], blockAuthority)
 			}
-			r, err := call[AnnounceReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "authority", AnnounceRequest{Statement: b.Bytes})
+			r, err := call[api.AnnounceReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "authority", api.AnnounceRequest{Statement: b.Bytes})
 			if err != nil {
 				return err
 			}
-			t := newTable(cmd.OutOrStdout())
+			t := show.NewTable(cmd.OutOrStdout())
 			printAuthorities(t, r.Authorities, time.Now())
-			return t.err
+			return t.Err
 		},
 	}
 }
 
-func printAuthorities(t *table, all []AuthorityStatus, now time.Time) {
-	t.row("AUTHORITY", "STATE", "ENDS IN")
+func printAuthorities(t *show.Table, all []api.AuthorityStatus, now time.Time) {
+	t.Row("AUTHORITY", "STATE", "ENDS IN")
 	for i, a := range all {
 		state := "present"
 		switch {
 		case a.Retired:
 			state = "retired"
 		case a.Retires != nil:
-			state = "retires in " + short(a.Retires.Sub(now))
+			state = "retires in " + show.Short(a.Retires.Sub(now))
 		case i > 0:
 			state = "trusted"
 		}
-		t.row(shorten(a.Key), state, short(a.NotAfter.Sub(now)))
+		t.Row(shorten(a.Key), state, show.Short(a.NotAfter.Sub(now)))
 	}
-	t.flush()
+	t.Flush()
 }

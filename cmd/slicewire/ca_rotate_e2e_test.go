@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // online gives the authority's folder its key back, as who fetches it from a safe.
@@ -32,7 +34,7 @@ func (m *mesh) issuerAnew(n *demoNode) {
 }
 
 // authorities lists what a node trusts, the newest first.
-func (m *mesh) authorities(n *demoNode) []AuthorityStatus { return m.certificates(n).Authorities }
+func (m *mesh) authorities(n *demoNode) []api.AuthorityStatus { return m.certificates(n).Authorities }
 
 // moved reports whether n knows certificates of these sites' nodes, all of them
 // below one authority.
@@ -58,14 +60,14 @@ func (m *mesh) text(path string) string {
 }
 
 // copyOf copies an authority's folder.
-func (m *mesh) copyOf(ca, name string) stateDir {
+func (m *mesh) copyOf(ca, name string) statedir.Dir {
 	m.t.Helper()
-	d := stateDir(filepath.Join(m.dir, name))
-	if err := d.create(); err != nil {
+	d := statedir.Dir(filepath.Join(m.dir, name))
+	if err := d.Create(); err != nil {
 		m.t.Fatal(err)
 	}
-	for _, f := range []string{fileAuthorityCert, fileAuthorityKey, fileGossipKey} {
-		m.write(d.path(f), m.text(filepath.Join(ca, f)))
+	for _, f := range []string{fileAuthorityCert, fileAuthorityKey, statedir.FileGossipKey} {
+		m.write(d.Path(f), m.text(filepath.Join(ca, f)))
 	}
 	return d
 }
@@ -139,7 +141,7 @@ func TestTheAuthorityOfAMeshChanges(t *testing.T) {
 	// A token from before the change lets in, below the next authority.
 	late := filepath.Join(m.dir, "late")
 	m.must("join", early, "--state", late)
-	id, err := loadIdentity(stateDir(late), "demo", time.Now)
+	id, err := loadIdentity(statedir.Dir(late), "demo", time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +158,7 @@ func TestTheAuthorityOfAMeshChanges(t *testing.T) {
 	// Now it has only what the old authority gives it: as if it had been off for the
 	// whole change, or were the thief's.
 	m.stop(away)
-	state := stateDir(filepath.Join(m.dir, "worker-3"))
+	state := statedir.Dir(filepath.Join(m.dir, "worker-3"))
 	request, err := requestIdentity(state)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +171,7 @@ func TestTheAuthorityOfAMeshChanges(t *testing.T) {
 	if _, err := installBundle(state, bundle, time.Now); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(state.path(fileRecords)); err != nil {
+	if err := os.Remove(state.Path(statedir.FileRecords)); err != nil {
 		t.Fatal(err)
 	}
 

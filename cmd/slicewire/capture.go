@@ -13,10 +13,13 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newCaptureCommand(opts *clientOptions) *cobra.Command {
-	var req CaptureRequest
+	var req api.CaptureRequest
 	var file string
 	cmd := &cobra.Command{
 		Use:   "capture [FILTER] -w FILE|-",
@@ -45,7 +48,7 @@ func newCaptureCommand(opts *clientOptions) *cobra.Command {
 }
 
 // runCapture copies a capture into a file of the client's own.
-func runCapture(ctx context.Context, c *client, req CaptureRequest, file string, stdout, stderr io.Writer) (err error) {
+func runCapture(ctx context.Context, c *client, req api.CaptureRequest, file string, stdout, stderr io.Writer) (err error) {
 	if file == "" {
 		return &exitError{exitUsage, errors.New("capture: no file to write: give -w FILE, or -w - for standard output")}
 	}
@@ -70,7 +73,7 @@ func runCapture(ctx context.Context, c *client, req CaptureRequest, file string,
 	case err != nil:
 		return fmt.Errorf("capture: %w", err)
 	default:
-		fmt.Fprintf(stderr, "%s packets matched, %s of them lost for want of room\n", clean(resp.Trailer.Get(trailerMatched)), clean(resp.Trailer.Get(trailerLost)))
+		fmt.Fprintf(stderr, "%s packets matched, %s of them lost for want of room\n", show.Clean(resp.Trailer.Get(trailerMatched)), show.Clean(resp.Trailer.Get(trailerLost)))
 	}
 	return nil
 }

@@ -13,8 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/pki"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 func newCertCommand(opts *clientOptions) *cobra.Command {
@@ -32,11 +35,11 @@ func newCertRequestCommand() *cobra.Command {
 		Long:  "Makes this node's key in its state folder, unless it is there, and prints a certificate\nrequest for it. The key does not leave the folder.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			name := fileNodeKey
+			name := statedir.FileNodeKey
 			if issuer {
-				name = fileIssuerKey
+				name = statedir.FileIssuerKey
 			}
-			request, err := requestFor(stateDir(dir), name)
+			request, err := requestFor(statedir.Dir(dir), name)
 			if err != nil {
 				return err
 			}
@@ -60,7 +63,7 @@ func newCertInstallCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := installBundle(stateDir(dir), bundle, wallClock(cmd.Context()))
+			a, err := installBundle(statedir.Dir(dir), bundle, wallClock(cmd.Context()))
 			if err != nil {
 				return err
 			}
@@ -88,12 +91,12 @@ func newCertListCommand(opts *clientOptions) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			l, err := call[CertificateList](cmd.Context(), newClient(opts.socket), http.MethodGet, "certificates", nil)
+			l, err := call[api.CertificateList](cmd.Context(), newClient(opts.socket), http.MethodGet, "certificates", nil)
 			if err != nil {
 				return err
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, l)
+				return show.Document(cmd.OutOrStdout(), output, l)
 			}
 			return printCertificates(cmd.OutOrStdout(), l, time.Now())
 		},
@@ -105,12 +108,12 @@ func newCertListCommand(opts *clientOptions) *cobra.Command {
 // sumWidth is how much of a key's sum a table shows.
 const sumWidth = 16
 
-func printCertificates(w io.Writer, l CertificateList, now time.Time) error {
-	t := newTable(w)
+func printCertificates(w io.Writer, l api.CertificateList, now time.Time) error {
+	t := show.NewTable(w)
 	printAuthorities(t, l.Authorities, now)
-	t.row("NODE", "ROLE", "INDEX", "SLICES", "ENROLLED", "ENDS IN", "KEY", "ISSUER", "AUTHORITY")
+	t.Row("NODE", "ROLE", "INDEX", "SLICES", "ENROLLED", "ENDS IN", "KEY", "ISSUER", "AUTHORITY")
 	for _, c := range l.Certificates {
-		role, name := "node", clean(c.Site+"/"+c.Node)
+		role, name := "node", show.Clean(c.Site+"/"+c.Node)
 		if c.Gateway {
 			role = "gateway"
 		}
@@ -121,34 +124,34 @@ func printCertificates(w io.Writer, l CertificateList, now time.Time) error {
 		if c.Issuer != "" {
 			issuer = shorten(c.Issuer)
 		}
-		t.row(name, role, c.Index, dash(strings.Join(c.Slices, ",")), c.Enrolled.UTC().Format(time.RFC3339), short(c.NotAfter.Sub(now)), shorten(c.Key), issuer, shorten(c.Authority))
+		t.Row(name, role, c.Index, show.Dash(strings.Join(c.Slices, ",")), c.Enrolled.UTC().Format(time.RFC3339), show.Short(c.NotAfter.Sub(now)), shorten(c.Key), issuer, shorten(c.Authority))
 	}
-	t.flush()
-	t.row("REVOKED", "ENROLLED UP TO", "BY", "HOLDS UNTIL")
+	t.Flush()
+	t.Row("REVOKED", "ENROLLED UP TO", "BY", "HOLDS UNTIL")
 	for _, r := range l.Revocations {
 		until := "-"
 		if r.Until != nil {
 			until = r.Until.UTC().Format(time.RFC3339)
 		}
-		t.row(clean(r.What), until, clean(r.By), r.NotAfter.UTC().Format(time.RFC3339))
+		t.Row(show.Clean(r.What), until, show.Clean(r.By), r.NotAfter.UTC().Format(time.RFC3339))
 	}
-	t.flush()
-	t.row("TOKEN", "FOR", "STATE")
+	t.Flush()
+	t.Row("TOKEN", "FOR", "STATE")
 	for _, x := range l.Tokens {
-		state := "expires in " + short(x.Expires.Sub(now))
+		state := "expires in " + show.Short(x.Expires.Sub(now))
 		switch {
 		case x.Used != nil:
 			state = "used at " + x.Used.UTC().Format(time.RFC3339)
 		case !now.Before(x.Expires):
 			state = "expired"
 		}
-		t.row(clean(x.ID), clean(x.Site+"/"+x.Node), state)
+		t.Row(show.Clean(x.ID), show.Clean(x.Site+"/"+x.Node), state)
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }
 
-func shorten(sum string) string { return clean(sum[:min(len(sum), sumWidth)]) }
+func shorten(sum string) string { return show.Clean(sum[:min(len(sum), sumWidth)]) }
 
 func newCertRenewCommand(opts *clientOptions) *cobra.Command {
 	return &cobra.Command{
@@ -157,7 +160,7 @@ func newCertRenewCommand(opts *clientOptions) *cobra.Command {
 		Long:  "Has the daemon ask a gateway that certifies nodes for a younger certificate. It does so by\nitself at half the certificate's life.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := call[RenewReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "renew", struct{}{})
+			r, err := call[api.RenewReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "renew", struct{}{})
 			if err != nil {
 				return err
 			}
@@ -213,53 +216,53 @@ func newCertRevokeCommand(opts *clientOptions) *cobra.Command {
 var errRevokeWhat = &exitError{exitUsage, errors.New("cert revoke: name a SITE/NODE, or a --key with --ca, or a --file")}
 
 // request is what is asked of the daemon, or, with an authority, what it signed.
-func (r revoking) request(now time.Time) (RevokeRequest, error) {
+func (r revoking) request(now time.Time) (api.RevokeRequest, error) {
 	if r.file != "" {
 		if len(r.args) != 0 || r.key != "" || r.authority != "" {
-			return RevokeRequest{}, errRevokeWhat
+			return api.RevokeRequest{}, errRevokeWhat
 		}
 		text, err := readFileOrStdin(r.file, os.Stdin)
 		if err != nil {
-			return RevokeRequest{}, err
+			return api.RevokeRequest{}, err
 		}
 		b, _ := pem.Decode(text)
 		if b == nil || b.Type != blockRevocation {
-			return RevokeRequest{}, fmt.Errorf("%s holds no %q block: it is what `slicewire cert revoke --ca` prints", r.file, blockRevocation)
+			return api.RevokeRequest{}, fmt.Errorf("%s holds no %q block: it is what `slicewire cert revoke --ca` prints", r.file, blockRevocation)
 		}
-		return RevokeRequest{Revocation: b.Bytes}, nil
+		return api.RevokeRequest{Revocation: b.Bytes}, nil
 	}
 	var what overlay.Revocation
 	switch {
 	case len(r.args) == 1 && r.key == "":
 		site, node, _ := strings.Cut(r.args[0], "/")
 		if !overlay.ValidLabel(site) || !overlay.ValidLabel(node) {
-			return RevokeRequest{}, &exitError{exitUsage, fmt.Errorf("node %q: want SITE/NODE", r.args[0])}
+			return api.RevokeRequest{}, &exitError{exitUsage, fmt.Errorf("node %q: want SITE/NODE", r.args[0])}
 		}
 		if r.authority == "" {
-			return RevokeRequest{Site: site, Node: node}, nil
+			return api.RevokeRequest{Site: site, Node: node}, nil
 		}
 		what = overlay.Revocation{Node: overlay.NodeID{Site: site, Node: node}, Until: now.Add(revocationMargin)}
 	case len(r.args) == 0 && r.key != "" && r.authority != "":
 		key, err := hex.DecodeString(r.key)
 		if err != nil || len(key) != len(what.Key) {
-			return RevokeRequest{}, &exitError{exitUsage, fmt.Errorf("key %q: want the %d hexadecimal digits that `slicewire cert list -o json` shows", r.key, 2*len(what.Key))}
+			return api.RevokeRequest{}, &exitError{exitUsage, fmt.Errorf("key %q: want the %d hexadecimal digits that `slicewire cert list -o json` shows", r.key, 2*len(what.Key))}
 		}
 		what.Key = [32]byte(key)
 	default:
-		return RevokeRequest{}, errRevokeWhat
+		return api.RevokeRequest{}, errRevokeWhat
 	}
-	ca, err := loadAuthority(stateDir(r.authority))
+	ca, err := loadAuthority(statedir.Dir(r.authority))
 	if err != nil {
-		return RevokeRequest{}, err
+		return api.RevokeRequest{}, err
 	}
 	verifier, err := pki.NewVerifier(ca.Mesh(), ca.roots.Text())
 	if err != nil {
-		return RevokeRequest{}, err
+		return api.RevokeRequest{}, err
 	}
 	limits, err := verifier.Authority(ca.Chain(), now)
 	if err != nil {
-		return RevokeRequest{}, err
+		return api.RevokeRequest{}, err
 	}
 	message, err := newRevocation(ca, limits, what, now, 0)
-	return RevokeRequest{Revocation: message}, err
+	return api.RevokeRequest{Revocation: message}, err
 }

@@ -5,15 +5,16 @@ import (
 	"encoding/hex"
 	"slices"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/pki"
 )
 
 // Certificates lists what this node knows of the mesh's certificates.
-func (d *daemon) Certificates() CertificateList {
-	out := CertificateList{
-		APIVersion: apiVersion, Kind: "CertificateList", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),
-		Certificates: []CertificateStatus{}, Revocations: []RevocationStatus{}, Tokens: []TokenStatus{},
+func (d *daemon) Certificates() api.CertificateList {
+	out := api.CertificateList{
+		APIVersion: api.Version, Kind: "CertificateList", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),
+		Certificates: []api.CertificateStatus{}, Revocations: []api.RevocationStatus{}, Tokens: []api.TokenStatus{},
 	}
 	own := d.id.certified.Load()
 	all := append([]knownCert{{own.signer.Chain(), own.authority}}, d.known()...)
@@ -30,7 +31,7 @@ func (d *daemon) Certificates() CertificateList {
 		s.Own = i == 0
 		out.Certificates = append(out.Certificates, s)
 	}
-	slices.SortStableFunc(out.Certificates, func(a, b CertificateStatus) int {
+	slices.SortStableFunc(out.Certificates, func(a, b api.CertificateStatus) int {
 		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node), b.NotAfter.Compare(a.NotAfter))
 	})
 	for _, r := range d.gossip.Records() {
@@ -38,7 +39,7 @@ func (d *daemon) Certificates() CertificateList {
 		if !ok {
 			continue
 		}
-		s := RevocationStatus{What: r.Key.Name, By: r.Origin.Node, NotAfter: r.NotAfter}
+		s := api.RevocationStatus{What: r.Key.Name, By: r.Origin.Node, NotAfter: r.NotAfter}
 		if !what.Until.IsZero() {
 			s.Until = &what.Until
 		}
@@ -48,7 +49,7 @@ func (d *daemon) Certificates() CertificateList {
 		return out
 	}
 	for _, t := range d.issue.book.List() {
-		s := TokenStatus{ID: t.ID, Site: t.Node.Site, Node: t.Node.Node, Expires: t.Expires}
+		s := api.TokenStatus{ID: t.ID, Site: t.Node.Site, Node: t.Node.Node, Expires: t.Expires}
 		if !t.Used.IsZero() {
 			s.Used = &t.Used
 		}
@@ -57,9 +58,9 @@ func (d *daemon) Certificates() CertificateList {
 	return out
 }
 
-func certificateStatus(c knownCert) CertificateStatus {
+func certificateStatus(c knownCert) api.CertificateStatus {
 	a := c.authority
-	s := CertificateStatus{
+	s := api.CertificateStatus{
 		Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Index: a.Index, Slices: []string{},
 		Enrolled: a.Enrolled, NotBefore: a.NotBefore, NotAfter: a.NotAfter,
 	}

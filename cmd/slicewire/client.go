@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"slicewire/api"
 )
 
 // Exit codes of the command line. The daemon uses exitConfig for a
@@ -102,7 +104,7 @@ func (c *client) open(ctx context.Context, method, verb string, body any) (*http
 
 // refusal is an answer that is not a success, with the exit code it deserves.
 func refusal(resp *http.Response) error {
-	var e apiError
+	var e api.Error
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxRequestBody)).Decode(&e); err != nil || e.Error == "" {
 		e.Error = resp.Status
 	}
@@ -127,8 +129,8 @@ func (c *client) explain(err error) error {
 	return &exitError{exitFailure, fmt.Errorf("ask the daemon: %w", err)}
 }
 
-func (c *client) status(ctx context.Context) (Status, error) {
-	var s Status
+func (c *client) status(ctx context.Context) (api.Status, error) {
+	var s api.Status
 	body, err := c.do(ctx, http.MethodGet, "status", nil)
 	if err != nil {
 		return s, err
@@ -141,7 +143,7 @@ func (c *client) status(ctx context.Context) (Status, error) {
 }
 
 // ping calls reply for every answer, in order.
-func (c *client) ping(ctx context.Context, req PingRequest, reply func(PingReply)) error {
+func (c *client) ping(ctx context.Context, req api.PingRequest, reply func(api.PingReply)) error {
 	body, err := c.do(ctx, http.MethodPost, "ping", req)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (c *client) ping(ctx context.Context, req PingRequest, reply func(PingReply
 	defer body.Close()
 	dec := json.NewDecoder(body)
 	for {
-		var p PingReply
+		var p api.PingReply
 		switch err := dec.Decode(&p); {
 		case errors.Is(err, io.EOF):
 			return nil

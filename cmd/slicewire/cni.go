@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/kube/cni"
 	"slicewire/netstack/port"
 )
@@ -57,13 +58,13 @@ func (d *podDaemon) State(ctx context.Context) (cni.State, error) {
 }
 
 // podState is what the plugin wants of a status.
-func podState(s *Status) cni.State {
+func podState(s *api.Status) cni.State {
 	out := cni.State{Cordoned: s.Cordoned}
 	for i := range s.Slices {
 		x := &s.Slices[i]
 		out.Slices = append(out.Slices, cni.Slice{Name: x.Name, Namespaces: x.Namespaces, Allowed: x.Allowed})
 		for _, w := range x.Workloads {
-			if w.Kind == workloadAttach {
+			if w.Kind == api.WorkloadAttach {
 				out.Attached = append(out.Attached, cni.Attached{Slice: x.Name, Netns: w.Netns, Device: w.Device, Address: w.Address})
 			}
 		}
@@ -72,7 +73,7 @@ func podState(s *Status) cni.State {
 }
 
 func (d *podDaemon) Attach(ctx context.Context, r cni.Request) (cni.Place, error) {
-	req := WorkloadRequest{Kind: workloadAttach, Slice: r.Slice, Namespace: r.Namespace, Netns: r.Netns, Device: r.Device, Address: r.Address}
+	req := api.WorkloadRequest{Kind: api.WorkloadAttach, Slice: r.Slice, Namespace: r.Namespace, Netns: r.Netns, Device: r.Device, Address: r.Address}
 	if r.Pod != "" {
 		req.Command = "pod " + r.Pod
 	}
@@ -84,7 +85,7 @@ func (d *podDaemon) Attach(ctx context.Context, r cni.Request) (cni.Place, error
 }
 
 func (d *podDaemon) Detach(ctx context.Context, slice, netns, device string) error {
-	err := newClient(d.socket).detach(ctx, DetachRequest{Slice: slice, Netns: netns, Device: device})
+	err := newClient(d.socket).detach(ctx, api.DetachRequest{Slice: slice, Netns: netns, Device: device})
 	if coded := new(exitError); errors.As(err, &coded) && coded.code == exitUnreachable {
 		return nil
 	}

@@ -16,9 +16,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"slicewire/api"
 	"slicewire/kube/cni"
 	"slicewire/netstack/port"
 )
@@ -117,7 +117,7 @@ func (n *cniNode) inside(netns string, args ...string) string {
 	return out.String()
 }
 
-func (n *cniNode) attached() []WorkloadStatus { return n.workloads(n.node) }
+func (n *cniNode) attached() []api.WorkloadStatus { return n.workloads(n.node) }
 
 func (n *cniNode) records(t *testing.T) int {
 	t.Helper()
@@ -241,7 +241,7 @@ func (n *cniNode) documented(t *testing.T) string {
 	if err := yaml.UnmarshalStrict([]byte(object), &nad); err != nil || nad.Kind != "NetworkAttachmentDefinition" || nad.Metadata.Name == "" {
 		t.Fatalf("the document's example: %+v, %v", nad, err)
 	}
-	var conf types.PluginConf
+	var conf struct{ CNIVersion, Name, Type string }
 	var fields map[string]any
 	if err := errors.Join(json.Unmarshal([]byte(nad.Spec.Config), &conf), json.Unmarshal([]byte(nad.Spec.Config), &fields)); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"slicewire/overlay/manifest"
+	"slicewire/show"
 )
 
 func newConfigCommand() *cobra.Command {
@@ -53,7 +54,7 @@ func runConfigCheck(stdout, stderr io.Writer, output string, paths []string, now
 	if output == "table" {
 		err = printSummary(stdout, stderr, sum)
 	} else {
-		err = printDocument(stdout, output, sum)
+		err = show.Document(stdout, output, sum)
 	}
 	switch {
 	case err != nil:
@@ -90,32 +91,32 @@ func checkConfig(paths []string, now time.Time) manifest.Summary {
 
 // printSummary writes the tables to stdout and the problems to stderr.
 func printSummary(stdout, stderr io.Writer, sum manifest.Summary) error {
-	t := newTable(stdout)
-	t.row("SLICE", "MODE", "SUBNET", "SUBNET6", "CEILING", "GUARANTEED", "PRIORITY", "DSCP", "NAMESPACES")
+	t := show.NewTable(stdout)
+	t.Row("SLICE", "MODE", "SUBNET", "SUBNET6", "CEILING", "GUARANTEED", "PRIORITY", "DSCP", "NAMESPACES")
 	for _, s := range sum.Slices {
-		t.row(clean(s.Name), s.Mode, dash(s.Subnet), dash(s.Subnet6), fmt.Sprintf("%d kbit/s", s.QoS.CeilingKbps),
-			fmt.Sprintf("%d kbit/s", s.QoS.GuaranteedKbps), s.QoS.Priority, dash(s.QoS.DSCP), joinAny(s.Namespaces))
+		t.Row(show.Clean(s.Name), s.Mode, show.Dash(s.Subnet), show.Dash(s.Subnet6), fmt.Sprintf("%d kbit/s", s.QoS.CeilingKbps),
+			fmt.Sprintf("%d kbit/s", s.QoS.GuaranteedKbps), s.QoS.Priority, show.Dash(s.QoS.DSCP), show.List(s.Namespaces))
 	}
-	t.flush()
-	t.row("SITE", "SLICE", "INDEX", "PREFIX", "PREFIX6")
+	t.Flush()
+	t.Row("SITE", "SLICE", "INDEX", "PREFIX", "PREFIX6")
 	for _, s := range sum.Slices {
 		for _, x := range s.Sites {
-			t.row(clean(x.Name), clean(s.Name), x.Index, x.Prefix, x.Prefix6)
+			t.Row(show.Clean(x.Name), show.Clean(s.Name), x.Index, x.Prefix, x.Prefix6)
 		}
 	}
-	t.flush()
-	t.row("SERVICE", "SLICE", "PORTS", "NAMES")
+	t.Flush()
+	t.Row("SERVICE", "SLICE", "PORTS", "NAMES")
 	for _, s := range sum.Slices {
 		for _, svc := range s.Services {
 			var ports []string
 			for _, p := range svc.Ports {
 				ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
 			}
-			t.row(clean(svc.Namespace+"/"+svc.Name), clean(s.Name), joinAny(ports), joinAny(svc.DNSNames))
+			t.Row(show.Clean(svc.Namespace+"/"+svc.Name), show.Clean(s.Name), show.List(ports), show.List(svc.DNSNames))
 		}
 	}
-	t.flush()
-	t.row("POLICY", "SLICE", "INGRESS RULES", "EGRESS RULES")
+	t.Flush()
+	t.Row("POLICY", "SLICE", "INGRESS RULES", "EGRESS RULES")
 	rules := func(n *int) string { // none at all is not the same as none that permits
 		if n == nil {
 			return "-"
@@ -124,25 +125,25 @@ func printSummary(stdout, stderr io.Writer, sum manifest.Summary) error {
 	}
 	for _, s := range sum.Slices {
 		if s.Isolated {
-			t.row("namespaceIsolationProfile", clean(s.Name), 1, 1)
+			t.Row("namespaceIsolationProfile", show.Clean(s.Name), 1, 1)
 		}
 		for _, p := range s.Policies {
-			t.row(clean(p.Name), clean(s.Name), rules(p.Ingress), rules(p.Egress))
+			t.Row(show.Clean(p.Name), show.Clean(s.Name), rules(p.Ingress), rules(p.Egress))
 		}
 	}
-	t.flush()
-	t.row("CLUSTER", "NODE IPS", "SLICES")
+	t.Flush()
+	t.Row("CLUSTER", "NODE IPS", "SLICES")
 	for _, c := range sum.Clusters {
-		t.row(clean(c.Name), joinAny(c.NodeIPs), joinAny(c.Slices))
+		t.Row(show.Clean(c.Name), show.List(c.NodeIPs), show.List(c.Slices))
 	}
-	t.flush()
-	if t.err != nil {
-		return t.err
+	t.Flush()
+	if t.Err != nil {
+		return t.Err
 	}
 	for _, list := range [][]manifest.ProblemSummary{sum.Errors, sum.Warnings} {
 		for _, p := range list {
 			line := manifest.Problem{File: p.File, Line: p.Line, Object: p.Object, Message: p.Message}
-			if _, err := fmt.Fprintln(stderr, clean(line.String())); err != nil {
+			if _, err := fmt.Fprintln(stderr, show.Clean(line.String())); err != nil {
 				return err
 			}
 		}

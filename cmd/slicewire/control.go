@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/api"
 )
 
 // controlled is what the control socket needs of the daemon.
 type controlled interface {
-	Status(ctx context.Context) Status
-	Ping(ctx context.Context, req PingRequest, reply func(PingReply) error) error
+	Status(ctx context.Context) api.Status
+	Ping(ctx context.Context, req api.PingRequest, reply func(api.PingReply) error) error
 	Reload(ctx context.Context) error
 }
 
@@ -43,7 +45,7 @@ type control struct {
 	hubbed   hubbed
 	log      *slog.Logger
 
-	certificates func() CertificateList
+	certificates func() api.CertificateList
 
 	mu     sync.Mutex
 	ending bool           // no connection is held any more
@@ -188,14 +190,14 @@ func (c *control) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *control) ping(w http.ResponseWriter, r *http.Request) {
-	var req PingRequest
+	var req api.PingRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&req); err != nil {
 		c.refuse(w, http.StatusBadRequest, fmt.Errorf("ping request: %w", err))
 		return
 	}
 	sent := false
 	enc := json.NewEncoder(w)
-	err := c.daemon.Ping(r.Context(), req, func(p PingReply) error {
+	err := c.daemon.Ping(r.Context(), req, func(p api.PingReply) error {
 		sent = true
 		if err := enc.Encode(p); err != nil {
 			return err
@@ -229,5 +231,5 @@ func (c *control) answer(w http.ResponseWriter, v any) {
 func (c *control) refuse(w http.ResponseWriter, code int, cause error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	c.answer(w, apiError{Error: cause.Error()})
+	c.answer(w, api.Error{Error: cause.Error()})
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"slicewire/api"
 	"slicewire/router/capture"
 )
 
@@ -16,7 +17,7 @@ import (
 type captured interface {
 	// Capture writes one to w until ctx ends, or as many packets as asked for are
 	// written. ready is called once it runs, before anything is written.
-	Capture(ctx context.Context, req CaptureRequest, w io.Writer, ready func(), flush func() error) (matched, lost uint64, err error)
+	Capture(ctx context.Context, req api.CaptureRequest, w io.Writer, ready func(), flush func() error) (matched, lost uint64, err error)
 }
 
 // maxCaptures bounds what runs at a time, each with its queue.
@@ -37,7 +38,7 @@ func (c *control) capture(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, http.StatusForbidden, errors.New("capture is for root and for the user that the daemon runs as"))
 		return
 	}
-	var req CaptureRequest
+	var req api.CaptureRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&req); err != nil {
 		c.refuse(w, http.StatusBadRequest, fmt.Errorf("capture request: %w", err))
 		return
@@ -65,7 +66,7 @@ func (c *control) capture(w http.ResponseWriter, r *http.Request) {
 }
 
 // Capture implements captured.
-func (d *daemon) Capture(ctx context.Context, req CaptureRequest, w io.Writer, ready func(), flush func() error) (matched, lost uint64, err error) {
+func (d *daemon) Capture(ctx context.Context, req api.CaptureRequest, w io.Writer, ready func(), flush func() error) (matched, lost uint64, err error) {
 	if req.Slice != "" {
 		if _, err := d.sliceFor(req.Slice); err != nil {
 			return 0, 0, err

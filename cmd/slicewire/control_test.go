@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/api"
 )
 
 // asked is a daemon that notes what it was asked for.
@@ -24,13 +26,15 @@ func (a *asked) Cordon(context.Context, CordonRequest) (CordonReply, error) {
 	return CordonReply{Alone: []string{"red"}}, nil
 }
 
-func (a *asked) Status(context.Context) Status { return Status{APIVersion: apiVersion, Node: "n1"} }
-func (a *asked) Reload(context.Context) error  { a.reloads++; return nil }
-func (a *asked) Ping(_ context.Context, req PingRequest, reply func(PingReply) error) error {
+func (a *asked) Status(context.Context) api.Status {
+	return api.Status{APIVersion: api.Version, Node: "n1"}
+}
+func (a *asked) Reload(context.Context) error { a.reloads++; return nil }
+func (a *asked) Ping(_ context.Context, req api.PingRequest, reply func(api.PingReply) error) error {
 	if req.Target == "nobody" {
 		return errTarget
 	}
-	return errors.Join(reply(PingReply{Seq: 0, RTTMs: 1}), reply(PingReply{Seq: 1, Error: "no answer"}))
+	return errors.Join(reply(api.PingReply{Seq: 0, RTTMs: 1}), reply(api.PingReply{Seq: 1, Error: "no answer"}))
 }
 
 func serveControl(t *testing.T) (path string, d *asked) {
@@ -70,12 +74,12 @@ func TestTheSocketAnswersItsOwner(t *testing.T) {
 	if s, err := c.status(t.Context()); err != nil || s.Node != "n1" {
 		t.Errorf("status: %+v, %v", s, err)
 	}
-	var replies []PingReply
-	if err := c.ping(t.Context(), PingRequest{Target: "x"}, func(p PingReply) { replies = append(replies, p) }); err != nil || len(replies) != 2 {
+	var replies []api.PingReply
+	if err := c.ping(t.Context(), api.PingRequest{Target: "x"}, func(p api.PingReply) { replies = append(replies, p) }); err != nil || len(replies) != 2 {
 		t.Errorf("ping: %v, %v", replies, err)
 	}
 	var coded *exitError
-	if err := c.ping(t.Context(), PingRequest{Target: "nobody"}, nil); !errors.As(err, &coded) || coded.code != exitUnreachable {
+	if err := c.ping(t.Context(), api.PingRequest{Target: "nobody"}, nil); !errors.As(err, &coded) || coded.code != exitUnreachable {
 		t.Errorf("ping of an unknown target: %v", err)
 	}
 	if err := c.reload(t.Context()); err != nil || d.reloads != 1 {
@@ -170,7 +174,7 @@ func TestAMissingDaemonIsExplained(t *testing.T) {
 // noCapture captures nothing, well.
 type noCapture struct{}
 
-func (noCapture) Capture(_ context.Context, _ CaptureRequest, _ io.Writer, ready func(), flush func() error) (matched, lost uint64, err error) {
+func (noCapture) Capture(_ context.Context, _ api.CaptureRequest, _ io.Writer, ready func(), flush func() error) (matched, lost uint64, err error) {
 	ready()
 	return 0, 0, flush()
 }

@@ -6,30 +6,32 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+
+	"slicewire/api"
 )
 
 // trust is what the control socket needs of the daemon to change who is trusted.
 type trust interface {
-	CreateToken(ctx context.Context, req TokenRequest) (TokenReply, error)
-	Renew(ctx context.Context) (RenewReply, error)
-	Revoke(ctx context.Context, req RevokeRequest) error
-	RevokeToken(ctx context.Context, req TokenRevokeRequest) error
-	Announce(ctx context.Context, req AnnounceRequest) (AnnounceReply, error)
-	RotateGossipKey(ctx context.Context, req GossipKeyRequest) (GossipKeyReply, error)
+	CreateToken(ctx context.Context, req api.TokenRequest) (api.TokenReply, error)
+	Renew(ctx context.Context) (api.RenewReply, error)
+	Revoke(ctx context.Context, req api.RevokeRequest) error
+	RevokeToken(ctx context.Context, req api.TokenRevokeRequest) error
+	Announce(ctx context.Context, req api.AnnounceRequest) (api.AnnounceReply, error)
+	RotateGossipKey(ctx context.Context, req api.GossipKeyRequest) (api.GossipKeyReply, error)
 }
 
 func (c *control) handleTrust(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/certificates", func(w http.ResponseWriter, _ *http.Request) { c.answer(w, c.certificates()) })
-	mux.HandleFunc("POST /v1/token", changing(c, "token create", func(ctx context.Context, req TokenRequest) (any, error) { return c.trust.CreateToken(ctx, req) }))
-	mux.HandleFunc("POST /v1/token-revoke", changing(c, "token revoke", func(ctx context.Context, req TokenRevokeRequest) (any, error) {
+	mux.HandleFunc("POST /v1/token", changing(c, "token create", func(ctx context.Context, req api.TokenRequest) (any, error) { return c.trust.CreateToken(ctx, req) }))
+	mux.HandleFunc("POST /v1/token-revoke", changing(c, "token revoke", func(ctx context.Context, req api.TokenRevokeRequest) (any, error) {
 		return struct{}{}, c.trust.RevokeToken(ctx, req)
 	}))
-	mux.HandleFunc("POST /v1/authority", changing(c, "ca announce", func(ctx context.Context, req AnnounceRequest) (any, error) { return c.trust.Announce(ctx, req) }))
+	mux.HandleFunc("POST /v1/authority", changing(c, "ca announce", func(ctx context.Context, req api.AnnounceRequest) (any, error) { return c.trust.Announce(ctx, req) }))
 	mux.HandleFunc("POST /v1/renew", changing(c, "cert renew", func(ctx context.Context, _ struct{}) (any, error) { return c.trust.Renew(ctx) }))
-	mux.HandleFunc("POST /v1/gossip-key", changing(c, "gossip-key rotate", func(ctx context.Context, req GossipKeyRequest) (any, error) {
+	mux.HandleFunc("POST /v1/gossip-key", changing(c, "gossip-key rotate", func(ctx context.Context, req api.GossipKeyRequest) (any, error) {
 		return c.trust.RotateGossipKey(ctx, req)
 	}))
-	mux.HandleFunc("POST /v1/revoke", changing(c, "cert revoke", func(ctx context.Context, req RevokeRequest) (any, error) {
+	mux.HandleFunc("POST /v1/revoke", changing(c, "cert revoke", func(ctx context.Context, req api.RevokeRequest) (any, error) {
 		return struct{}{}, c.trust.Revoke(ctx, req)
 	}))
 }

@@ -12,13 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
 
 // A host is what the control socket needs of the daemon for workloads.
 type host interface {
-	Admit(ctx context.Context, req WorkloadRequest, cred unix.Ucred) (*workload, WorkloadOffer, error)
+	Admit(ctx context.Context, req api.WorkloadRequest, cred unix.Ucred) (*workload, api.WorkloadOffer, error)
 	Plug(ctx context.Context, w *workload, link router.Link, medium string) error
 	Leave(ctx context.Context, match func(*workload) bool) (int, error)
 }
@@ -55,12 +56,12 @@ func (c *control) release() {
 // connection; an attached namespace until somebody detaches it.
 func (c *control) workload(w http.ResponseWriter, r *http.Request) {
 	cred, known := r.Context().Value(peerKey{}).(unix.Ucred)
-	var req WorkloadRequest
+	var req api.WorkloadRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&req); err != nil {
 		c.refuse(w, http.StatusBadRequest, fmt.Errorf("workload request: %w", err))
 		return
 	}
-	if !known || req.Kind != workloadRun && !mayChange(r.Context()) {
+	if !known || req.Kind != api.WorkloadRun && !mayChange(r.Context()) {
 		c.refuse(w, http.StatusForbidden, errors.New("attach is for root and for the user that the daemon runs as"))
 		return
 	}
@@ -98,7 +99,7 @@ func (c *control) workload(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		c.log.Info("workload not plugged", "slice", wl.slice, "workload", wl.name, "err", err)
 		_ = conn.send(linkMessage{Error: err.Error()}, nil) // it may be gone
-	case wl.kind == workloadAttach:
+	case wl.kind == api.WorkloadAttach:
 		stays = true
 	default:
 		c.attend(r.Context(), conn, wl)
@@ -145,7 +146,7 @@ func sayUpgrade(conn net.Conn) error {
 }
 
 // plug makes the offer, takes the device and has its packets flow.
-func (c *control) plug(ctx context.Context, conn *linkConn, wl *workload, offer WorkloadOffer) error {
+func (c *control) plug(ctx context.Context, conn *linkConn, wl *workload, offer api.WorkloadOffer) error {
 	if err := conn.send(linkMessage{Offer: &offer}, nil); err != nil {
 		return err
 	}
@@ -202,13 +203,13 @@ func (c *control) detach(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, http.StatusForbidden, errors.New("detach is for root and for the user that the daemon runs as"))
 		return
 	}
-	var req DetachRequest
+	var req api.DetachRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody)).Decode(&req); err != nil {
 		c.refuse(w, http.StatusBadRequest, fmt.Errorf("detach request: %w", err))
 		return
 	}
 	n, err := c.host.Leave(r.Context(), func(x *workload) bool {
-		return x.kind == workloadAttach && x.netns == req.Netns && (req.Slice == "" || x.slice == req.Slice) && (req.Device == "" || x.device == req.Device)
+		return x.kind == api.WorkloadAttach && x.netns == req.Netns && (req.Slice == "" || x.slice == req.Slice) && (req.Device == "" || x.device == req.Device)
 	})
 	switch {
 	case err != nil:

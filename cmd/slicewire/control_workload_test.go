@@ -17,20 +17,21 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/router"
 )
 
 // full is a host that has no room, and nothing that could leave.
 type full struct{ asked int }
 
-func (f *full) Admit(context.Context, WorkloadRequest, unix.Ucred) (*workload, WorkloadOffer, error) {
+func (f *full) Admit(context.Context, api.WorkloadRequest, unix.Ucred) (*workload, api.WorkloadOffer, error) {
 	f.asked++
-	return nil, WorkloadOffer{}, errTooMany
+	return nil, api.WorkloadOffer{}, errTooMany
 }
 func (f *full) Plug(context.Context, *workload, router.Link, string) error { return errTooMany }
 func (f *full) Leave(_ context.Context, match func(*workload) bool) (int, error) {
 	f.asked++
-	if match(&workload{kind: workloadRun, netns: "/x"}) {
+	if match(&workload{kind: api.WorkloadRun, netns: "/x"}) {
 		return 1, nil // a run is nobody's to detach
 	}
 	return 0, nil
@@ -83,12 +84,12 @@ type roomy struct {
 	inside map[*workload]bool
 }
 
-func (r *roomy) Admit(_ context.Context, req WorkloadRequest, cred unix.Ucred) (*workload, WorkloadOffer, error) {
+func (r *roomy) Admit(_ context.Context, req api.WorkloadRequest, cred unix.Ucred) (*workload, api.WorkloadOffer, error) {
 	w, err := newWorkload(req, cred, time.Now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inside[w] = err == nil
-	return w, WorkloadOffer{Slice: "blue"}, err
+	return w, api.WorkloadOffer{Slice: "blue"}, err
 }
 func (r *roomy) Plug(context.Context, *workload, router.Link, string) error { return errEnding }
 func (r *roomy) Leave(_ context.Context, match func(*workload) bool) (n int, err error) {
@@ -115,7 +116,7 @@ func TestAnEndingDaemonWaitsForNoClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.run(ctx, path) }()
-	conn, err := newClient(path).workload(t.Context(), WorkloadRequest{Kind: workloadRun})
+	conn, err := newClient(path).workload(t.Context(), api.WorkloadRequest{Kind: api.WorkloadRun})
 	if err != nil {
 		t.Fatal(err)
 	}

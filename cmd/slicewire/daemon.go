@@ -18,11 +18,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/manifest"
 	"slicewire/shaper"
+	"slicewire/statedir"
 )
 
 func newDaemonCommand(opts *clientOptions) *cobra.Command {
@@ -96,7 +98,7 @@ type daemon struct {
 	log     *slog.Logger
 	started time.Time
 	wall    func() time.Time // as the machine has it; id.clock is better
-	state   stateDir
+	state   statedir.Dir
 	id      *identity
 	issue   *issuance // nil: this node certifies nobody
 	keys    *gossipKeys
@@ -168,9 +170,9 @@ type sliceView struct {
 	node       *sliceNode
 	attachment overlay.Attachment
 	view       overlay.View
-	keys       KeyStatus
-	workloads  []WorkloadStatus // but for their counters
-	bound      []string         // namespaces of this site
+	keys       api.KeyStatus
+	workloads  []api.WorkloadStatus // but for their counters
+	bound      []string             // namespaces of this site
 	allowed    []string
 	sites      []overlay.SliceSite
 }
@@ -267,16 +269,16 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 	if d.want.file, err = loadNodeFile(path, log); err != nil {
 		return nil, nil, nil, err
 	}
-	d.state = stateDir(cmp.Or(d.want.file.State, defaultStateDir()))
-	if err := d.state.create(); err != nil {
+	d.state = statedir.Dir(cmp.Or(d.want.file.State, defaultStateDir()))
+	if err := d.state.Create(); err != nil {
 		return nil, nil, nil, err
 	}
-	release, err := d.state.lock()
+	release, err := d.state.Lock()
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	undo = append(undo, release)
-	if err := d.state.sweep(); err != nil {
+	if err := d.state.Sweep(); err != nil {
 		return nil, nil, nil, err
 	}
 	if d.id, err = loadIdentity(d.state, d.want.file.Mesh, wall); err != nil {
@@ -295,7 +297,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	undo = append(undo, d.cluster.close)
-	if err := readJSON(d.state, fileAddresses, &d.given); err != nil {
+	if err := statedir.ReadJSON(d.state, statedir.FileAddresses, &d.given); err != nil {
 		log.Warn("addresses given before are lost and given anew", "err", err)
 	}
 	if err := d.loadMesh(d.want.file); err != nil {
@@ -311,7 +313,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		return nil, nil, nil, err
 	}
 	var cordon bool
-	if err := readJSON(d.state, fileCordon, &cordon); err != nil {
+	if err := statedir.ReadJSON(d.state, statedir.FileCordon, &cordon); err != nil {
 		log.Warn("whether the node was cordoned is lost: it is not", "err", err)
 	}
 	d.cordoned.Store(cordon)

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"slicewire/overlay/gossip"
+	"slicewire/statedir"
 )
 
 // openGossip makes the gossip with what was known before this start.
@@ -16,13 +17,13 @@ func (d *daemon) openGossip() error {
 	if d.keys, err = openGossipKeys(d.state, d.id.gossipKey); err != nil {
 		return err
 	}
-	epoch, err := d.state.nextEpoch(d.started)
+	epoch, err := d.state.NextEpoch(d.started)
 	if err != nil {
 		return err
 	}
 	if !d.id.authority().Gateway {
 		// It is no use here, and some to a thief.
-		if err := errors.Join(d.state.forget(fileGossipKey), d.state.forget(fileGossipRing)); err != nil {
+		if err := errors.Join(d.state.Forget(statedir.FileGossipKey), d.state.Forget(statedir.FileGossipRing)); err != nil {
 			return err
 		}
 	}
@@ -44,7 +45,7 @@ func (d *daemon) openGossip() error {
 		d.log.Warn("gossip.join is empty: this node dials only gateways that it remembers")
 	}
 	d.gossip.SetSeeds(d.want.file.Gossip.Join)
-	saved, err := d.state.read(fileRecords)
+	saved, err := d.state.Read(statedir.FileRecords)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -52,7 +53,7 @@ func (d *daemon) openGossip() error {
 		_, err = d.gossip.Restore(saved)
 	}
 	if err != nil {
-		d.log.Warn("records of the last run are not all usable", "file", d.state.path(fileRecords), "err", err)
+		d.log.Warn("records of the last run are not all usable", "file", d.state.Path(statedir.FileRecords), "err", err)
 	}
 	return nil
 }

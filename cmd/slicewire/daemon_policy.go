@@ -12,15 +12,16 @@ import (
 	"strconv"
 	"strings"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
 
 // policed is what the control socket needs of the daemon to show policy at work.
 type policed interface {
-	Flows(ctx context.Context, slice string) (FlowList, error)
-	Trace(ctx context.Context, req TraceRequest) (TraceReply, error)
-	Facts(ctx context.Context, slice string) ([]PolicyFacts, error)
+	Flows(ctx context.Context, slice string) (api.FlowList, error)
+	Trace(ctx context.Context, req api.TraceRequest) (api.TraceReply, error)
+	Facts(ctx context.Context, slice string) ([]api.PolicyFacts, error)
 }
 
 func (c *control) handlePolicy(mux *http.ServeMux) {
@@ -40,7 +41,7 @@ func (c *control) handlePolicy(mux *http.ServeMux) {
 	ask("GET /v1/flows", func(r *http.Request) (any, error) { return c.policed.Flows(r.Context(), r.FormValue("slice")) })
 	ask("GET /v1/policy", func(r *http.Request) (any, error) { return c.policed.Facts(r.Context(), r.FormValue("slice")) })
 	ask("POST /v1/trace", func(r *http.Request) (any, error) {
-		var req TraceRequest
+		var req api.TraceRequest
 		if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxRequestBody)).Decode(&req); err != nil {
 			return nil, fmt.Errorf("trace request: %w", err)
 		}
@@ -70,8 +71,8 @@ func (d *daemon) sliceViews(slice string) ([]sliceView, error) {
 }
 
 // Flows lists flows and rules, by slice and age.
-func (d *daemon) Flows(_ context.Context, slice string) (FlowList, error) {
-	out := FlowList{APIVersion: apiVersion, Kind: "FlowList", Flows: []FlowStatus{}, Rules: []RuleStatus{}, Slices: []PolicyState{}}
+func (d *daemon) Flows(_ context.Context, slice string) (api.FlowList, error) {
+	out := api.FlowList{APIVersion: api.Version, Kind: "FlowList", Flows: []api.FlowStatus{}, Rules: []api.RuleStatus{}, Slices: []api.PolicyState{}}
 	views, err := d.sliceViews(slice)
 	if err != nil {
 		return out, err
@@ -83,7 +84,7 @@ func (d *daemon) Flows(_ context.Context, slice string) (FlowList, error) {
 			return cmp.Or(cmp.Compare(a.Age, b.Age), a.Src.Compare(b.Src), a.Dst.Compare(b.Dst), cmp.Compare(a.SrcPort, b.SrcPort), cmp.Compare(a.DstPort, b.DstPort))
 		})
 		for _, f := range flows {
-			out.Flows = append(out.Flows, FlowStatus{
+			out.Flows = append(out.Flows, api.FlowStatus{
 				Slice: n.name, Protocol: protocolName(f.Proto), Source: f.Src, SourcePort: f.SrcPort, Destination: f.Dst, DestinationPort: f.DstPort,
 				SourceHere: f.SrcHere, DestinationHere: f.DstHere,
 				Packets: f.Forth.Packets, Bytes: f.Forth.Bytes, BackPackets: f.Back.Packets, BackBytes: f.Back.Bytes,
@@ -92,20 +93,20 @@ func (d *daemon) Flows(_ context.Context, slice string) (FlowList, error) {
 		}
 		rules := n.router.Rules()
 		for _, r := range rules {
-			out.Rules = append(out.Rules, RuleStatus{Slice: n.name, Name: r.Name, Flows: r.Flows, Packets: r.Packets, Bytes: r.Bytes, Denied: r.Denied})
+			out.Rules = append(out.Rules, api.RuleStatus{Slice: n.name, Name: r.Name, Flows: r.Flows, Packets: r.Packets, Bytes: r.Bytes, Denied: r.Denied})
 		}
-		out.Slices = append(out.Slices, PolicyState{Slice: n.name, Rules: len(rules)})
+		out.Slices = append(out.Slices, api.PolicyState{Slice: n.name, Rules: len(rules)})
 	}
 	return out, nil
 }
 
 // Facts tells what a proposal for the policy of slices is judged by.
-func (d *daemon) Facts(_ context.Context, slice string) ([]PolicyFacts, error) {
+func (d *daemon) Facts(_ context.Context, slice string) ([]api.PolicyFacts, error) {
 	views, err := d.sliceViews(slice)
 	if err != nil {
 		return nil, err
 	}
-	out := []PolicyFacts{}
+	out := []api.PolicyFacts{}
 	for i := range views {
 		v := &views[i]
 		self := d.id.authority()
@@ -113,7 +114,7 @@ func (d *daemon) Facts(_ context.Context, slice string) ([]PolicyFacts, error) {
 		for _, s := range v.sites {
 			sites[s.Name] = s.Index
 		}
-		out = append(out, PolicyFacts{
+		out = append(out, api.PolicyFacts{
 			Slice: v.node.name, Node: self.ID, Mesh: self.Mesh, Nodes: publicOf(v.view.Nodes),
 			Known: overlay.Know(self.ID, &v.attachment, &v.view), Indexes: map[string]map[string]int{v.node.name: sites},
 			Flows: v.node.router.Flows(), Open: len(v.node.router.Rules()) == 0,
@@ -192,8 +193,8 @@ func (v *sliceView) end(text string, like netip.Addr) (netip.Addr, error) {
 }
 
 // Trace asks the slice's router what would happen to a packet.
-func (d *daemon) Trace(ctx context.Context, req TraceRequest) (TraceReply, error) {
-	out := TraceReply{APIVersion: apiVersion, Kind: "Trace"}
+func (d *daemon) Trace(ctx context.Context, req api.TraceRequest) (api.TraceReply, error) {
+	out := api.TraceReply{APIVersion: api.Version, Kind: "Trace"}
 	v, err := d.sliceFor(req.Slice)
 	if err != nil {
 		return out, err

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"time"
+
+	"slicewire/statedir"
 )
 
 // saveDelay gathers changes of records into one write.
@@ -13,10 +15,10 @@ const saveDelay = 500 * time.Millisecond
 func (d *daemon) persistRecords(ctx context.Context) error {
 	epoch := uint64(0)
 	save := func() {
-		err := d.state.write(fileRecords, d.gossip.Snapshot())
+		err := d.state.Write(statedir.FileRecords, d.gossip.Snapshot())
 		// Others may have known a later epoch of this node than its own folder did.
 		if e := d.gossip.Epoch(); err == nil && e != epoch {
-			epoch, err = e, d.state.setEpoch(e)
+			epoch, err = e, d.state.SetEpoch(e)
 		}
 		if err != nil {
 			d.log.Warn("records not saved", "err", err)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"slicewire/api"
 	"slicewire/gateway"
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
@@ -21,18 +22,18 @@ import (
 func equalGiven(a, b given) bool { return reflect.DeepEqual(a, b) }
 
 // Status gathers what `slicewire status` shows.
-func (d *daemon) Status(context.Context) Status {
+func (d *daemon) Status(context.Context) api.Status {
 	a := d.id.authority()
-	s := Status{
-		APIVersion: apiVersion, Kind: "Status", Version: versionString(),
+	s := api.Status{
+		APIVersion: api.Version, Kind: "Status", Version: versionString(),
 		Mesh: a.Mesh, Site: a.ID.Site, Node: a.ID.Node, Gateway: a.Gateway, Cordoned: d.cordoned.Load(),
 		Started: d.started, UptimeSecs: time.Since(d.started).Seconds(), PID: os.Getpid(),
 		Listen: d.listen.String(), Metrics: d.metricsAddr(), CertExpiry: a.NotAfter,
-		Gossip: GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
-		Slices: []SliceStatus{}, Warnings: []string{}, Endpoints: []string{}, Cluster: d.cluster.status(),
+		Gossip: api.GossipStatus{Listen: addrText(d.gossip.Addr()), Leaf: d.leaf, Members: []api.MemberStatus{}, Records: len(d.gossip.Records()), Refused: d.gossip.Refused()},
+		Slices: []api.SliceStatus{}, Warnings: []string{}, Endpoints: []string{}, Cluster: d.cluster.status(),
 	}
 	for _, m := range d.gossip.Members() {
-		s.Gossip.Members = append(s.Gossip.Members, MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})
+		s.Gossip.Members = append(s.Gossip.Members, api.MemberStatus{Name: m.Name, Address: addrText(m.Addr), State: m.State, Leaf: m.Leaf})
 	}
 	s.Warnings = append(s.Warnings, d.trustWarnings()...)
 	s.Hub = d.hub.status()
@@ -63,12 +64,12 @@ func addrText(a netip.AddrPort) string {
 	return a.String()
 }
 
-func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
+func (v *sliceView) status(t gateway.TunnelStatus) api.SliceStatus {
 	n, a := v.node, &v.attachment
-	s := SliceStatus{
+	s := api.SliceStatus{
 		Name: n.name, Namespaces: v.bound, Allowed: v.allowed, Subnet: a.Subnet, Subnet6: a.Subnet6, Block: a.Block, Address: a.Addr, Address6: a.Addr6,
 		Keys: v.keys, MTU: n.local.mtu, Proxy: n.local.proxy, DNS: n.local.dns, NameServer: n.nameStatus(a),
-		Peers: []PeerStatus{}, Services: []ServiceStatus{}, Publish: []PublishStatus{}, Forward: []ForwardStatus{},
+		Peers: []api.PeerStatus{}, Services: []api.ServiceStatus{}, Publish: []api.PublishStatus{}, Forward: []api.ForwardStatus{},
 	}
 	for _, p := range v.view.Peers {
 		s.Peers = append(s.Peers, peerStatus(p, t))
@@ -80,7 +81,7 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 		s.Publish = append(s.Publish, publishStatus(b))
 	}
 	for i, f := range n.local.forwards {
-		s.Forward = append(s.Forward, ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
+		s.Forward = append(s.Forward, api.ForwardStatus{Listen: f.Listen, To: f.To, Active: int(n.forwards[i].Stats().Active)})
 	}
 	s.Shaping = n.shapingStatus()
 	s.Routes = v.routes()
@@ -92,8 +93,8 @@ func (v *sliceView) status(t gateway.TunnelStatus) SliceStatus {
 	return s
 }
 
-func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
-	out := PeerStatus{Site: p.ID.Site, Node: p.ID.Node, Prefixes: p.Prefixes}
+func peerStatus(p overlay.Peer, t gateway.TunnelStatus) api.PeerStatus {
+	out := api.PeerStatus{Site: p.ID.Site, Node: p.ID.Node, Prefixes: p.Prefixes}
 	i := slices.IndexFunc(t.Peers, func(q gateway.PeerStatus) bool { return q.Name == p.ID.String() })
 	if i < 0 {
 		return out
@@ -102,7 +103,7 @@ func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
 	out.PublicKey = base64.StdEncoding.EncodeToString(q.PublicKey[:])
 	out.RxBytes, out.TxBytes, out.Prefixes = q.RxBytes, q.TxBytes, append([]netip.Prefix{}, q.Prefixes...)
 	if q.Watched {
-		out.Link = &LinkStatus{Up: q.Up, RTTMs: float64(q.RTT.Nanoseconds()) / 1e6, Loss: q.Loss, Changes: q.Changes, Leaving: q.Leaving}
+		out.Link = &api.LinkStatus{Up: q.Up, RTTMs: float64(q.RTT.Nanoseconds()) / 1e6, Loss: q.Loss, Changes: q.Changes, Leaving: q.Leaving}
 	}
 	if q.Endpoint.IsValid() {
 		out.Endpoint = q.Endpoint.String()
@@ -114,19 +115,19 @@ func peerStatus(p overlay.Peer, t gateway.TunnelStatus) PeerStatus {
 	return out
 }
 
-func serviceStatus(x overlay.ServiceView, reach *map[overlay.NodeID]overlay.Reach) ServiceStatus {
-	out := ServiceStatus{
+func serviceStatus(x overlay.ServiceView, reach *map[overlay.NodeID]overlay.Reach) api.ServiceStatus {
+	out := api.ServiceStatus{
 		Name: x.Name, Namespace: x.Namespace, Type: x.Type.String(), Virtual: x.Virtual, Virtual6: x.Virtual6, DNSNames: x.DNSNames,
-		Ports: []PortStatus{}, Endpoints: []EndpointStatus{}, Conditions: []ConditionStatus{},
+		Ports: []api.PortStatus{}, Endpoints: []api.EndpointStatus{}, Conditions: []api.ConditionStatus{},
 	}
 	for _, c := range x.Conditions {
-		out.Conditions = append(out.Conditions, ConditionStatus{Site: c.Origin.Site, Node: c.Origin.Node, Reason: c.Reason, Message: c.Message})
+		out.Conditions = append(out.Conditions, api.ConditionStatus{Site: c.Origin.Site, Node: c.Origin.Node, Reason: c.Reason, Message: c.Message})
 	}
 	for _, p := range x.Ports {
-		out.Ports = append(out.Ports, PortStatus{Name: p.Name, Port: p.Port, Protocol: p.Protocol})
+		out.Ports = append(out.Ports, api.PortStatus{Name: p.Name, Port: p.Port, Protocol: p.Protocol})
 	}
 	for _, e := range x.Endpoints {
-		y := EndpointStatus{Name: e.Name, Site: e.Origin.Site, Node: e.Origin.Node, Address: e.Addr, Address6: e.Addr6}
+		y := api.EndpointStatus{Name: e.Name, Site: e.Origin.Site, Node: e.Origin.Node, Address: e.Addr, Address6: e.Addr6}
 		if reach != nil {
 			r := (*reach)[e.Origin]
 			y.Lost, y.Rank = r.Lost, r.Rank
@@ -136,9 +137,9 @@ func serviceStatus(x overlay.ServiceView, reach *map[overlay.NodeID]overlay.Reac
 	return out
 }
 
-func publishStatus(b publish.BackendStatus) PublishStatus {
+func publishStatus(b publish.BackendStatus) api.PublishStatus {
 	i := strings.LastIndexByte(b.Name, '/') // namespace/service/backend
-	out := PublishStatus{Service: b.Name[:max(i, 0)], Backend: b.Name[i+1:], Listening: true, Active: b.Conns, Error: b.LastFault}
+	out := api.PublishStatus{Service: b.Name[:max(i, 0)], Backend: b.Name[i+1:], Listening: true, Active: b.Conns, Error: b.LastFault}
 	for _, p := range b.Ports {
 		if p.Addr.Addr().Is4() {
 			out.Address = p.Addr.Addr().String()
@@ -160,7 +161,7 @@ const (
 var errTarget = errors.New("no such node, service or name on this slice")
 
 // Ping sends echo requests one after another and replies for each.
-func (d *daemon) Ping(ctx context.Context, req PingRequest, reply func(PingReply) error) error {
+func (d *daemon) Ping(ctx context.Context, req api.PingRequest, reply func(api.PingReply) error) error {
 	if req.Count < 1 || req.Count > maxPingCount || req.Timeout <= 0 || req.Timeout > maxPingTimeout || req.Interval < 0 || req.Interval > maxPingTimeout {
 		return fmt.Errorf("ping: count is 1 to %d, timeout and interval at most %v", maxPingCount, maxPingTimeout)
 	}
@@ -182,7 +183,7 @@ func (d *daemon) Ping(ctx context.Context, req PingRequest, reply func(PingReply
 			case <-wait.C:
 			}
 		}
-		p := PingReply{Seq: seq, Slice: v.node.name, Address: dst}
+		p := api.PingReply{Seq: seq, Slice: v.node.name, Address: dst}
 		rtt, err := v.node.ping(ctx, dst, req.Timeout)
 		switch {
 		case ctx.Err() != nil:

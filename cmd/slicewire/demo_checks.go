@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"slicewire/api"
 )
 
 const (
@@ -245,8 +247,8 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func (d *demo) checkPing(ctx context.Context) (string, error) {
 	best, n := 0.0, 0
-	req := PingRequest{Slice: "iperf-slice", Target: demoName, Count: 20, Interval: 10 * time.Millisecond, Timeout: time.Second}
-	err := newClient(d.client().socket).ping(ctx, req, func(p PingReply) {
+	req := api.PingRequest{Slice: "iperf-slice", Target: demoName, Count: 20, Interval: 10 * time.Millisecond, Timeout: time.Second}
+	err := newClient(d.client().socket).ping(ctx, req, func(p api.PingReply) {
 		if p.Error == "" {
 			if n == 0 || p.RTTMs < best {
 				best = p.RTTMs

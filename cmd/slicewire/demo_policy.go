@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"slicewire/api"
 )
 
 // demoPolicy closes blue's web service to every site but worker-3.
@@ -52,14 +54,14 @@ func (d *demo) checkPolicy(ctx context.Context) (_ string, err error) {
 		return "", fmt.Errorf("%s, which no policy allows, got %q", d.client().site, body)
 	}
 	opts := &clientOptions{socket: d.server().socket}
-	trace := func(site string) (TraceReply, error) {
-		return ask[TraceReply](ctx, opts, http.MethodPost, "trace", TraceRequest{Slice: "blue", From: site + "/" + demoNodeName, To: "shop/web", Protocol: "tcp", Sport: 40000, Dport: 80})
+	trace := func(site string) (api.TraceReply, error) {
+		return ask[api.TraceReply](ctx, opts, http.MethodPost, "trace", api.TraceRequest{Slice: "blue", From: site + "/" + demoNodeName, To: "shop/web", Protocol: "tcp", Sport: 40000, Dport: 80})
 	}
 	denied, err := trace(d.client().site)
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(denied.Stages, func(s TraceStage) bool { return s.Stage == "policy" })
+	i := slices.IndexFunc(denied.Stages, func(s api.TraceStage) bool { return s.Stage == "policy" })
 	if denied.Passes || denied.Drop != "policy" || i < 0 {
 		return "", fmt.Errorf("trace says of the denied site: %+v", denied)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // demoNodeName is the name of the only node of each demo site.
@@ -25,7 +26,7 @@ func (d *demo) prepare() error {
 	if err := unpackManifests(manifests); err != nil {
 		return err
 	}
-	authority := stateDir(filepath.Join(d.dir, "ca"))
+	authority := statedir.Dir(filepath.Join(d.dir, "ca"))
 	if err := initAuthority(authority, "demo", time.Now()); err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (d *demo) prepare() error {
 		return err
 	}
 	for _, site := range demoSites {
-		state := stateDir(filepath.Join(d.dir, site))
+		state := statedir.Dir(filepath.Join(d.dir, site))
 		if err := d.certify(authority, state, manifests, site); err != nil {
 			return fmt.Errorf("certificate of %s: %w", site, err)
 		}
@@ -68,7 +69,7 @@ func oneFreePort() (string, error) {
 	return p[0], nil
 }
 
-func (d *demo) certify(authority, state stateDir, manifests, site string) error {
+func (d *demo) certify(authority, state statedir.Dir, manifests, site string) error {
 	request, err := requestIdentity(state)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (d *demo) certify(authority, state stateDir, manifests, site string) error 
 }
 
 // nodeFile is a node's configuration as a person would write it.
-func (d *demo) nodeFile(n *demoNode, state stateDir) string {
+func (d *demo) nodeFile(n *demoNode, state statedir.Dir) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\nmesh: demo\nsite: %s\nnode: %s\nlisten: %s\n", n.site, demoNodeName, n.tunnel)
 	fmt.Fprintf(&b, "gossip:\n  listen: %s\n  join:\n", n.gossip)

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 // watch shows live status until ctx ends: on a terminal a screen that is drawn
@@ -48,9 +51,9 @@ func (d *demo) watch(ctx context.Context) error {
 
 func (d *demo) liveText(ctx context.Context) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nup %s\n", short(time.Since(d.began)))
-	t := newTable(&b)
-	t.row("SITE", "SLICE", "PEERS", "SERVICES", "RX", "TX", "RTT", "DROPS")
+	fmt.Fprintf(&b, "\nup %s\n", show.Short(time.Since(d.began)))
+	t := show.NewTable(&b)
+	t.Row("SITE", "SLICE", "PEERS", "SERVICES", "RX", "TX", "RTT", "DROPS")
 	for _, site := range demoSites {
 		n := d.nodes[site]
 		s, err := newClient(n.socket).status(ctx)
@@ -58,23 +61,23 @@ func (d *demo) liveText(ctx context.Context) (string, error) {
 			return "", err
 		}
 		for _, x := range s.Slices {
-			t.row(site, x.Name, fmt.Sprintf("%d/%d", x.connected(time.Now()), len(x.Peers)), len(x.Services),
-				size(x.Counters.OutsideRxBytes), size(x.Counters.OutsideTxBytes), d.liveRTT(ctx, n, x), drops(x.Drops))
+			t.Row(site, x.Name, fmt.Sprintf("%d/%d", x.Connected(time.Now()), len(x.Peers)), len(x.Services),
+				show.Size(x.Counters.OutsideRxBytes), show.Size(x.Counters.OutsideTxBytes), d.liveRTT(ctx, n, x), drops(x.Drops))
 		}
 	}
-	t.flush()
-	return b.String(), t.err
+	t.Flush()
+	return b.String(), t.Err
 }
 
 // liveRTT pings the slice's first peer once.
-func (d *demo) liveRTT(ctx context.Context, n *demoNode, s SliceStatus) string {
+func (d *demo) liveRTT(ctx context.Context, n *demoNode, s api.SliceStatus) string {
 	rtt := "-"
 	if len(s.Peers) == 0 {
 		return rtt
 	}
 	p := s.Peers[0]
-	req := PingRequest{Slice: s.Name, Target: p.Site + "/" + p.Node, Count: 1, Timeout: 500 * time.Millisecond}
-	_ = newClient(n.socket).ping(ctx, req, func(r PingReply) { // without an answer the dash stays
+	req := api.PingRequest{Slice: s.Name, Target: p.Site + "/" + p.Node, Count: 1, Timeout: 500 * time.Millisecond}
+	_ = newClient(n.socket).ping(ctx, req, func(r api.PingReply) { // without an answer the dash stays
 		if r.Error == "" {
 			rtt = fmt.Sprintf("%.2f ms to %s", r.RTTMs, p.Site)
 		}

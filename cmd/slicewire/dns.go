@@ -13,9 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/dnsd"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/show"
 )
 
 // A NameQuery asks what a slice's name server says.
@@ -31,8 +33,8 @@ type NameAnswer struct {
 	Text  string `json:"text"`
 }
 
-func tookStatus(d dnsd.Durations) []TookStatus {
-	out := make([]TookStatus, len(d.Counts))
+func tookStatus(d dnsd.Durations) []api.TookStatus {
+	out := make([]api.TookStatus, len(d.Counts))
 	for i, n := range d.Counts {
 		out[i].Count = n
 		if i < len(d.Counts)-1 {
@@ -43,9 +45,9 @@ func tookStatus(d dnsd.Durations) []TookStatus {
 	return out
 }
 
-func (n *sliceNode) nameStatus(a *overlay.Attachment) NameStatus {
+func (n *sliceNode) nameStatus(a *overlay.Attachment) api.NameStatus {
 	st := n.names.Stats()
-	return NameStatus{
+	return api.NameStatus{
 		Zones: n.local.zones, Addresses: []netip.AddrPort{netip.AddrPortFrom(a.Addr, dnsPort), netip.AddrPortFrom(a.Addr6, dnsPort)},
 		Names: st.Names, Serial: st.Serial, Upstream: append([]netip.AddrPort{}, n.upstream...), Answers: st.Answers, Truncated: st.Truncated,
 		Queries: st.Queries, From: st.From, Took: tookStatus(st.Took), Dropped: st.Dropped, Streams: st.Streams, Forwarded: st.Forwarded, Forged: st.Forged,
@@ -112,7 +114,7 @@ func newDNSQueryCommand(opts *clientOptions) *cobra.Command {
 			if err := json.NewDecoder(body).Decode(&a); err != nil {
 				return fmt.Errorf("read the daemon's answer: %w", err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), ";; slice %s\n%s", clean(a.Slice), cleanLines(a.Text))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), ";; slice %s\n%s", show.Clean(a.Slice), cleanLines(a.Text))
 			return err
 		},
 	}
@@ -126,7 +128,7 @@ func cleanLines(s string) string {
 	for i := range lines {
 		fields := strings.Split(lines[i], "\t")
 		for k := range fields {
-			fields[k] = clean(fields[k])
+			fields[k] = show.Clean(fields[k])
 		}
 		lines[i] = strings.Join(fields, "\t")
 	}
@@ -146,20 +148,20 @@ func newDNSStatusCommand(opts *clientOptions) *cobra.Command {
 				return err
 			}
 			if output != "table" {
-				all := make(map[string]NameStatus)
+				all := make(map[string]api.NameStatus)
 				for _, x := range s.Slices {
 					all[x.Name] = x.NameServer
 				}
-				return printDocument(cmd.OutOrStdout(), output, all)
+				return show.Document(cmd.OutOrStdout(), output, all)
 			}
-			t := newTable(cmd.OutOrStdout())
-			t.row("SLICE", "ZONES", "ADDRESSES", "LOCAL", "NAMES", "ANSWERS", "DROPS", "UPSTREAM", "FORWARDED", "FORGED")
+			t := show.NewTable(cmd.OutOrStdout())
+			t.Row("SLICE", "ZONES", "ADDRESSES", "LOCAL", "NAMES", "ANSWERS", "DROPS", "UPSTREAM", "FORWARDED", "FORGED")
 			for _, x := range s.Slices {
 				n := x.NameServer
-				t.row(clean(x.Name), joinAny(n.Zones), joinAny(n.Addresses), dash(x.DNS), n.Names, drops(n.Answers), drops(n.Dropped), dash(joinAny(n.Upstream)), n.Forwarded, n.Forged)
+				t.Row(show.Clean(x.Name), show.List(n.Zones), show.List(n.Addresses), show.Dash(x.DNS), n.Names, drops(n.Answers), drops(n.Dropped), show.Dash(show.List(n.Upstream)), n.Forwarded, n.Forged)
 			}
-			t.flush()
-			return t.err
+			t.Flush()
+			return t.Err
 		},
 	}
 	addOutputFlag(cmd, &output)
@@ -182,7 +184,7 @@ func newDNSSnippetCommand(opts *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(s.Slices, func(x SliceStatus) bool { return x.Name == slice || slice == "" && len(s.Slices) == 1 })
+			i := slices.IndexFunc(s.Slices, func(x api.SliceStatus) bool { return x.Name == slice || slice == "" && len(s.Slices) == 1 })
 			if i < 0 {
 				return &exitError{exitUsage, fmt.Errorf("slice %q: %w: choose one with --slice", slice, errNoSlice)}
 			}
@@ -195,7 +197,7 @@ func newDNSSnippetCommand(opts *clientOptions) *cobra.Command {
 	return cmd
 }
 
-func printSnippet(w io.Writer, s SliceStatus, form, server string) error {
+func printSnippet(w io.Writer, s api.SliceStatus, form, server string) error {
 	if server == "" {
 		server = s.DNS
 	}
@@ -208,17 +210,17 @@ func printSnippet(w io.Writer, s SliceStatus, form, server string) error {
 	switch form {
 	case "coredns":
 		for _, zone := range zones {
-			fmt.Fprintf(&b, "%s:53 {\n    errors\n    cache 5\n    forward . %v\n}\n", clean(zone), at)
+			fmt.Fprintf(&b, "%s:53 {\n    errors\n    cache 5\n    forward . %v\n}\n", show.Clean(zone), at)
 		}
 	case "resolved":
 		fmt.Fprintf(&b, "[Resolve]\nDNS=%v\nDomains=", at)
 		for i, zone := range zones {
-			fmt.Fprintf(&b, "%s~%s", strings.Repeat(" ", min(i, 1)), clean(zone))
+			fmt.Fprintf(&b, "%s~%s", strings.Repeat(" ", min(i, 1)), show.Clean(zone))
 		}
 		b.WriteString("\n")
 	case "dnsmasq":
 		for _, zone := range zones {
-			fmt.Fprintf(&b, "server=/%s/%v#%d\n", clean(zone), at.Addr(), at.Port())
+			fmt.Fprintf(&b, "server=/%s/%v#%d\n", show.Clean(zone), at.Addr(), at.Port())
 		}
 	default:
 		return &exitError{exitUsage, fmt.Errorf("--for %q: choose coredns, resolved or dnsmasq", form)}

@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 )
 
 func TestSnippets(t *testing.T) {
-	s := SliceStatus{Name: "blue", DNS: "192.0.2.1:5300", NameServer: NameStatus{Zones: []string{"slice.local", "clusterset.local"}}}
+	s := api.SliceStatus{Name: "blue", DNS: "192.0.2.1:5300", NameServer: api.NameStatus{Zones: []string{"slice.local", "clusterset.local"}}}
 	for _, c := range []struct{ form, server, want string }{
 		{"coredns", "", "slice.local:53 {\n    errors\n    cache 5\n    forward . 192.0.2.1:5300\n}\nclusterset.local:53 {\n    errors\n    cache 5\n    forward . 192.0.2.1:5300\n}\n"},
 		{"coredns", "192.0.2.9:53", "slice.local:53 {\n    errors\n    cache 5\n    forward . 192.0.2.9:53\n}\nclusterset.local:53 {\n    errors\n    cache 5\n    forward . 192.0.2.9:53\n}\n"},

@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"slicewire/overlay"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 // leaveGrace bounds how long a daemon that is told to end waits for its peers to
@@ -44,7 +46,7 @@ func newDrainCommands(opts *clientOptions) []*cobra.Command {
 					return err
 				}
 				for _, s := range reply.Alone {
-					fmt.Fprintf(cmd.OutOrStdout(), "slice %s: no other gateway of this site is up; this one carries on\n", clean(s))
+					fmt.Fprintf(cmd.OutOrStdout(), "slice %s: no other gateway of this site is up; this one carries on\n", show.Clean(s))
 				}
 				if req.Wait && len(reply.Alone) > 0 {
 					return &exitError{code: exitDegraded}
@@ -102,7 +104,7 @@ func (c *control) cordon(w http.ResponseWriter, r *http.Request) {
 // that can be reached know.
 func (d *daemon) Cordon(ctx context.Context, req CordonRequest) (CordonReply, error) {
 	reply := CordonReply{Alone: []string{}}
-	if err := d.state.writeJSON(fileCordon, req.Cordon); err != nil {
+	if err := d.state.WriteJSON(statedir.FileCordon, req.Cordon); err != nil {
 		return reply, err
 	}
 	d.cordoned.Store(req.Cordon)

@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"slicewire/api"
+	"slicewire/statedir"
 )
 
 // asProgram is set for the processes that tests start: they are this very test
@@ -150,7 +153,7 @@ func (m *mesh) reaches() bool {
 	return err == nil && body == demoPage("iperf-slice")
 }
 
-func (m *mesh) status(n *demoNode) (Status, bool) {
+func (m *mesh) status(n *demoNode) (api.Status, bool) {
 	s, err := newClient(n.socket).status(m.t.Context())
 	return s, err == nil
 }
@@ -171,8 +174,8 @@ func TestAKilledDaemonIsReachedAgainAtOnce(t *testing.T) {
 	// Only the survivor sends: one echo request after another.
 	m.until("an answer after the restart", func() bool {
 		answered := false
-		req := PingRequest{Slice: "iperf-slice", Target: "worker-1/" + demoNodeName, Count: 1, Timeout: 100 * time.Millisecond}
-		_ = newClient(m.client().socket).ping(t.Context(), req, func(p PingReply) { answered = p.Error == "" })
+		req := api.PingRequest{Slice: "iperf-slice", Target: "worker-1/" + demoNodeName, Count: 1, Timeout: 100 * time.Millisecond}
+		_ = newClient(m.client().socket).ping(t.Context(), req, func(p api.PingReply) { answered = p.Error == "" })
 		return answered
 	})
 	took := time.Since(begin)
@@ -323,18 +326,18 @@ func TestACertificateForAnotherNodeStopsTheDaemon(t *testing.T) {
 func TestAThiefOfTheGossipKeyIsBelievedNothing(t *testing.T) {
 	m := startMesh(t)
 	// A second authority of the same name; its node has stolen the gossip key.
-	stranger := stateDir(filepath.Join(m.dir, "stranger"))
+	stranger := statedir.Dir(filepath.Join(m.dir, "stranger"))
 	if err := initAuthority(stranger, "demo", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	key, err := stateDir(filepath.Join(m.dir, "ca")).read(fileGossipKey)
+	key, err := statedir.Dir(filepath.Join(m.dir, "ca")).Read(statedir.FileGossipKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stranger.write(fileGossipKey, key); err != nil {
+	if err := stranger.Write(statedir.FileGossipKey, key); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.certify(stranger, stateDir(filepath.Join(m.dir, "worker-2")), filepath.Join(m.dir, "manifests"), "worker-2"); err != nil {
+	if err := m.certify(stranger, statedir.Dir(filepath.Join(m.dir, "worker-2")), filepath.Join(m.dir, "manifests"), "worker-2"); err != nil {
 		t.Fatal(err)
 	}
 	for _, site := range demoSites {

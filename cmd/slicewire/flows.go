@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newFlowsCommand(opts *clientOptions) *cobra.Command {
@@ -28,12 +31,12 @@ func newFlowsCommand(opts *clientOptions) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			list, err := ask[FlowList](cmd.Context(), opts, http.MethodGet, "flows?slice="+url.QueryEscape(slice), nil)
+			list, err := ask[api.FlowList](cmd.Context(), opts, http.MethodGet, "flows?slice="+url.QueryEscape(slice), nil)
 			if err != nil {
 				return err
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, list)
+				return show.Document(cmd.OutOrStdout(), output, list)
 			}
 			if byRule {
 				return printRules(cmd.OutOrStdout(), list)
@@ -60,31 +63,31 @@ func ask[T any](ctx context.Context, opts *clientOptions, method, verb string, b
 	return out, nil
 }
 
-func printFlows(w io.Writer, list FlowList) error {
-	t := newTable(w)
-	t.row("SLICE", "PROTO", "SOURCE", "DESTINATION", "PACKETS", "BACK", "BYTES", "BACK", "AGE", "IDLE", "RULES")
-	secs := func(s float64) string { return short(time.Duration(s * float64(time.Second))) }
+func printFlows(w io.Writer, list api.FlowList) error {
+	t := show.NewTable(w)
+	t.Row("SLICE", "PROTO", "SOURCE", "DESTINATION", "PACKETS", "BACK", "BYTES", "BACK", "AGE", "IDLE", "RULES")
+	secs := func(s float64) string { return show.Short(time.Duration(s * float64(time.Second))) }
 	for _, f := range list.Flows {
-		t.row(clean(f.Slice), f.Protocol, socketOf(f.Source, f.SourcePort, f.Protocol), socketOf(f.Destination, f.DestinationPort, f.Protocol),
-			f.Packets, f.BackPackets, size(f.Bytes), size(f.BackBytes), secs(f.AgeSecs), secs(f.IdleSecs), dash(joinRules(f.Egress, f.Ingress)))
+		t.Row(show.Clean(f.Slice), f.Protocol, socketOf(f.Source, f.SourcePort, f.Protocol), socketOf(f.Destination, f.DestinationPort, f.Protocol),
+			f.Packets, f.BackPackets, show.Size(f.Bytes), show.Size(f.BackBytes), secs(f.AgeSecs), secs(f.IdleSecs), show.Dash(joinRules(f.Egress, f.Ingress)))
 	}
-	t.flush()
+	t.Flush()
 	for _, s := range list.Slices {
-		if s.Rules == 0 && t.err == nil {
-			_, t.err = fmt.Fprintf(w, "slice %s has no policy: everything may pass, and no flow is remembered\n", clean(s.Slice))
+		if s.Rules == 0 && t.Err == nil {
+			_, t.Err = fmt.Fprintf(w, "slice %s has no policy: everything may pass, and no flow is remembered\n", show.Clean(s.Slice))
 		}
 	}
-	return t.err
+	return t.Err
 }
 
-func printRules(w io.Writer, list FlowList) error {
-	t := newTable(w)
-	t.row("SLICE", "RULE", "FLOWS", "PACKETS", "BYTES", "DENIED")
+func printRules(w io.Writer, list api.FlowList) error {
+	t := show.NewTable(w)
+	t.Row("SLICE", "RULE", "FLOWS", "PACKETS", "BYTES", "DENIED")
 	for _, r := range list.Rules {
-		t.row(clean(r.Slice), clean(r.Name), r.Flows, r.Packets, size(r.Bytes), r.Denied)
+		t.Row(show.Clean(r.Slice), show.Clean(r.Name), r.Flows, r.Packets, show.Size(r.Bytes), r.Denied)
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }
 
 func joinRules(egress, ingress string) string {
@@ -102,7 +105,7 @@ func socketOf(a netip.Addr, port uint16, protocol string) string {
 }
 
 func newTraceCommand(opts *clientOptions) *cobra.Command {
-	var req TraceRequest
+	var req api.TraceRequest
 	var output string
 	cmd := &cobra.Command{
 		Use:   "trace SRC DST [-p PROTOCOL] [--sport N] [--dport N] [--slice SLICE] [--send]",
@@ -123,14 +126,14 @@ func newTraceCommand(opts *clientOptions) *cobra.Command {
 				return err
 			}
 			req.From, req.To = args[0], args[1]
-			tr, err := ask[TraceReply](cmd.Context(), opts, http.MethodPost, "trace", req)
+			tr, err := ask[api.TraceReply](cmd.Context(), opts, http.MethodPost, "trace", req)
 			if err != nil {
 				return err
 			}
 			if output == "table" {
 				err = printTrace(cmd.OutOrStdout(), tr, req)
 			} else {
-				err = printDocument(cmd.OutOrStdout(), output, tr)
+				err = show.Document(cmd.OutOrStdout(), output, tr)
 			}
 			if err == nil && (!tr.Passes || req.Send && !tr.Arrived) {
 				err = &exitError{code: exitDegraded}
@@ -148,21 +151,21 @@ func newTraceCommand(opts *clientOptions) *cobra.Command {
 	return cmd
 }
 
-func printTrace(w io.Writer, tr TraceReply, req TraceRequest) error {
-	if _, err := fmt.Fprintf(w, "%s from %s to %s on slice %s\n", tr.Protocol, socketOf(tr.Source, req.Sport, tr.Protocol), socketOf(tr.Destination, req.Dport, tr.Protocol), clean(tr.Slice)); err != nil {
+func printTrace(w io.Writer, tr api.TraceReply, req api.TraceRequest) error {
+	if _, err := fmt.Fprintf(w, "%s from %s to %s on slice %s\n", tr.Protocol, socketOf(tr.Source, req.Sport, tr.Protocol), socketOf(tr.Destination, req.Dport, tr.Protocol), show.Clean(tr.Slice)); err != nil {
 		return err
 	}
-	t := newTable(w)
+	t := show.NewTable(w)
 	for _, s := range tr.Stages {
 		mark := "ok"
 		if !s.OK {
 			mark = "STOP"
 		}
-		t.row(s.Stage, mark, clean(s.Result))
+		t.Row(s.Stage, mark, show.Clean(s.Result))
 	}
-	t.flush()
-	if t.err != nil {
-		return t.err
+	t.Flush()
+	if t.Err != nil {
+		return t.Err
 	}
 	last := "passes this node"
 	if !tr.Passes {
@@ -175,18 +178,18 @@ func printTrace(w io.Writer, tr TraceReply, req TraceRequest) error {
 }
 
 // printHops prints where a packet that was sent was seen.
-func printHops(w io.Writer, tr TraceReply) error {
-	if _, err := fmt.Fprintf(w, "sent: %s\n", clean(tr.Sent)); err != nil {
+func printHops(w io.Writer, tr api.TraceReply) error {
+	if _, err := fmt.Fprintf(w, "sent: %s\n", show.Clean(tr.Sent)); err != nil {
 		return err
 	}
-	t := newTable(w)
+	t := show.NewTable(w)
 	for _, h := range tr.Hops {
 		mark := "ok"
 		if !h.OK {
 			mark = "STOP"
 		}
-		t.row(clean(h.Node), clean(h.Point), mark, clean(h.Result))
+		t.Row(show.Clean(h.Node), show.Clean(h.Point), mark, show.Clean(h.Result))
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }

@@ -11,9 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki/join"
+	"slicewire/statedir"
 )
 
 // The key of the gossip is changed by an issuer: it makes the next one, says in
@@ -102,14 +104,14 @@ func (k *gossipKeys) lags() bool {
 
 // openGossipKeys reads the ring, or makes one of the mesh's first key. Who is no
 // gateway, and has none, has an empty ring.
-func openGossipKeys(d stateDir, first []byte) (*gossipKeys, error) {
+func openGossipKeys(d statedir.Dir, first []byte) (*gossipKeys, error) {
 	k := &gossipKeys{ring: gossipRing{Key: first}, told: make(chan struct{}, 1)}
 	if len(first) == 0 {
 		return k, nil
 	}
-	err := readJSON(d, fileGossipRing, &k.ring)
+	err := statedir.ReadJSON(d, statedir.FileGossipRing, &k.ring)
 	if err == nil && len(k.ring.Key) != gossipKeyBytes {
-		err = fmt.Errorf("%s: a key of %d bytes instead of %d", d.path(fileGossipRing), len(k.ring.Key), gossipKeyBytes)
+		err = fmt.Errorf("%s: a key of %d bytes instead of %d", d.Path(statedir.FileGossipRing), len(k.ring.Key), gossipKeyBytes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the gossip's keys: %w: remove it to begin with the mesh's first key and be told the present one by an issuer", err)
@@ -220,7 +222,7 @@ func (d *daemon) storeRing(ring gossipRing) error {
 		return nil
 	}
 	text := []byte(base64.StdEncoding.EncodeToString(ring.Key) + "\n")
-	if err := errors.Join(d.state.writeJSON(fileGossipRing, ring), d.state.write(fileGossipKey, text)); err != nil {
+	if err := errors.Join(d.state.WriteJSON(statedir.FileGossipRing, ring), d.state.Write(statedir.FileGossipKey, text)); err != nil {
 		return err
 	}
 	d.keys.ring = ring
@@ -272,8 +274,8 @@ func (d *daemon) changeRing(ctx context.Context, ring gossipRing) error {
 }
 
 // RotateGossipKey makes a new key for the whole mesh's gossip.
-func (d *daemon) RotateGossipKey(ctx context.Context, req GossipKeyRequest) (GossipKeyReply, error) {
-	var none GossipKeyReply
+func (d *daemon) RotateGossipKey(ctx context.Context, req api.GossipKeyRequest) (api.GossipKeyReply, error) {
+	var none api.GossipKeyReply
 	if d.issue == nil {
 		return none, errNoIssuer
 	}
@@ -299,7 +301,7 @@ func (d *daemon) RotateGossipKey(ctx context.Context, req GossipKeyRequest) (Gos
 	case d.keys.told <- struct{}{}: // the times are others now
 	default:
 	}
-	return GossipKeyReply{APIVersion: apiVersion, Kind: "GossipKey", Version: ring.Version, UseAt: ring.UseAt, DropAt: ring.DropAt}, nil
+	return api.GossipKeyReply{APIVersion: api.Version, Kind: "GossipKey", Version: ring.Version, UseAt: ring.UseAt, DropAt: ring.DropAt}, nil
 }
 
 func newGossipKey() ([]byte, error) {

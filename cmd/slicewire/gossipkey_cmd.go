@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newGossipKeyCommand(opts *clientOptions) *cobra.Command {
@@ -15,7 +18,7 @@ func newGossipKeyCommand(opts *clientOptions) *cobra.Command {
 }
 
 func newGossipKeyRotateCommand(opts *clientOptions) *cobra.Command {
-	var req GossipKeyRequest
+	var req api.GossipKeyRequest
 	var output string
 	cmd := &cobra.Command{
 		Use:   "rotate",
@@ -29,12 +32,12 @@ func newGossipKeyRotateCommand(opts *clientOptions) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			r, err := call[GossipKeyReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "gossip-key", req)
+			r, err := call[api.GossipKeyReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "gossip-key", req)
 			if err != nil {
 				return err
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, r)
+				return show.Document(cmd.OutOrStdout(), output, r)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "new gossip key, in use from %s, the old one refused from %s\n",
 				r.UseAt.UTC().Format(time.RFC3339), r.DropAt.UTC().Format(time.RFC3339))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"slicewire/overlay/pki/join"
+	"slicewire/statedir"
 )
 
 func TestARingSaysWhichKeysAreRight(t *testing.T) {
@@ -90,7 +91,7 @@ func TestARevokedNodeDoesNotGetTheNewGossipKey(t *testing.T) {
 		t.Errorf("on a node that is no issuer: exit %d, %s", code, errs)
 	}
 	key := func(n *demoNode) string {
-		b, err := os.ReadFile(filepath.Join(m.dir, n.site, fileGossipKey))
+		b, err := os.ReadFile(filepath.Join(m.dir, n.site, statedir.FileGossipKey))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +106,7 @@ func TestARevokedNodeDoesNotGetTheNewGossipKey(t *testing.T) {
 	// changed reports whether a node has forgotten the key before.
 	changed := func(n *demoNode, before string) bool {
 		var r gossipRing
-		err := readJSON(stateDir(filepath.Join(m.dir, n.site)), fileGossipRing, &r)
+		err := statedir.ReadJSON(statedir.Dir(filepath.Join(m.dir, n.site)), statedir.FileGossipRing, &r)
 		return err == nil && r.Version != 0 && len(r.Old) == 0 && key(n) != before
 	}
 	m.until("the old key is forgotten everywhere", func() bool {

@@ -13,15 +13,18 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 // hubStale reports whether the hub is silent and the last known state goes on.
-func hubStale(s *HubStatus) bool {
-	return s != nil && slices.ContainsFunc(s.Conditions, func(c HubCondition) bool { return c.Type == "HubStale" && c.Status })
+func hubStale(s *api.HubStatus) bool {
+	return s != nil && slices.ContainsFunc(s.Conditions, func(c api.HubCondition) bool { return c.Type == "HubStale" && c.Status })
 }
 
 // hubWarnings are what an operator should hear of.
-func hubWarnings(s *HubStatus) []string {
+func hubWarnings(s *api.HubStatus) []string {
 	if s == nil {
 		return nil
 	}
@@ -29,7 +32,7 @@ func hubWarnings(s *HubStatus) []string {
 	if hubStale(s) {
 		text := "HubStale: the hub has not answered since the start"
 		if s.Heard != nil {
-			text = fmt.Sprintf("HubStale: the hub has not answered for %s", short(time.Since(*s.Heard)))
+			text = fmt.Sprintf("HubStale: the hub has not answered for %s", show.Short(time.Since(*s.Heard)))
 		}
 		if s.Fault != "" {
 			text += " (" + s.Fault + ")"

@@ -12,6 +12,7 @@ import (
 
 	"slicewire/kube"
 	"slicewire/kube/apitest"
+	"slicewire/statedir"
 )
 
 // hubMesh is the demo's mesh with its slices on a hub: files hold the exports,
@@ -96,7 +97,7 @@ func TestSlicesOfAHubOutliveIt(t *testing.T) {
 		return up && s.Hub != nil && s.Hub.Synced && len(s.Hub.Refused) == 0
 	})
 	m.until("the state is kept", func() bool {
-		text, err := os.ReadFile(filepath.Join(m.dir, m.server().site, fileHub))
+		text, err := os.ReadFile(filepath.Join(m.dir, m.server().site, statedir.FileHub))
 		return err == nil && strings.Contains(string(text), "SliceConfig/kubeslice-demo/iperf-slice")
 	})
 

@@ -19,8 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/kube"
 	"slicewire/kube/apitest"
+	"slicewire/statedir"
 )
 
 var outage = flag.Duration("outage", 25*time.Second, "how long the API servers are gone under load; a release is judged by ten minutes")
@@ -90,9 +92,9 @@ func (l *load) every(ctx context.Context, pause time.Duration, way string, do fu
 
 // ping sends a hundred packets a second.
 func (l *load) ping(ctx context.Context) {
-	req := PingRequest{Slice: "iperf-slice", Target: demoName, Count: 100, Interval: 10 * time.Millisecond, Timeout: 2 * time.Second}
+	req := api.PingRequest{Slice: "iperf-slice", Target: demoName, Count: 100, Interval: 10 * time.Millisecond, Timeout: 2 * time.Second}
 	for ctx.Err() == nil {
-		err := newClient(l.m.client().socket).ping(l.m.t.Context(), req, func(p PingReply) {
+		err := newClient(l.m.client().socket).ping(l.m.t.Context(), req, func(p api.PingReply) {
 			if p.Error != "" {
 				l.note("packets", errors.New(p.Error))
 			} else {
@@ -268,7 +270,7 @@ func TestAnOutageLosesNothing(t *testing.T) {
 		return false
 	})
 	m.until("both keep their state", func() bool {
-		_, err := os.Stat(filepath.Join(m.dir, m.client().site, fileCluster))
+		_, err := os.Stat(filepath.Join(m.dir, m.client().site, statedir.FileCluster))
 		s, _ := m.status(m.server())
 		return err == nil && s.Hub != nil && s.Hub.Synced && len(s.Slices) == 2
 	})
@@ -313,7 +315,7 @@ func TestAnOutageLosesNothing(t *testing.T) {
 	m.until("the whole of the slices", func() bool {
 		s, _ := m.status(m.server())
 		o, _ := m.status(m.client())
-		return len(s.Slices) == 2 && len(o.Slices) == 2 && !slices.ContainsFunc(append(s.Slices, o.Slices...), func(x SliceStatus) bool { return len(x.Peers) == 0 || len(x.Services) == 0 })
+		return len(s.Slices) == 2 && len(o.Slices) == 2 && !slices.ContainsFunc(append(s.Slices, o.Slices...), func(x api.SliceStatus) bool { return len(x.Peers) == 0 || len(x.Services) == 0 })
 	})
 	l = m.loaded(door)
 	if err := errors.Join(hub.StartAPI(), cluster.StartAPI()); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"slicewire/overlay"
 	"slicewire/overlay/pki"
+	"slicewire/statedir"
 )
 
 // An identity is who a node is: its key and certificate, the mesh it belongs
@@ -50,10 +51,10 @@ const gossipKeyBytes = 32
 // loadIdentity reads the identity that `slicewire join` or `slicewire cert` put
 // into the state folder and checks that it is good by the given wall clock,
 // which may be years behind.
-func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, error) {
+func loadIdentity(d statedir.Dir, mesh string, wall func() time.Time) (*identity, error) {
 	var files [3][]byte
-	for i, name := range []string{fileNodeKey, fileNodeCert, fileCACert} {
-		data, err := d.read(name)
+	for i, name := range []string{statedir.FileNodeKey, statedir.FileNodeCert, statedir.FileCACert} {
+		data, err := d.Read(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("the state folder %s has no %s: make an identity with `slicewire join`, or with `slicewire cert request` and `slicewire cert install`", d, name)
 		}
@@ -64,11 +65,11 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 	}
 	signer, err := pki.LoadIdentity(files[0], files[1])
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %w: %s", d.path(fileNodeKey), d.path(fileNodeCert), err, identityAgain)
+		return nil, fmt.Errorf("%s and %s: %w: %s", d.Path(statedir.FileNodeKey), d.Path(statedir.FileNodeCert), err, identityAgain)
 	}
 	id := &identity{clock: pki.NewClock(wall)}
 	if id.verifier, err = pki.NewVerifier(mesh, files[2]); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", d.path(fileCACert), err, identityAgain)
+		return nil, fmt.Errorf("%s: %w: %s", d.Path(statedir.FileCACert), err, identityAgain)
 	}
 	id.verifier.Follow(id.clock)
 	authority, err := judgeNode(id.verifier, id.clock, signer.Chain())
@@ -76,15 +77,15 @@ func loadIdentity(d stateDir, mesh string, wall func() time.Time) (*identity, er
 		err = fmt.Errorf("%w: %s", err, joinAgain)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s, by %s: %w: %s", d.path(fileNodeCert), d.path(fileCACert), err, identityAgain)
+		return nil, fmt.Errorf("%s, by %s: %w: %s", d.Path(statedir.FileNodeCert), d.Path(statedir.FileCACert), err, identityAgain)
 	}
 	if authority.Gateway {
-		text, err := d.read(fileGossipKey)
+		text, err := d.Read(statedir.FileGossipKey)
 		if err != nil {
 			return nil, fmt.Errorf("the gossip key of a gateway: %w: copy it from another gateway", err)
 		}
 		if id.gossipKey, err = decodeGossipKey(string(text)); err != nil {
-			return nil, fmt.Errorf("%s: %w: copy it from another gateway", d.path(fileGossipKey), err)
+			return nil, fmt.Errorf("%s: %w: copy it from another gateway", d.Path(statedir.FileGossipKey), err)
 		}
 	}
 	id.certified.Store(&certified{signer, authority})
@@ -119,16 +120,16 @@ func decodeGossipKey(text string) ([]byte, error) {
 
 // requestIdentity makes the node's key, unless it has one, and returns a
 // certificate request for it. The key does not leave the folder.
-func requestIdentity(d stateDir) ([]byte, error) { return requestFor(d, fileNodeKey) }
+func requestIdentity(d statedir.Dir) ([]byte, error) { return requestFor(d, statedir.FileNodeKey) }
 
-func requestFor(d stateDir, name string) ([]byte, error) {
-	if err := d.create(); err != nil {
+func requestFor(d statedir.Dir, name string) ([]byte, error) {
+	if err := d.Create(); err != nil {
 		return nil, err
 	}
-	key, err := d.read(name)
+	key, err := d.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if key, err = pki.NewKey(); err == nil {
-			err = d.write(name, key)
+			err = d.Write(name, key)
 		}
 	}
 	if err != nil {
@@ -174,7 +175,7 @@ type checkedBundle struct {
 
 // installBundle puts a bundle's parts into the state folder after checking that
 // they fit the key there and each other.
-func installBundle(d stateDir, bundle []byte, wall func() time.Time) (overlay.Authority, error) {
+func installBundle(d statedir.Dir, bundle []byte, wall func() time.Time) (overlay.Authority, error) {
 	parts := blocksOf(bundle)
 	if parts[bundleIssuer] != nil {
 		return installIssuer(d, parts[bundleIssuer], parts[bundleCA], wall())
@@ -197,14 +198,14 @@ func blocksOf(bundle []byte) map[string][]byte {
 	}
 }
 
-func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBundle, error) {
+func checkBundle(d statedir.Dir, bundle []byte, wall func() time.Time) (*checkedBundle, error) {
 	parts := blocksOf(bundle)
 	for _, kind := range []string{bundleNode, bundleCA} {
 		if parts[kind] == nil {
 			return nil, fmt.Errorf("the bundle has no %q block: it is what `slicewire ca sign` prints", kind)
 		}
 	}
-	key, err := d.read(fileNodeKey)
+	key, err := d.Read(statedir.FileNodeKey)
 	if err != nil {
 		return nil, fmt.Errorf("the key that the bundle is for: %w", err)
 	}
@@ -241,12 +242,12 @@ func checkBundle(d stateDir, bundle []byte, wall func() time.Time) (*checkedBund
 	return out, nil
 }
 
-func (b *checkedBundle) install(d stateDir) error {
-	gossip := d.write
+func (b *checkedBundle) install(d statedir.Dir) error {
+	gossip := d.Write
 	if b.gossip == nil {
-		gossip = func(name string, _ []byte) error { return d.forget(name) }
+		gossip = func(name string, _ []byte) error { return d.Forget(name) }
 	}
-	return errors.Join(d.write(fileCACert, b.root), gossip(fileGossipKey, b.gossip), d.forget(fileGossipRing), d.write(fileNodeCert, b.chain))
+	return errors.Join(d.Write(statedir.FileCACert, b.root), gossip(statedir.FileGossipKey, b.gossip), d.Forget(statedir.FileGossipRing), d.Write(statedir.FileNodeCert, b.chain))
 }
 
 // readFileOrStdin reads a file, or standard input for "-".

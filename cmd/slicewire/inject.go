@@ -11,6 +11,7 @@ import (
 
 	"slicewire/deploy/inject"
 	"slicewire/overlay/pki"
+	"slicewire/show"
 )
 
 // defaultProxy is where a pod's other containers find the slice.
@@ -86,7 +87,7 @@ func (x *injecting) run(in io.Reader, out, said io.Writer) error {
 		return err
 	}
 	for _, name := range r.Changed {
-		fmt.Fprintln(said, clean(name))
+		fmt.Fprintln(said, show.Clean(name))
 	}
 	return nil
 }

@@ -12,18 +12,19 @@ import (
 
 	"slicewire/deploy/inject"
 	"slicewire/overlay/manifest"
+	"slicewire/statedir"
 )
 
 // The node file that is injected is one that the daemon reads, with a service of
 // two ports and one of a single port.
 func TestTheDaemonReadsWhatIsInjected(t *testing.T) {
 	dir := t.TempDir()
-	if err := initAuthority(stateDir(dir), "rig", time.Now()); err != nil {
+	if err := initAuthority(statedir.Dir(dir), "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	slice := filepath.Join(dir, "slice.yaml")
 	writeFile(t, slice, "kind: SliceConfig\n")
-	x := injecting{authority: stateDir(dir).path(fileAuthorityCert), manifests: []string{slice}, publish: []string{"dns=53", "web=8080", "dns=53/udp"}}
+	x := injecting{authority: statedir.Dir(dir).Path(fileAuthorityCert), manifests: []string{slice}, publish: []string{"dns=53", "web=8080", "dns=53/udp"}}
 	x.sidecar = inject.Sidecar{Image: "slicewire:1", Site: "worker-1", Slice: "red", Issuers: []string{"192.0.2.1:1"}, Gateways: []string{"192.0.2.1:2"}, Proxy: defaultProxy}
 	var out, said strings.Builder
 	if err := x.run(strings.NewReader("{kind: Pod, metadata: {name: p}, spec: {containers: []}}"), &out, &said); err != nil {

@@ -12,10 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki"
 	"slicewire/overlay/pki/join"
+	"slicewire/statedir"
 )
 
 // An issuance is what makes a gateway an issuer: a key that the mesh's authority
@@ -40,22 +42,22 @@ type issuerCert struct {
 // installIssuer puts an issuer's chain into the state folder after checking that
 // it fits the key there and the mesh of the node: the authorities that the node
 // trusts already, and those that came after them as the bundle shows.
-func installIssuer(d stateDir, chain, text []byte, now time.Time) (overlay.Authority, error) {
+func installIssuer(d statedir.Dir, chain, text []byte, now time.Time) (overlay.Authority, error) {
 	var none overlay.Authority
 	roots, err := pki.ParseRoots(text)
 	if err != nil {
 		return none, fmt.Errorf("the bundle's authority: %w", err)
 	}
-	if own, err := d.read(fileCACert); err == nil {
+	if own, err := d.Read(statedir.FileCACert); err == nil {
 		trusted, err := pki.ParseRoots(own)
 		if err != nil {
-			return none, fmt.Errorf("%s: %w", d.path(fileCACert), err)
+			return none, fmt.Errorf("%s: %w", d.Path(statedir.FileCACert), err)
 		}
 		if roots, err = mergeRoots(trusted, roots); err != nil {
 			return none, err
 		}
 		if roots != trusted {
-			if err := d.write(fileCACert, roots.Text()); err != nil {
+			if err := d.Write(statedir.FileCACert, roots.Text()); err != nil {
 				return none, err
 			}
 		}
@@ -68,11 +70,11 @@ func installIssuer(d stateDir, chain, text []byte, now time.Time) (overlay.Autho
 	if err != nil {
 		return none, fmt.Errorf("the bundle does not fit %s: %w", d, err)
 	}
-	return x.limits, d.write(fileIssuer, chain)
+	return x.limits, d.Write(statedir.FileIssuer, chain)
 }
 
-func loadIssuer(d stateDir, chain []byte, v *pki.Verifier, now time.Time) (*issuerCert, error) {
-	key, err := d.read(fileIssuerKey)
+func loadIssuer(d statedir.Dir, chain []byte, v *pki.Verifier, now time.Time) (*issuerCert, error) {
+	key, err := d.Read(statedir.FileIssuerKey)
 	if err != nil {
 		return nil, fmt.Errorf("the issuer's key: %w", err)
 	}
@@ -87,7 +89,7 @@ func loadIssuer(d stateDir, chain []byte, v *pki.Verifier, now time.Time) (*issu
 // openIssuance opens the join port if this node holds an issuer's key. A
 // certificate that is no good is no reason for a gateway not to run.
 func (d *daemon) openIssuance() (*issuance, error) {
-	chain, err := d.state.read(fileIssuer)
+	chain, err := d.state.Read(statedir.FileIssuer)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -98,7 +100,7 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	cert, err := loadIssuer(d.state, chain, d.id.verifier, d.id.clock.Now())
 	if err != nil {
 		d.log.Error("this node certifies nobody: have its issuer's certificate made anew (slicewire ca intermediate)",
-			"files", []string{d.state.path(fileIssuerKey), d.state.path(fileIssuer)}, "err", err)
+			"files", []string{d.state.Path(statedir.FileIssuerKey), d.state.Path(statedir.FileIssuer)}, "err", err)
 		return nil, nil
 	}
 	if !d.id.authority().Gateway {
@@ -106,15 +108,15 @@ func (d *daemon) openIssuance() (*issuance, error) {
 		return nil, nil
 	}
 	x.cert.Store(cert)
-	saved, err := d.state.readSealed(fileTokens)
+	saved, err := d.state.ReadSealed(statedir.FileTokens)
 	if errors.Is(err, fs.ErrNotExist) {
 		saved, err = nil, nil
 	}
 	if err == nil {
-		x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.writeSealed(fileTokens, b) })
+		x.book, err = join.OpenBook(saved, func(b []byte) error { return d.state.WriteSealed(statedir.FileTokens, b) })
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the tokens in %s: %w: remove it, which voids all that are out", d.state.path(fileTokens), err)
+		return nil, fmt.Errorf("the tokens in %s: %w: remove it, which voids all that are out", d.state.Path(statedir.FileTokens), err)
 	}
 	at := d.want.file.Join.Listen
 	if !at.IsValid() {
@@ -185,7 +187,7 @@ const (
 )
 
 // CreateToken notes a new join token and returns it.
-func (d *daemon) CreateToken(ctx context.Context, req TokenRequest) (reply TokenReply, err error) {
+func (d *daemon) CreateToken(ctx context.Context, req api.TokenRequest) (reply api.TokenReply, err error) {
 	if d.issue == nil {
 		return reply, errNoIssuer
 	}
@@ -199,7 +201,7 @@ func (d *daemon) CreateToken(ctx context.Context, req TokenRequest) (reply Token
 	return reply, err
 }
 
-func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
+func (d *daemon) createToken(req api.TokenRequest) (api.TokenReply, error) {
 	self, now := d.id.authority(), d.id.clock.Now()
 	id := overlay.NodeID{Site: req.Site, Node: req.Node}
 	if id.Site == "" {
@@ -210,12 +212,12 @@ func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
 	}
 	grants, err := grantsFor(&d.want.mesh, id.Site, req)
 	if err != nil {
-		return TokenReply{}, err
+		return api.TokenReply{}, err
 	}
 	subject := pki.Subject{ID: id, Gateway: req.Gateway, Index: req.Index, Grants: grants}
 	issuer := d.issue.cert.Load()
 	if err := issuer.Permits(subject); err != nil {
-		return TokenReply{}, fmt.Errorf("%w: have the mesh's authority make the issuer's certificate anew", err)
+		return api.TokenReply{}, fmt.Errorf("%w: have the mesh's authority make the issuer's certificate anew", err)
 	}
 	addresses := req.Addresses
 	if len(addresses) == 0 {
@@ -225,27 +227,27 @@ func (d *daemon) createToken(req TokenRequest) (TokenReply, error) {
 	}
 	root, err := d.id.verifier.Root(issuer.Chain())
 	if err != nil {
-		return TokenReply{}, err
+		return api.TokenReply{}, err
 	}
 	t := join.Token{Issuer: issuer.Key(), Root: root, Expires: now.Add(req.TTL), Mesh: self.Mesh, Node: id, Addresses: addresses}
 	for _, g := range grants {
 		t.Slices = append(t.Slices, g.Slice)
 	}
 	if t, err = join.NewToken(t); err != nil {
-		return TokenReply{}, err
+		return api.TokenReply{}, err
 	}
 	if err := d.issue.book.Add(t, join.Terms{Node: id, Gateway: req.Gateway, Index: req.Index, Grants: grants}, now); err != nil {
-		return TokenReply{}, err
+		return api.TokenReply{}, err
 	}
 	d.log.Info("join token made", "node", id.String(), "token", t.Name())
-	return TokenReply{
-		APIVersion: apiVersion, Kind: "Token", Token: t.Text(), ID: t.Name(), Site: id.Site, Node: id.Node, Gateway: req.Gateway,
+	return api.TokenReply{
+		APIVersion: api.Version, Kind: "Token", Token: t.Text(), ID: t.Name(), Site: id.Site, Node: id.Node, Gateway: req.Gateway,
 		Index: req.Index, Slices: t.Slices, Expires: t.Expires, Addresses: t.Addresses,
 	}, nil
 }
 
 // grantsFor returns what the mesh gives to a node on the slices asked for.
-func grantsFor(mesh *overlay.Mesh, site string, req TokenRequest) ([]overlay.Grant, error) {
+func grantsFor(mesh *overlay.Mesh, site string, req api.TokenRequest) ([]overlay.Grant, error) {
 	all, err := overlay.Grants(mesh, site, req.Index, req.Gateway)
 	if err != nil {
 		return nil, err
@@ -328,7 +330,7 @@ func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Rev
 
 // Revoke makes a node's certificates void everywhere, or takes in a revocation
 // that somebody else has signed.
-func (d *daemon) Revoke(_ context.Context, req RevokeRequest) error {
+func (d *daemon) Revoke(_ context.Context, req api.RevokeRequest) error {
 	if len(req.Revocation) > 0 {
 		return d.gossip.Announce(req.Revocation)
 	}

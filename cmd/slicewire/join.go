@@ -13,11 +13,13 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/pki"
 	"slicewire/overlay/pki/join"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 // A joining is one `slicewire join`.
 type joining struct {
-	state   stateDir
+	state   statedir.Dir
 	mesh    string
 	want    overlay.NodeID
 	replace bool
@@ -48,7 +50,7 @@ func newJoinCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if pod.on {
-				pod.state, pod.want, pod.replace, pod.wall = stateDir(dir), overlay.NodeID{Site: site, Node: node}, replace, wallClock(cmd.Context())
+				pod.state, pod.want, pod.replace, pod.wall = statedir.Dir(dir), overlay.NodeID{Site: site, Node: node}, replace, wallClock(cmd.Context())
 				return pod.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			text := []byte(args[0])
@@ -64,7 +66,7 @@ func newJoinCommand() *cobra.Command {
 			}
 			want := overlay.NodeID{Site: cmp.Or(site, token.Node.Site), Node: cmp.Or(node, token.Node.Node)}
 			a, err := joining{
-				state: stateDir(dir), mesh: token.Mesh, want: want, replace: replace, wall: wallClock(cmd.Context()), pins: token.Pins,
+				state: statedir.Dir(dir), mesh: token.Mesh, want: want, replace: replace, wall: wallClock(cmd.Context()), pins: token.Pins,
 				admit: func(ctx context.Context, request []byte) (join.Admission, error) {
 					return join.Join(ctx, token, want, request)
 				},
@@ -89,15 +91,15 @@ func newJoinCommand() *cobra.Command {
 
 func (j joining) run(ctx context.Context) (overlay.Authority, error) {
 	var none overlay.Authority
-	if err := j.state.create(); err != nil {
+	if err := j.state.Create(); err != nil {
 		return none, err
 	}
-	release, err := j.state.lock()
+	release, err := j.state.Lock()
 	if err != nil {
 		return none, err
 	}
 	defer release()
-	if _, err := os.Lstat(j.state.path(fileNodeCert)); err == nil && !j.replace {
+	if _, err := os.Lstat(j.state.Path(statedir.FileNodeCert)); err == nil && !j.replace {
 		return none, fmt.Errorf("the state folder %s has a certificate already: give --replace to have a new one, or another folder", j.state)
 	}
 	request, err := requestIdentity(j.state)
@@ -106,7 +108,7 @@ func (j joining) run(ctx context.Context) (overlay.Authority, error) {
 	}
 	got, err := j.admit(ctx, request)
 	if refusal, ok := errors.AsType[join.Refusal](err); ok {
-		return none, fmt.Errorf("not let in: %w", join.Refusal{Reason: refusal.Reason, Text: clean(refusal.Text)})
+		return none, fmt.Errorf("not let in: %w", join.Refusal{Reason: refusal.Reason, Text: show.Clean(refusal.Text)})
 	}
 	if err != nil {
 		return none, err

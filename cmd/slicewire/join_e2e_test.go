@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"slicewire/api"
+	"slicewire/statedir"
 )
 
 // asIssuer makes a node of the mesh an issuer for all sites, as an operator
@@ -55,8 +58,8 @@ func (m *mesh) peers(n *demoNode) []string {
 // pings reports whether n gets an answer from a node.
 func (m *mesh) pings(n *demoNode, slice, target string) bool {
 	answered := false
-	req := PingRequest{Slice: slice, Target: target, Count: 1, Timeout: 100 * time.Millisecond}
-	_ = newClient(n.socket).ping(m.t.Context(), req, func(p PingReply) { answered = p.Error == "" })
+	req := api.PingRequest{Slice: slice, Target: target, Count: 1, Timeout: 100 * time.Millisecond}
+	_ = newClient(n.socket).ping(m.t.Context(), req, func(p api.PingReply) { answered = p.Error == "" })
 	return answered
 }
 
@@ -127,7 +130,7 @@ func TestANodeJoinsRenewsIsRevokedAndJoinsAgain(t *testing.T) {
 		t.Fatalf("until %v, before %v", after.CertExpiry, before.CertExpiry)
 	}
 	m.until("the other site has the renewed certificate", func() bool {
-		return slices.ContainsFunc(m.certificates(other).Certificates, func(c CertificateStatus) bool {
+		return slices.ContainsFunc(m.certificates(other).Certificates, func(c api.CertificateStatus) bool {
 			return c.Site == "worker-3" && c.NotAfter.Equal(after.CertExpiry) && c.Issuer != ""
 		})
 	})
@@ -177,8 +180,8 @@ func TestANodeJoinsRenewsIsRevokedAndJoinsAgain(t *testing.T) {
 	})
 }
 
-func (m *mesh) certificates(n *demoNode) CertificateList {
-	l, _ := call[CertificateList](m.t.Context(), newClient(n.socket), http.MethodGet, "certificates", nil)
+func (m *mesh) certificates(n *demoNode) api.CertificateList {
+	l, _ := call[api.CertificateList](m.t.Context(), newClient(n.socket), http.MethodGet, "certificates", nil)
 	return l
 }
 
@@ -186,7 +189,7 @@ func (m *mesh) certificates(n *demoNode) CertificateList {
 // say and log for the token and the key.
 func (m *mesh) noSecretsOutside(state, token string) {
 	m.t.Helper()
-	key, err := os.ReadFile(filepath.Join(state, fileNodeKey))
+	key, err := os.ReadFile(filepath.Join(state, statedir.FileNodeKey))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -208,7 +211,7 @@ func (m *mesh) noSecretsOutside(state, token string) {
 			status, _ := json.Marshal(s)
 			said = append(append(said, list...), status...)
 		}
-		tokens, _ := os.ReadFile(filepath.Join(m.dir, n.site, fileTokens))
+		tokens, _ := os.ReadFile(filepath.Join(m.dir, n.site, statedir.FileTokens))
 		for what, text := range map[string][]byte{"log or answers": said, "book of tokens": tokens} {
 			if strings.Contains(string(text), secret) || strings.Contains(string(text), token) {
 				m.t.Errorf("the %s of %s hold a secret", what, n.site)
@@ -236,13 +239,13 @@ func TestAnOfflineAuthorityRevokesAnIssuer(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.until("the newcomer is reached", func() bool { return m.pings(other, "blue", "worker-3/gw") })
-	i := slices.IndexFunc(m.certificates(other).Certificates, func(c CertificateStatus) bool { return c.Site == "worker-3" })
+	i := slices.IndexFunc(m.certificates(other).Certificates, func(c api.CertificateStatus) bool { return c.Site == "worker-3" })
 	key := m.certificates(other).Certificates[i].Issuer
 
 	// The operator fetches the authority's key, somewhere else, and carries only
 	// the revocation to a node.
-	offline := stateDir(filepath.Join(m.dir, "offline"))
-	if err := offline.create(); err != nil {
+	offline := statedir.Dir(filepath.Join(m.dir, "offline"))
+	if err := offline.Create(); err != nil {
 		t.Fatal(err)
 	}
 	for from, to := range map[string]string{"ca/ca.crt": fileAuthorityCert, "offline.key": fileAuthorityKey} {
@@ -250,7 +253,7 @@ func TestAnOfflineAuthorityRevokesAnIssuer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := offline.write(to, data); err != nil {
+		if err := offline.Write(to, data); err != nil {
 			t.Fatal(err)
 		}
 	}

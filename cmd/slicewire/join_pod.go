@@ -19,6 +19,7 @@ import (
 	"slicewire/overlay/pki"
 	"slicewire/overlay/pki/join"
 	"slicewire/overlay/pki/podtoken"
+	"slicewire/statedir"
 )
 
 // Where a pod finds its token, and how long it waits before it asks again.
@@ -117,7 +118,7 @@ func (p *podJoining) prepare() error {
 		}
 		p.want = overlay.NodeID{Site: cmp.Or(p.want.Site, file.Site), Node: cmp.Or(p.want.Node, file.Node)}
 		if file.State != "" {
-			p.state = stateDir(file.State)
+			p.state = statedir.Dir(file.State)
 		}
 	}
 	if p.listed != "" {
@@ -145,7 +146,7 @@ func (p *podJoining) plant() error {
 	if p.seed == "" {
 		return nil
 	}
-	if err := p.state.create(); err != nil {
+	if err := p.state.Create(); err != nil {
 		return err
 	}
 	files, err := os.ReadDir(p.seed)
@@ -156,14 +157,14 @@ func (p *podJoining) plant() error {
 		if strings.HasPrefix(f.Name(), ".") { // how the kubelet changes all at once
 			continue
 		}
-		if _, err := os.Lstat(p.state.path(f.Name())); err == nil {
+		if _, err := os.Lstat(p.state.Path(f.Name())); err == nil {
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(p.seed, f.Name()))
 		if err != nil {
 			return err
 		}
-		if err := p.state.write(f.Name(), data); err != nil {
+		if err := p.state.Write(f.Name(), data); err != nil {
 			return err
 		}
 	}

@@ -17,12 +17,14 @@ import (
 	"strconv"
 	"strings"
 
+	"slicewire/api"
 	"slicewire/dnsd"
 	"slicewire/kube"
 	"slicewire/kube/cluster"
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/statedir"
 )
 
 // namespaceFile is where a pod finds which namespace it is in.
@@ -51,7 +53,7 @@ type kubeCluster struct {
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
-func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, state statedir.Dir, log *slog.Logger) (*kubeCluster, error) {
 	want := file.Kubernetes.Cluster
 	if want == nil {
 		return nil, nil
@@ -81,13 +83,13 @@ func openCluster(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*ku
 		return fail(err)
 	}
 	k.client, k.tokens = client, newTokenKeys(client, log)
-	before, err := state.readSealed(fileCluster)
+	before, err := state.ReadSealed(statedir.FileCluster)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what the cluster last said is lost", "err", err)
 	}
 	if k.cluster, err = cluster.New(cluster.Config{
 		Client: client, Namespace: namespace, Self: k.self, Site: file.Site, Log: log, Linger: want.LingerTime(),
-		State: before, Save: func(b []byte) error { return state.writeSealed(fileCluster, b) },
+		State: before, Save: func(b []byte) error { return state.WriteSealed(statedir.FileCluster, b) },
 	}); err != nil {
 		return fail(err)
 	}
@@ -279,12 +281,12 @@ func (k *kubeCluster) parts() []part {
 }
 
 // status says how the part is doing; nil when there is none.
-func (k *kubeCluster) status() *ClusterStatus {
+func (k *kubeCluster) status() *api.ClusterStatus {
 	if k == nil {
 		return nil
 	}
 	s := k.cluster.Status()
-	out := ClusterStatus{
+	out := api.ClusterStatus{
 		Synced: s.Synced, Fault: s.Fault, Exports: s.Exports, Doors: s.Doors, Names: s.Names,
 		NoAddress: s.NoAddress, IPv6Only: s.IPv6Only, NoPort: s.NoPort, Writes: s.Writes, LostEvents: s.LostEvents,
 	}

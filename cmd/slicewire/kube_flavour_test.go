@@ -74,7 +74,7 @@ func (x *installation) nodes(t *testing.T, c *kubetest.Cluster, kubeconfig strin
 	t.Helper()
 	c.Must(t, "delete", "namespace", rigSpace, "--ignore-not-found", "--wait")
 	before := objectsOf(t, c)
-	x.manifests[1] = generate(t, "--flavour", "node", "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.path(fileAuthorityCert), "--set", "mesh.issuers="+x.issuer,
+	x.manifests[1] = generate(t, "--flavour", "node", "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers="+x.issuer,
 		"--set", "mesh.gateways="+x.gossip, "--set", "hub.namespace="+hubSpace, "--set", "hub.kubeconfigSecret=hub")
 	secret, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "hub", "namespace": rigSpace}, "stringData": map[string]string{"kubeconfig": kubeconfig}})
 	if err != nil {
@@ -121,7 +121,7 @@ func (x *installation) edge(t *testing.T, c *kubetest.Cluster) {
 			}
 		}
 	}
-	authority, err := os.ReadFile(x.authority.path(fileAuthorityCert))
+	authority, err := os.ReadFile(x.authority.Path(fileAuthorityCert))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,11 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"slicewire/api"
 	"slicewire/gateway"
 	"slicewire/kube"
 	"slicewire/kube/hub"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/statedir"
 )
 
 // A kubeHub is the hub's part in the daemon; nil: the node has none.
@@ -27,7 +29,7 @@ type kubeHub struct {
 }
 
 // openHub opens the hub that the node file names; nothing is asked of it yet.
-func openHub(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeHub, error) {
+func openHub(file *manifest.NodeFile, state statedir.Dir, log *slog.Logger) (*kubeHub, error) {
 	h := file.Kubernetes.Hub
 	if h == nil {
 		return nil, nil
@@ -36,13 +38,13 @@ func openHub(file *manifest.NodeFile, state stateDir, log *slog.Logger) (*kubeHu
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes.hub: %w", err)
 	}
-	before, err := state.readSealed(fileHub)
+	before, err := state.ReadSealed(statedir.FileHub)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("what the hub last said is lost", "err", err)
 	}
 	x, err := hub.New(hub.Config{
 		Client: client, Namespace: h.Namespace, Site: file.Site, Node: file.Node, Controller: h.Controller, HoldFor: h.Hold(),
-		CNISubnets: h.CNISubnets, State: before, Save: func(b []byte) error { return state.writeSealed(fileHub, b) }, Log: log.With("part", "hub"),
+		CNISubnets: h.CNISubnets, State: before, Save: func(b []byte) error { return state.WriteSealed(statedir.FileHub, b) }, Log: log.With("part", "hub"),
 	})
 	if err != nil {
 		log.Warn("hub", "err", err)
@@ -153,14 +155,14 @@ func (k *kubeHub) metrics(w io.Writer) error {
 	return kube.WriteSamples(w, k.hub.Samples())
 }
 
-func (k *kubeHub) status() *HubStatus {
+func (k *kubeHub) status() *api.HubStatus {
 	if k == nil {
 		return nil
 	}
 	s := k.hub.Status()
-	out := &HubStatus{
+	out := &api.HubStatus{
 		Namespace: k.file.Namespace, Synced: s.Synced, Fault: s.Err, Objects: s.Object, Held: append([]string{}, s.Held...), Refused: s.Refused,
-		Denied: s.Denied, Writes: s.Writes, LostEvents: s.Lost, Conditions: []HubCondition{{Type: "HubStale", Status: s.Stale, Since: s.Since}, {Type: "HubHolding", Status: len(s.Held) > 0}},
+		Denied: s.Denied, Writes: s.Writes, LostEvents: s.Lost, Conditions: []api.HubCondition{{Type: "HubStale", Status: s.Stale, Since: s.Since}, {Type: "HubHolding", Status: len(s.Held) > 0}},
 	}
 	if !s.Heard.IsZero() {
 		out.Heard = &s.Heard

@@ -8,14 +8,16 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"slicewire/api"
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/statedir"
 )
 
 type kubeHub struct{}
 
-func openHub(file *manifest.NodeFile, _ stateDir, _ *slog.Logger) (*kubeHub, error) {
+func openHub(file *manifest.NodeFile, _ statedir.Dir, _ *slog.Logger) (*kubeHub, error) {
 	if file.Kubernetes.Hub != nil {
 		return nil, errors.New("kubernetes.hub: this program was built without Kubernetes (build tag nokube): take another, or name files in manifests")
 	}
@@ -41,4 +43,4 @@ func (*kubeHub) confirm() error { return errNoHub }
 
 func (*kubeHub) metrics(io.Writer) error { return errNoHub }
 
-func (*kubeHub) status() *HubStatus { return nil }
+func (*kubeHub) status() *api.HubStatus { return nil }

@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/deploy/inject"
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // An installation is what a test knows of a mesh that was installed as operators
@@ -24,9 +26,9 @@ import (
 type installation struct {
 	rig       *kubetest.Rig
 	sites     []string
-	authority stateDir // of the mesh
-	manifest  string   // file with KubeSlice's example of a slice
-	issuer    string   // host:port
+	authority statedir.Dir // of the mesh
+	manifest  string       // file with KubeSlice's example of a slice
+	issuer    string       // host:port
 	gossip    string
 	manifests [2]string // what was applied to each cluster
 }
@@ -55,7 +57,7 @@ func install(t *testing.T, rig *kubetest.Rig) *installation {
 func newInstallation(t *testing.T, rig *kubetest.Rig) (*installation, string) {
 	t.Helper()
 	dir := t.TempDir()
-	x := &installation{rig: rig, sites: []string{"worker-1", "worker-2"}, authority: stateDir(filepath.Join(dir, "ca")), manifest: filepath.Join(dir, "manifests", "slices.yaml")}
+	x := &installation{rig: rig, sites: []string{"worker-1", "worker-2"}, authority: statedir.Dir(filepath.Join(dir, "ca")), manifest: filepath.Join(dir, "manifests", "slices.yaml")}
 	if err := os.Mkdir(filepath.Join(dir, "manifests"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func newInstallation(t *testing.T, rig *kubetest.Rig) (*installation, string) {
 // first installs the gateway of the first cluster, with more values than it needs.
 func (x *installation) first(t *testing.T, dir string, more ...string) {
 	t.Helper()
-	state := stateDir(filepath.Join(dir, "first"))
+	state := statedir.Dir(filepath.Join(dir, "first"))
 	request, err := requestIdentity(state)
 	if err != nil {
 		t.Fatal(err)
@@ -121,15 +123,15 @@ func (x *installation) second(t *testing.T, workload string, more ...string) {
 
 // reach is what nodes that join have to know of the mesh.
 func (x *installation) reach() []string {
-	return []string{"--set-file", "mesh.authority=" + x.authority.path(fileAuthorityCert), "--set", "mesh.issuers=" + x.issuer, "--set", "mesh.gateways=" + x.gossip}
+	return []string{"--set-file", "mesh.authority=" + x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers=" + x.issuer, "--set", "mesh.gateways=" + x.gossip}
 }
 
 // status asks the gateway of a cluster.
-func (x *installation) status(ctx context.Context, cluster int) (Status, error) {
+func (x *installation) status(ctx context.Context, cluster int) (api.Status, error) {
 	return x.statusOf(ctx, cluster, "slicewire-0")
 }
 
-func (x *installation) statusOf(ctx context.Context, cluster int, pod string) (s Status, err error) {
+func (x *installation) statusOf(ctx context.Context, cluster int, pod string) (s api.Status, err error) {
 	text, err := x.rig.Clusters[cluster].ExecErr(ctx, rigSpace, pod, "/slicewire", "status", "--socket", "/state/slicewire.sock", "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(text), &s)
@@ -294,7 +296,7 @@ spec:
 func (x *installation) sidecar(t *testing.T) {
 	t.Helper()
 	var out, said strings.Builder
-	in := injecting{authority: x.authority.path(fileAuthorityCert), manifests: []string{x.manifest}, publish: []string{"app=8080"}}
+	in := injecting{authority: x.authority.Path(fileAuthorityCert), manifests: []string{x.manifest}, publish: []string{"app=8080"}}
 	in.sidecar = inject.Sidecar{Image: kubetest.SlicewireImage, Site: "worker-2", Slice: "iperf-slice", Issuers: []string{x.issuer}, Gateways: []string{x.gossip}, Proxy: defaultProxy}
 	if err := in.run(strings.NewReader(sidecarPods), &out, &said); err != nil {
 		t.Fatal(err)

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 var kwokFull = flag.Bool("kwok-full", false, "the cluster of fake nodes at its full size, for a minute")
@@ -50,7 +52,7 @@ func TestACrowdOfFakePods(t *testing.T) {
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
-	n.until(t, func(s *Status) error {
+	n.until(t, func(s *api.Status) error {
 		ready := 0
 		for _, x := range s.Slices[0].Services {
 			ready += len(x.Endpoints)
@@ -81,7 +83,7 @@ func crowdNode(t *testing.T, c *kubetest.Cluster) *crowdDaemon {
 	dir := t.TempDir()
 	manifest := filepath.Join(dir, "slice.yaml")
 	writeFile(t, manifest, kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))
-	authority, state := stateDir(filepath.Join(dir, "ca")), stateDir(filepath.Join(dir, "state"))
+	authority, state := statedir.Dir(filepath.Join(dir, "ca")), statedir.Dir(filepath.Join(dir, "state"))
 	if err := initAuthority(authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +119,7 @@ func (n *crowdDaemon) stop(t *testing.T) {
 }
 
 // until asks the node how it is until ok likes it.
-func (n *crowdDaemon) until(t *testing.T, ok func(*Status) error) {
+func (n *crowdDaemon) until(t *testing.T, ok func(*api.Status) error) {
 	t.Helper()
 	kubetest.Eventually(t, 5*time.Minute, func(ctx context.Context) error {
 		select {
@@ -144,7 +146,7 @@ func (n *crowdDaemon) settled(t *testing.T, idle time.Duration) int64 {
 	var writes uint64
 	since := time.Now()
 	quietFor := func(d time.Duration) {
-		n.until(t, func(s *Status) error {
+		n.until(t, func(s *api.Status) error {
 			if s.Cluster.Writes != writes {
 				writes, since = s.Cluster.Writes, time.Now()
 			}

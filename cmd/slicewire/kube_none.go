@@ -9,17 +9,19 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/netstack/publish"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/overlay/pki/podtoken"
+	"slicewire/statedir"
 )
 
 // A kubeCluster is the node's part in a Kubernetes cluster; this program was
 // built without.
 type kubeCluster struct{}
 
-func openCluster(file *manifest.NodeFile, _ stateDir, _ *slog.Logger) (*kubeCluster, error) {
+func openCluster(file *manifest.NodeFile, _ statedir.Dir, _ *slog.Logger) (*kubeCluster, error) {
 	if file.Kubernetes.Cluster != nil {
 		return nil, errors.New("node file: kubernetes.cluster: this slicewire was built without Kubernetes (build tag nokube): take another build, or leave the section out")
 	}
@@ -36,7 +38,7 @@ func (*kubeCluster) tokenNews() <-chan struct{}                            { ret
 func (*kubeCluster) tokenKeys() (issuer, keys string)                      { return "", "" }
 func (*kubeCluster) parts() []part                                         { return nil }
 func (*kubeCluster) reached(map[string]*sliceNode)                         {}
-func (*kubeCluster) status() *ClusterStatus                                { return nil }
+func (*kubeCluster) status() *api.ClusterStatus                            { return nil }
 
 func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, error) {
 	return podtoken.Review{}, errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about tokens")

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/deploy/inject"
 	"slicewire/kube/kubetest"
 )
@@ -84,7 +85,7 @@ func (p *podsRig) kill(t *testing.T, cluster int, namespace, pod, statuses, cont
 }
 
 // sidecarStatus asks a pod's sidecar.
-func (p *podsRig) sidecarStatus(ctx context.Context, pod string) (s Status, err error) {
+func (p *podsRig) sidecarStatus(ctx context.Context, pod string) (s api.Status, err error) {
 	said, err := p.rig.Clusters[0].Kubectl(ctx, "", "-n", "iperf", "exec", pod, "-c", "slicewire", "--", "/slicewire", "status", "--socket", "/state/slicewire.sock", "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(said), &s)
@@ -93,7 +94,7 @@ func (p *podsRig) sidecarStatus(ctx context.Context, pod string) (s Status, err 
 }
 
 // nodeStatus asks the gateway of the second cluster's node.
-func (p *podsRig) nodeStatus(ctx context.Context) (s Status, err error) {
+func (p *podsRig) nodeStatus(ctx context.Context) (s api.Status, err error) {
 	said, err := p.rig.Clusters[1].Kubectl(ctx, "", "-n", rigSpace, "exec", "daemonset/slicewire", "-c", "slicewire", "--", "/slicewire", "status", "--socket", "/state/slicewire.sock", "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(said), &s)
@@ -122,7 +123,7 @@ func (p *podsRig) published(t *testing.T, service string) (at netip.Addr) {
 
 // attached waits until the node of the second cluster has that many pods on the
 // slice, and returns them.
-func (p *podsRig) attached(t *testing.T, want int) (all []WorkloadStatus) {
+func (p *podsRig) attached(t *testing.T, want int) (all []api.WorkloadStatus) {
 	t.Helper()
 	kubetest.Eventually(t, patience, func(ctx context.Context) error {
 		s, err := p.nodeStatus(ctx)
@@ -189,7 +190,7 @@ func TestPodsOnTheSlice(t *testing.T) {
 func (p *podsRig) inject(t *testing.T, manifests string, publish ...string) string {
 	t.Helper()
 	var out, said strings.Builder
-	in := injecting{authority: p.authority.path(fileAuthorityCert), manifests: []string{p.manifest}, publish: publish}
+	in := injecting{authority: p.authority.Path(fileAuthorityCert), manifests: []string{p.manifest}, publish: publish}
 	in.sidecar = inject.Sidecar{Image: kubetest.SlicewireImage, Site: "worker-1", Slice: podsSlice, Issuers: []string{p.issuer}, Gateways: []string{p.gossip}, Proxy: defaultProxy}
 	if err := in.run(strings.NewReader(manifests), &out, &said); err != nil {
 		t.Fatal(err)

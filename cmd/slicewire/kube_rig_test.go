@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 const rigSpace = "slicewire-system"
@@ -25,7 +27,7 @@ type rigMesh struct {
 	rig   *kubetest.Rig
 	sites []string // of the clusters
 
-	authority stateDir
+	authority statedir.Dir
 	dir       string
 	slice     string   // the manifest
 	gateways  []string // addresses of their pods
@@ -118,7 +120,7 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	if err := os.WriteFile(manifest, []byte(slice), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	authority := stateDir(filepath.Join(dir, "ca"))
+	authority := statedir.Dir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +133,7 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	for i, site := range m.sites {
 		c := m.rig.Clusters[i]
 		c.Must(t, "apply", "--server-side", "-f", "../../deploy/crds")
-		state := stateDir(filepath.Join(dir, site))
+		state := statedir.Dir(filepath.Join(dir, site))
 		if err := certifyRig(signing{authority: authority, manifests: []string{manifest}, id: overlay.NodeID{Site: site, Node: "gw"}, life: certLife}, state); err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +150,7 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	return m
 }
 
-func certifyRig(s signing, state stateDir) error {
+func certifyRig(s signing, state statedir.Dir) error {
 	request, err := requestIdentity(state)
 	if err != nil {
 		return err
@@ -229,7 +231,7 @@ func firstByte(name string) []string {
 }
 
 // status asks the daemon of a cluster.
-func (m *rigMesh) status(t *testing.T, cluster int) (s Status) {
+func (m *rigMesh) status(t *testing.T, cluster int) (s api.Status) {
 	t.Helper()
 	said := m.rig.Clusters[cluster].Exec(t, rigSpace, "deployment/slicewire", "/slicewire", "status", "--socket", "/state/sock", "-o", "json")
 	if err := json.Unmarshal([]byte(said), &s); err != nil {

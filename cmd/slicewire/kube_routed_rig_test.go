@@ -14,6 +14,7 @@ import (
 
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // podsOfTwo is where pods of the rig's second cluster are.
@@ -85,7 +86,7 @@ routes:
 func (m *rigMesh) routedServices(t *testing.T) {
 	two := m.rig.Clusters[1]
 	two.Must(t, "label", "namespace", rigSpace, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
-	state := stateDir(filepath.Join(m.dir, "n2"))
+	state := statedir.Dir(filepath.Join(m.dir, "n2"))
 	manifest := filepath.Join(m.dir, "routed.yaml")
 	if err := os.WriteFile(manifest, []byte(m.slice), 0o600); err != nil {
 		t.Fatal(err)

@@ -49,6 +49,10 @@ var layers = map[string][]string{
 	"deploy/mkimage":       {"slicewire/deploy/image"},
 	"kube/kubetest":        {"slicewire/deploy/image"}, // for tests only: it starts kube/testcluster, a module of its own
 	"kube/kubetest/peer":   {"github.com/pires/go-proxyproto"},
+	"api":                  {"slicewire/overlay", "slicewire/router"}, // what the control socket says, in the router's words
+	"show":                 {"sigs.k8s.io/yaml"},
+	"statedir":             {"golang.org/x/sys"},
+	"simulate":             {"slicewire/overlay", "slicewire/overlay/manifest", "slicewire/overlay/pki", "slicewire/gateway", "slicewire/bench/lab", "slicewire/show", "sigs.k8s.io/yaml"}, // links, as the lab has them
 	"cmd/slicewire":        {"*"},
 	"bench/lab":            {"slicewire/overlay", "slicewire/overlay/gossip", "slicewire/overlay/pki"},
 	"bench/dns":            {"slicewire/overlay", "slicewire/dnsd"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // A gateway that nobody can dial dials the others, and is a node like any other.
@@ -77,14 +78,14 @@ func TestAGatewayThatNobodyReachesIsOnTheMesh(t *testing.T) {
 func TestOnlyGatewaysHaveTheGossipKey(t *testing.T) {
 	dir := t.TempDir()
 	manifests := filepath.Join(dir, "manifests")
-	authority := stateDir(filepath.Join(dir, "ca"))
+	authority := statedir.Dir(filepath.Join(dir, "ca"))
 	if err := unpackManifests(manifests); err != nil {
 		t.Fatal(err)
 	}
 	if err := initAuthority(authority, "demo", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	state := stateDir(filepath.Join(dir, "state"))
+	state := statedir.Dir(filepath.Join(dir, "state"))
 	request, err := requestIdentity(state)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,7 @@ func TestOnlyGatewaysHaveTheGossipKey(t *testing.T) {
 		if _, err := installBundle(state, bundle, time.Now); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(state.path(fileGossipKey)); errors.Is(err, fs.ErrNotExist) != plain {
+		if _, err := os.Stat(state.Path(statedir.FileGossipKey)); errors.Is(err, fs.ErrNotExist) != plain {
 			t.Errorf("bundle %d: gossip key: %v", i, err)
 		}
 		id, err := loadIdentity(state, "demo", time.Now)

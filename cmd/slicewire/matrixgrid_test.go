@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/bench/lab"
 )
 
@@ -121,7 +122,7 @@ func (g *grid) linked() bool {
 			if !ok || len(s.Peers) != len(g.order)-1 || len(s.Services) != 1 || len(s.Services[0].Endpoints) != 2 {
 				return false
 			}
-			if slices.ContainsFunc(s.Peers, func(p PeerStatus) bool { return p.Link == nil || !p.Link.Up }) {
+			if slices.ContainsFunc(s.Peers, func(p api.PeerStatus) bool { return p.Link == nil || !p.Link.Up }) {
 				return false
 			}
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 )
 
@@ -101,7 +102,7 @@ func (x *grid) sit(slice int, n *labNode, name, medium string) *seat {
 }
 
 func (s *seat) open(t *testing.T, slice, name string) (err error) {
-	if s.conn, err = newClient(s.node.socket).workload(t.Context(), WorkloadRequest{Kind: workloadRun, Slice: slice, Name: name}); err != nil {
+	if s.conn, err = newClient(s.node.socket).workload(t.Context(), api.WorkloadRequest{Kind: api.WorkloadRun, Slice: slice, Name: name}); err != nil {
 		return err
 	}
 	m, _, err := s.conn.receive()

@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // A pathLab is a mesh of sites with several nodes each, all real daemons, with
@@ -146,7 +148,7 @@ func layMore(t *testing.T, extra labExtra, under underlay, hubs []string, sites 
 	if l.manifests != "" {
 		l.write("manifests/more.yaml", l.manifests)
 	}
-	authority := stateDir(filepath.Join(dir, "ca"))
+	authority := statedir.Dir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "lab", time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,7 @@ func layMore(t *testing.T, extra labExtra, under underlay, hubs []string, sites 
 func (l *pathLab) start() {
 	l.t.Helper()
 	for _, n := range l.order {
-		if _, err := os.Stat(filepath.Join(n.state(), fileNodeCert)); err != nil {
+		if _, err := os.Stat(filepath.Join(n.state(), statedir.FileNodeCert)); err != nil {
 			continue
 		}
 		if err := n.start(); err != nil {
@@ -277,19 +279,19 @@ func (l *pathLab) until(what string, ok func() bool) {
 
 func (l *pathLab) node(name string) *labNode { return l.nodes[name] }
 
-func (l *pathLab) status(n *labNode) (SliceStatus, bool) {
+func (l *pathLab) status(n *labNode) (api.SliceStatus, bool) {
 	return l.statusOf(n, "lab")
 }
 
 // statusOf is the status of one of a node's slices.
-func (l *pathLab) statusOf(n *labNode, slice string) (SliceStatus, bool) {
+func (l *pathLab) statusOf(n *labNode, slice string) (api.SliceStatus, bool) {
 	s, err := newClient(n.socket).status(l.t.Context())
 	if err != nil {
-		return SliceStatus{}, false
+		return api.SliceStatus{}, false
 	}
-	i := slices.IndexFunc(s.Slices, func(x SliceStatus) bool { return x.Name == slice })
+	i := slices.IndexFunc(s.Slices, func(x api.SliceStatus) bool { return x.Name == slice })
 	if i < 0 {
-		return SliceStatus{}, false
+		return api.SliceStatus{}, false
 	}
 	return s.Slices[i], true
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"slicewire/statedir"
 )
 
 // proxies is the proxy of the lab's i-th other slice at a node.
@@ -42,9 +44,9 @@ func (l *pathLab) write(name, text string) {
 }
 
 // certify has the authority sign a node's certificate; index is its block.
-func (l *pathLab) certify(authority stateDir, n *labNode, index int) {
+func (l *pathLab) certify(authority statedir.Dir, n *labNode, index int) {
 	l.t.Helper()
-	state := stateDir(n.state())
+	state := statedir.Dir(n.state())
 	request, err := requestIdentity(state)
 	if err != nil {
 		l.t.Fatal(err)

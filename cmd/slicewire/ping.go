@@ -5,10 +5,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newPingCommand(opts *clientOptions) *cobra.Command {
-	var req PingRequest
+	var req api.PingRequest
 	cmd := &cobra.Command{
 		Use:   "ping TARGET",
 		Short: "Send echo requests through a slice",
@@ -21,17 +24,17 @@ func newPingCommand(opts *clientOptions) *cobra.Command {
 			sent, answered := 0, 0
 			var best, worst, sum float64
 			w := cmd.OutOrStdout()
-			err := newClient(opts.socket).ping(cmd.Context(), req, func(p PingReply) {
+			err := newClient(opts.socket).ping(cmd.Context(), req, func(p api.PingReply) {
 				sent++
 				if p.Error != "" {
-					fmt.Fprintf(w, "%s on %s: seq=%d %s\n", p.Address, clean(p.Slice), p.Seq, clean(p.Error))
+					fmt.Fprintf(w, "%s on %s: seq=%d %s\n", p.Address, show.Clean(p.Slice), p.Seq, show.Clean(p.Error))
 					return
 				}
 				if answered == 0 || p.RTTMs < best {
 					best = p.RTTMs
 				}
 				worst, sum, answered = max(worst, p.RTTMs), sum+p.RTTMs, answered+1
-				fmt.Fprintf(w, "%s on %s: seq=%d time=%.3f ms\n", p.Address, clean(p.Slice), p.Seq, p.RTTMs)
+				fmt.Fprintf(w, "%s on %s: seq=%d time=%.3f ms\n", p.Address, show.Clean(p.Slice), p.Seq, p.RTTMs)
 			})
 			if err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/overlay/pki/join"
@@ -177,7 +178,7 @@ func judgePod(ctx context.Context, clusters []manifest.NodeJoinCluster, r join.P
 // podGrants works out what a pod gets. The daemon's loop calls it.
 func (d *daemon) podGrants(want overlay.NodeID, c manifest.NodeJoinCluster) (join.Terms, error) {
 	index := d.podIndex(want)
-	grants, err := grantsFor(&d.want.mesh, want.Site, TokenRequest{Index: index, Gateway: c.Gateway, Slices: c.Slices})
+	grants, err := grantsFor(&d.want.mesh, want.Site, api.TokenRequest{Index: index, Gateway: c.Gateway, Slices: c.Slices})
 	if err != nil {
 		return join.Terms{}, join.Refusal{Reason: join.RefusedIssuer, Text: err.Error()}
 	}

@@ -11,9 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/router"
+	"slicewire/show"
 )
 
 func newPolicyCommand(opts *clientOptions) *cobra.Command {
@@ -84,7 +86,7 @@ func runPolicyTests(stdout, stderr io.Writer, file string) (failed, total int, e
 		mesh, problems = manifest.ReadMesh(paths, manifest.Options{Mesh: tests.Mesh, Now: time.Now()})
 	}
 	for _, p := range problems {
-		fmt.Fprintln(stderr, clean(p.String()))
+		fmt.Fprintln(stderr, show.Clean(p.String()))
 	}
 	if manifest.HasErrors(problems) {
 		return 0, 0, &exitError{exitFailure, fmt.Errorf("%s: not run: there are errors", file)}
@@ -93,17 +95,17 @@ func runPolicyTests(stdout, stderr io.Writer, file string) (failed, total int, e
 	if err != nil {
 		return 0, 0, &exitError{exitFailure, fmt.Errorf("%s: %w", file, err)}
 	}
-	t := newTable(stdout)
+	t := show.NewTable(stdout)
 	for _, r := range results {
 		word := "ok"
 		if !r.holds {
 			word = "FAIL"
 			failed++
 		}
-		t.row(word, fmt.Sprintf("%s:%d", clean(file), r.line), clean(r.name), r.said)
+		t.Row(word, fmt.Sprintf("%s:%d", show.Clean(file), r.line), show.Clean(r.name), r.said)
 	}
-	t.flush()
-	return failed, len(results), t.err
+	t.Flush()
+	return failed, len(results), t.Err
 }
 
 func newPolicyDiffCommand(opts *clientOptions) *cobra.Command {
@@ -118,7 +120,7 @@ func newPolicyDiffCommand(opts *clientOptions) *cobra.Command {
 			"Exits 0 when no flow would end, 3 when some would, 1 when the manifests have errors.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			facts, err := ask[[]PolicyFacts](cmd.Context(), opts, http.MethodGet, "policy?slice="+url.QueryEscape(slice), nil)
+			facts, err := ask[[]api.PolicyFacts](cmd.Context(), opts, http.MethodGet, "policy?slice="+url.QueryEscape(slice), nil)
 			if err != nil {
 				return err
 			}
@@ -132,7 +134,7 @@ func newPolicyDiffCommand(opts *clientOptions) *cobra.Command {
 }
 
 // diffPolicies replays flows against the policies of other manifests.
-func diffPolicies(stdout, stderr io.Writer, facts []PolicyFacts, paths []string) error {
+func diffPolicies(stdout, stderr io.Writer, facts []api.PolicyFacts, paths []string) error {
 	opts := manifest.Options{Now: time.Now(), Existing: make(map[string]map[string]int)}
 	for _, f := range facts {
 		opts.Mesh = f.Mesh
@@ -142,13 +144,13 @@ func diffPolicies(stdout, stderr io.Writer, facts []PolicyFacts, paths []string)
 	}
 	mesh, problems := manifest.ReadMesh(paths, opts)
 	for _, p := range problems {
-		fmt.Fprintln(stderr, clean(p.String()))
+		fmt.Fprintln(stderr, show.Clean(p.String()))
 	}
 	if manifest.HasErrors(problems) {
 		return &exitError{exitFailure, fmt.Errorf("the manifests have errors: the daemon would refuse them")}
 	}
-	t := newTable(stdout)
-	t.row("SLICE", "FLOW", "NOW", "THEN")
+	t := show.NewTable(stdout)
+	t.Row("SLICE", "FLOW", "NOW", "THEN")
 	asked, end, other := 0, 0, 0
 	for _, f := range facts {
 		s, known := mesh.Slice(f.Slice)
@@ -176,21 +178,21 @@ func diffPolicies(stdout, stderr io.Writer, facts []PolicyFacts, paths []string)
 				continue
 			}
 			p := protocolName(x.Proto)
-			t.row(clean(f.Slice), p+" "+socketOf(x.Src, x.SrcPort, p)+" > "+socketOf(x.Dst, x.DstPort, p), dash(now), dash(then))
+			t.Row(show.Clean(f.Slice), p+" "+socketOf(x.Src, x.SrcPort, p)+" > "+socketOf(x.Dst, x.DstPort, p), show.Dash(now), show.Dash(then))
 		}
 	}
 	if end+other > 0 {
-		t.flush()
+		t.Flush()
 	}
-	if t.err != nil {
-		return t.err
+	if t.Err != nil {
+		return t.Err
 	}
 	if _, err := fmt.Fprintf(stdout, "%d flows: %d would end, %d would be allowed by other rules, %d would not notice\n", asked, end, other, asked-end-other); err != nil {
 		return err
 	}
 	for _, f := range facts {
 		if f.Open {
-			fmt.Fprintf(stderr, "slice %s has no policy now and remembers no flow: what a new one would end is not known\n", clean(f.Slice))
+			fmt.Fprintf(stderr, "slice %s has no policy now and remembers no flow: what a new one would end is not known\n", show.Clean(f.Slice))
 		}
 	}
 	if end > 0 {

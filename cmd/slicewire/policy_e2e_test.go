@@ -8,29 +8,31 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"slicewire/api"
 )
 
 // trace asks a node of the mesh.
-func (m *mesh) trace(n *demoNode, req TraceRequest) TraceReply {
+func (m *mesh) trace(n *demoNode, req api.TraceRequest) api.TraceReply {
 	m.t.Helper()
 	req.Slice = "iperf-slice"
-	tr, err := ask[TraceReply](m.t.Context(), &clientOptions{socket: n.socket}, http.MethodPost, "trace", req)
+	tr, err := ask[api.TraceReply](m.t.Context(), &clientOptions{socket: n.socket}, http.MethodPost, "trace", req)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return tr
 }
 
-func (m *mesh) flows(n *demoNode) FlowList {
+func (m *mesh) flows(n *demoNode) api.FlowList {
 	m.t.Helper()
-	f, err := ask[FlowList](m.t.Context(), &clientOptions{socket: n.socket}, http.MethodGet, "flows?slice=iperf-slice", nil)
+	f, err := ask[api.FlowList](m.t.Context(), &clientOptions{socket: n.socket}, http.MethodGet, "flows?slice=iperf-slice", nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return f
 }
 
-func pointsOf(tr TraceReply) (points []string) {
+func pointsOf(tr api.TraceReply) (points []string) {
 	for _, h := range tr.Hops {
 		points = append(points, h.Point)
 	}
@@ -54,7 +56,7 @@ func TestPolicyOnAMesh(t *testing.T) {
 		t.Fatalf("the workload: %+v", w)
 	}
 	m.until("the other node knows whose address it is", func() bool {
-		return m.trace(m.server(), TraceRequest{From: w.Address.String(), To: "iperf/web", Dport: 80}).Passes
+		return m.trace(m.server(), api.TraceRequest{From: w.Address.String(), To: "iperf/web", Dport: 80}).Passes
 	})
 	cmd := m.command(t.Context(), m.client(), []string{"--namespace", "bank"}, "true")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), `namespace "bank" is not on slice iperf-slice`) {
@@ -62,7 +64,7 @@ func TestPolicyOnAMesh(t *testing.T) {
 	}
 	// Of addresses that nobody told of, nothing is known.
 	stranger := w.Address.Next().Next().Next()
-	tr := m.trace(m.server(), TraceRequest{From: stranger.String(), To: "iperf/web", Dport: 80})
+	tr := m.trace(m.server(), api.TraceRequest{From: stranger.String(), To: "iperf/web", Dport: 80})
 	if tr.Passes || tr.Drop != "policy" || !strings.Contains(fmt.Sprint(tr.Stages), "namespaceIsolationProfile ingress") || !strings.Contains(fmt.Sprint(tr.Stages), "nothing is known of it") {
 		t.Errorf("a stranger: %+v", tr)
 	}
@@ -104,7 +106,7 @@ func TestPolicyOnAMesh(t *testing.T) {
 		}
 	}
 	// What the policy does not select goes on, and a sent packet is answered.
-	tr = m.trace(m.client(), TraceRequest{From: "inside", To: "worker-1/" + demoNodeName, Protocol: "icmp", Sport: 7, Send: true})
+	tr = m.trace(m.client(), api.TraceRequest{From: "inside", To: "worker-1/" + demoNodeName, Protocol: "icmp", Sport: 7, Send: true})
 	if !tr.Passes || !strings.Contains(tr.Sent, "answered") {
 		t.Errorf("an echo that was sent: %+v", tr)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/overlaytest"
 	"slicewire/router"
@@ -119,7 +120,7 @@ func TestPolicyDiff(t *testing.T) {
 	flow := func(src, dst netip.Addr, port uint16) router.FlowInfo {
 		return router.FlowInfo{Flow: router.Flow{Src: src, Dst: dst, Proto: 6, SrcPort: 5, DstPort: port}, DstHere: true}
 	}
-	facts := []PolicyFacts{{Slice: "red", Nodes: w.nodes, Known: w.known, Flows: []router.FlowInfo{flow(bank, shop, 80), flow(bank, shop, 22), flow(shop, bank, 443)}}}
+	facts := []api.PolicyFacts{{Slice: "red", Nodes: w.nodes, Known: w.known, Flows: []router.FlowInfo{flow(bank, shop, 80), flow(bank, shop, 22), flow(shop, bank, 443)}}}
 	for _, tt := range []struct {
 		file, want string
 		code       int
@@ -152,7 +153,7 @@ func TestPolicyDiffSaysWhatItCannotKnow(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"shop.yaml": fmt.Sprintf(fakeSlice, false) + shopPolicy})
 	for open, want := range map[bool]string{true: "slice red has no policy now and remembers no flow: what a new one would end is not known\n", false: ""} {
 		var out, errs bytes.Buffer
-		facts := []PolicyFacts{{Slice: "red", Nodes: w.nodes, Known: w.known, Open: open}}
+		facts := []api.PolicyFacts{{Slice: "red", Nodes: w.nodes, Known: w.known, Open: open}}
 		if err := diffPolicies(&out, &errs, facts, []string{filepath.Join(dir, "shop.yaml")}); err != nil {
 			t.Error(err)
 		}

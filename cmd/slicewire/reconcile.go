@@ -14,6 +14,7 @@ import (
 	"slicewire/gateway"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
+	"slicewire/statedir"
 )
 
 // given is what the node has decided before and sticks to: each site's index in
@@ -355,7 +356,7 @@ func (d *daemon) remember(attachments []overlay.Attachment) error {
 	if equalGiven(now, d.given) {
 		return nil
 	}
-	if err := d.state.writeJSON(fileAddresses, now); err != nil {
+	if err := d.state.WriteJSON(statedir.FileAddresses, now); err != nil {
 		return err
 	}
 	d.given = now

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"slicewire/api"
 	"slicewire/gateway"
 	"slicewire/overlay"
 )
@@ -32,7 +33,7 @@ type sliceKeys struct {
 func (d *daemon) openKeys(slice string) (*sliceKeys, error) {
 	s, _ := d.want.mesh.Slice(slice)
 	due, latest := d.generations(s, d.gossip.Records())
-	keys, err := d.state.wireGuardKeys(slice)
+	keys, err := d.state.WireGuardKeys(slice)
 	if err != nil {
 		return nil, err
 	}
@@ -40,13 +41,13 @@ func (d *daemon) openKeys(slice string) (*sliceKeys, error) {
 	for g := range keys {
 		if !slices.Contains(have, g) {
 			delete(keys, g)
-			err = errors.Join(err, d.state.dropWireGuardKey(slice, g))
+			err = errors.Join(err, d.state.DropWireGuardKey(slice, g))
 		}
 	}
 	if len(have) == 0 {
 		g := max(due, latest)
 		have = []uint64{g}
-		key, cerr := d.state.makeWireGuardKey(slice, g, gateway.NewPrivateKey)
+		key, cerr := d.state.MakeWireGuardKey(slice, g, gateway.NewPrivateKey)
 		keys[g], err = key, errors.Join(err, cerr)
 	}
 	turn := overlay.Rekeying{Sends: have[0], Other: have[len(have)-1]}
@@ -106,7 +107,7 @@ func (d *daemon) turnKeys(n *sliceNode, s *overlay.Slice, peers []overlay.Peer, 
 	var err error
 	switch now := k.turn; {
 	case now.Next() != 0:
-		if k.private[now.Other], err = d.state.makeWireGuardKey(n.name, now.Other, gateway.NewPrivateKey); err != nil {
+		if k.private[now.Other], err = d.state.MakeWireGuardKey(n.name, now.Other, gateway.NewPrivateKey); err != nil {
 			delete(k.private, now.Other)
 			k.turn = was
 			return err
@@ -115,7 +116,7 @@ func (d *daemon) turnKeys(n *sliceNode, s *overlay.Slice, peers []overlay.Peer, 
 	case now.Changing():
 		// A node that starts anew needs the old key no more: it has sent all that
 		// it will send with it.
-		err = d.state.dropWireGuardKey(n.name, now.Other)
+		err = d.state.DropWireGuardKey(n.name, now.Other)
 		d.log.Info("new keys in use", "slice", n.name, "generation", now.Sends, "after", time.Since(now.Began).Round(time.Millisecond))
 	default:
 		delete(k.private, was.Other)
@@ -185,8 +186,8 @@ func (k *sliceKeys) told() overlay.KeyBody {
 	return body
 }
 
-func (k *sliceKeys) status() KeyStatus {
-	return KeyStatus{Generation: time.Unix(int64(min(k.turn.Sends, math.MaxInt64)), 0).UTC(), Changing: k.turn.Changing()}
+func (k *sliceKeys) status() api.KeyStatus {
+	return api.KeyStatus{Generation: time.Unix(int64(min(k.turn.Sends, math.MaxInt64)), 0).UTC(), Changing: k.turn.Changing()}
 }
 
 // tunnels are the slice's tunnels as the gateway is told: one for each key.

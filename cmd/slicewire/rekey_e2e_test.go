@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"slicewire/api"
 )
 
 // rekeyPace is the load under which keys change, in packets a millisecond each
@@ -219,8 +221,8 @@ var tunnelDrops = []string{"queue-full", "no-peer", "unknown-slice", "send-error
 // pings reports whether a node gets an answer from another on the slice.
 func (l *pathLab) pings(n *labNode, target string) bool {
 	answered := false
-	req := PingRequest{Slice: "lab", Target: target, Count: 1, Timeout: 200 * time.Millisecond}
-	_ = newClient(n.socket).ping(l.t.Context(), req, func(p PingReply) { answered = p.Error == "" })
+	req := api.PingRequest{Slice: "lab", Target: target, Count: 1, Timeout: 200 * time.Millisecond}
+	_ = newClient(n.socket).ping(l.t.Context(), req, func(p api.PingReply) { answered = p.Error == "" })
 	return answered
 }
 
@@ -237,7 +239,7 @@ func TestNodesThatMissAChangeOfKeysComeBack(t *testing.T) {
 	defer func() { _ = c.process.Process.Signal(syscall.SIGCONT) }() // so that it can end
 	l.until("it is missed", func() bool {
 		s, _ := l.status(a)
-		return slices.ContainsFunc(s.Peers, func(p PeerStatus) bool { return p.Site == "c" && p.Link != nil && !p.Link.Up })
+		return slices.ContainsFunc(s.Peers, func(p api.PeerStatus) bool { return p.Site == "c" && p.Link != nil && !p.Link.Up })
 	})
 	l.renew(a, begin)
 	changing := func(n *labNode) bool { s, ok := l.status(n); return ok && s.Keys.Changing }

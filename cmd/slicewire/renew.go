@@ -11,9 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki/join"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 // When a certificate is renewed. The wall clock may be set at any time, so it is
@@ -219,7 +222,7 @@ func (d *daemon) take(chain []byte) error {
 	case was == is && !a.NotAfter.After(old.authority.NotAfter):
 		return fmt.Errorf("the new certificate would end at %s, no later than the present one", a.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if err := d.state.write(fileNodeCert, chain); err != nil {
+	if err := d.state.Write(statedir.FileNodeCert, chain); err != nil {
 		return err
 	}
 	d.id.certified.Store(&certified{signer, a})
@@ -227,20 +230,20 @@ func (d *daemon) take(chain []byte) error {
 }
 
 // Renew has the certificate renewed now.
-func (d *daemon) Renew(ctx context.Context) (RenewReply, error) {
+func (d *daemon) Renew(ctx context.Context) (api.RenewReply, error) {
 	done := make(chan error, 1)
 	select {
 	case d.renews <- renewRequest{done}:
 	case <-d.looped:
-		return RenewReply{}, errEnding
+		return api.RenewReply{}, errEnding
 	case <-ctx.Done():
-		return RenewReply{}, ctx.Err()
+		return api.RenewReply{}, ctx.Err()
 	}
 	select {
 	case err := <-done:
-		return RenewReply{NotAfter: d.id.authority().NotAfter}, err
+		return api.RenewReply{NotAfter: d.id.authority().NotAfter}, err
 	case <-ctx.Done():
-		return RenewReply{}, ctx.Err()
+		return api.RenewReply{}, ctx.Err()
 	}
 }
 
@@ -249,7 +252,7 @@ func (d *daemon) Renew(ctx context.Context) (RenewReply, error) {
 // keys and refuse any from before, so it goes on with new keys.
 func (d *daemon) checkClock(wall time.Time) error {
 	var last time.Time
-	data, err := d.state.read(fileClock)
+	data, err := d.state.Read(statedir.FileClock)
 	if err == nil {
 		if seconds, perr := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); perr == nil {
 			last = time.Unix(seconds, 0)
@@ -262,15 +265,15 @@ func (d *daemon) checkClock(wall time.Time) error {
 	}
 	d.log.Warn("the clock has gone back: certificates are judged by the newest time that is proven, and WireGuard keys are made anew",
 		"clock", wall.UTC().Format(time.RFC3339), "proven", d.id.clock.Now().UTC().Format(time.RFC3339))
-	if err := d.state.forgetWireGuardKeys(); err != nil {
+	if err := d.state.ForgetWireGuardKeys(); err != nil {
 		return err
 	}
-	return d.state.write(fileClock, fmt.Appendf(nil, "%d\n", wall.Unix()))
+	return d.state.Write(statedir.FileClock, fmt.Appendf(nil, "%d\n", wall.Unix()))
 }
 
 // saveClock notes the wall clock for checkClock.
 func (d *daemon) saveClock() {
-	if err := d.state.write(fileClock, fmt.Appendf(nil, "%d\n", d.wall().Unix())); err != nil {
+	if err := d.state.Write(statedir.FileClock, fmt.Appendf(nil, "%d\n", d.wall().Unix())); err != nil {
 		d.log.Debug("clock not saved", "err", err)
 	}
 }
@@ -287,7 +290,7 @@ func (d *daemon) trustWarnings() (out []string) {
 	} else if errors.Is(err, overlay.RefusedRetired) {
 		out = append(out, "this node's certificate hangs on an authority that is retired, other nodes have nothing to do with it: "+joinAgain)
 	} else if why := d.unable.Load(); why != nil && renewDue(a, now, false) {
-		out = append(out, fmt.Sprintf("the certificate ends in %s and was not renewed: %s", short(a.NotAfter.Sub(now)), *why))
+		out = append(out, fmt.Sprintf("the certificate ends in %s and was not renewed: %s", show.Short(a.NotAfter.Sub(now)), *why))
 	}
 	if d.id.clock.Behind() {
 		out = append(out, "the clock is behind what is proven: set it")
@@ -297,7 +300,7 @@ func (d *daemon) trustWarnings() (out []string) {
 	}
 	if d.issue != nil {
 		if left := d.issue.cert.Load().limits.NotAfter.Sub(now); left < issuerWarning {
-			out = append(out, fmt.Sprintf("the issuer's certificate of this node ends in %s: have it made anew (slicewire ca intermediate)", short(left)))
+			out = append(out, fmt.Sprintf("the issuer's certificate of this node ends in %s: have it made anew (slicewire ca intermediate)", show.Short(left)))
 		}
 	}
 	return append(out, d.rootWarnings(now)...)

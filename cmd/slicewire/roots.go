@@ -9,9 +9,12 @@ import (
 	"io/fs"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki"
+	"slicewire/show"
+	"slicewire/statedir"
 )
 
 // The mesh's authority is changed by a statement of the next one, which the one
@@ -92,7 +95,7 @@ func (d *daemon) trust(own, next *pki.Roots) error {
 	if next == own {
 		return nil
 	}
-	if err := d.state.write(fileCACert, next.Text()); err != nil {
+	if err := d.state.Write(statedir.FileCACert, next.Text()); err != nil {
 		return err
 	}
 	d.id.verifier.SetRoots(next)
@@ -225,13 +228,13 @@ func (d *daemon) carryRevocations(records []overlay.Record) error {
 // reloadTrust takes in what was installed into the state folder meanwhile: a
 // bundle's authorities, the issuer's certificate and the node's. The loop calls it.
 func (d *daemon) reloadTrust() error {
-	text, err := d.state.read(fileCACert)
+	text, err := d.state.Read(statedir.FileCACert)
 	if err != nil {
 		return err
 	}
 	roots, err := pki.ParseRoots(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.state.path(fileCACert), err)
+		return fmt.Errorf("%s: %w", d.state.Path(statedir.FileCACert), err)
 	}
 	own := d.id.verifier.Roots()
 	next, err := mergeRoots(own, roots)
@@ -243,13 +246,13 @@ func (d *daemon) reloadIssuer() error {
 	if d.issue == nil {
 		return nil
 	}
-	chain, err := d.state.read(fileIssuer)
+	chain, err := d.state.Read(statedir.FileIssuer)
 	if err != nil {
 		return err
 	}
 	cert, err := loadIssuer(d.state, chain, d.id.verifier, d.id.clock.Now())
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.state.path(fileIssuer), err)
+		return fmt.Errorf("%s: %w", d.state.Path(statedir.FileIssuer), err)
 	}
 	old := d.issue.cert.Load()
 	if bytes.Equal(old.Chain()[0], cert.Chain()[0]) {
@@ -266,7 +269,7 @@ func (d *daemon) reloadIssuer() error {
 
 // reloadCertificate uses the node's certificate that was installed by hand.
 func (d *daemon) reloadCertificate() error {
-	chain, err := d.state.read(fileNodeCert)
+	chain, err := d.state.Read(statedir.FileNodeCert)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -278,7 +281,7 @@ func (d *daemon) reloadCertificate() error {
 		err = d.take(chain)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.state.path(fileNodeCert), err)
+		return fmt.Errorf("%s: %w", d.state.Path(statedir.FileNodeCert), err)
 	}
 	return nil
 }
@@ -294,7 +297,7 @@ func (d *daemon) rootWarnings(now time.Time) (out []string) {
 		root, err := d.id.verifier.Root(chain)
 		for _, s := range status[1:] {
 			if err == nil && s.Key == root && !s.Retires.IsZero() && !s.Retired {
-				out = append(out, fmt.Sprintf("%s hangs on an authority that retires in %s: %s", what, short(s.Retires.Sub(now)), help))
+				out = append(out, fmt.Sprintf("%s hangs on an authority that retires in %s: %s", what, show.Short(s.Retires.Sub(now)), help))
 			}
 		}
 	}
@@ -305,10 +308,10 @@ func (d *daemon) rootWarnings(now time.Time) (out []string) {
 	return out
 }
 
-func authorityStatus(all []pki.RootStatus) []AuthorityStatus {
-	out := []AuthorityStatus{}
+func authorityStatus(all []pki.RootStatus) []api.AuthorityStatus {
+	out := []api.AuthorityStatus{}
 	for _, s := range all {
-		a := AuthorityStatus{Key: hex.EncodeToString(s.Key[:]), NotAfter: s.NotAfter, Retired: s.Retired}
+		a := api.AuthorityStatus{Key: hex.EncodeToString(s.Key[:]), NotAfter: s.NotAfter, Retired: s.Retired}
 		if !s.Retires.IsZero() {
 			at := s.Retires
 			a.Retires = &at
@@ -319,7 +322,7 @@ func authorityStatus(all []pki.RootStatus) []AuthorityStatus {
 }
 
 // Announce takes in what an authority says of itself, and tells everybody.
-func (d *daemon) Announce(ctx context.Context, req AnnounceRequest) (AnnounceReply, error) {
+func (d *daemon) Announce(ctx context.Context, req api.AnnounceRequest) (api.AnnounceReply, error) {
 	err := d.gossip.Announce(req.Statement)
 	if errors.Is(err, overlay.Refusal(gossip.RefusedCert)) {
 		err = fmt.Errorf("%w: it was certified by no authority that this node trusts; another mesh's, or an earlier statement is missing", err)
@@ -329,18 +332,18 @@ func (d *daemon) Announce(ctx context.Context, req AnnounceRequest) (AnnounceRep
 		d.noticeFork(err)
 	}
 	if err != nil {
-		return AnnounceReply{}, err
+		return api.AnnounceReply{}, err
 	}
 	if err := d.within(ctx, d.reconcile); err != nil {
-		return AnnounceReply{}, err
+		return api.AnnounceReply{}, err
 	}
-	return AnnounceReply{
-		APIVersion: apiVersion, Kind: "Authorities", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),
+	return api.AnnounceReply{
+		APIVersion: api.Version, Kind: "Authorities", Authorities: authorityStatus(d.id.verifier.Roots().Status(d.id.clock.Now())),
 	}, nil
 }
 
 // RevokeToken makes a join token void.
-func (d *daemon) RevokeToken(_ context.Context, req TokenRevokeRequest) error {
+func (d *daemon) RevokeToken(_ context.Context, req api.TokenRevokeRequest) error {
 	if d.issue == nil {
 		return errNoIssuer
 	}

@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
+	"slicewire/statedir"
 )
 
 // must runs slicewire, which has to succeed.
@@ -35,9 +37,9 @@ func (l *pathLab) certifyIssuer(n *labNode) {
 }
 
 // everywhere reports whether what each node knows of certificates is as it should be.
-func (l *pathLab) everywhere(ok func(CertificateList) bool) bool {
+func (l *pathLab) everywhere(ok func(api.CertificateList) bool) bool {
 	for _, n := range l.order {
-		c, err := call[CertificateList](l.t.Context(), newClient(n.socket), http.MethodGet, "certificates", nil)
+		c, err := call[api.CertificateList](l.t.Context(), newClient(n.socket), http.MethodGet, "certificates", nil)
 		if err != nil || !ok(c) {
 			return false
 		}
@@ -47,7 +49,7 @@ func (l *pathLab) everywhere(ok func(CertificateList) bool) bool {
 
 // ring reads the gossip keys of a node.
 func (l *pathLab) ring(n *labNode) (r gossipRing) {
-	_ = readJSON(stateDir(l.state(n)), fileGossipRing, &r)
+	_ = statedir.ReadJSON(statedir.Dir(l.state(n)), statedir.FileGossipRing, &r)
 	return r
 }
 
@@ -115,26 +117,26 @@ func TestEveryKindOfKeyChangesUnderLoad(t *testing.T) {
 		l.must("ca", "announce", "--socket", worker.socket, filepath.Join(l.dir, name))
 	}
 	step("authority: the next one is trusted", time.Minute, func() { statement("next.pem", l.must("ca", "rotate", "--dir", ca)) }, func() bool {
-		return l.everywhere(func(c CertificateList) bool { return len(c.Authorities) == 2 })
+		return l.everywhere(func(c api.CertificateList) bool { return len(c.Authorities) == 2 })
 	})
 	step("node certificates: all are renewed, below the next authority", time.Minute, func() {
 		l.certifyIssuer(issuer)
 		l.must("reload", "--socket", issuer.socket)
 	}, func() bool {
-		return l.everywhere(func(c CertificateList) bool {
-			return len(c.Certificates) == len(l.order) && !slices.ContainsFunc(c.Certificates, func(x CertificateStatus) bool {
+		return l.everywhere(func(c api.CertificateList) bool {
+			return len(c.Certificates) == len(l.order) && !slices.ContainsFunc(c.Certificates, func(x api.CertificateStatus) bool {
 				return x.Authority != c.Authorities[0].Key || x.Issuer == ""
 			})
 		})
 	})
-	young := func(c CertificateList) time.Time {
-		i := slices.IndexFunc(c.Certificates, func(x CertificateStatus) bool { return x.Site == "a" && x.Node == "g3" })
+	young := func(c api.CertificateList) time.Time {
+		i := slices.IndexFunc(c.Certificates, func(x api.CertificateStatus) bool { return x.Site == "a" && x.Node == "g3" })
 		if i < 0 {
 			return time.Time{}
 		}
 		return c.Certificates[i].NotAfter
 	}
-	own, _ := call[CertificateList](t.Context(), newClient(worker.socket), http.MethodGet, "certificates", nil)
+	own, _ := call[api.CertificateList](t.Context(), newClient(worker.socket), http.MethodGet, "certificates", nil)
 	step("node certificate: renewed once more", time.Minute, func() {
 		// Certificates end at whole seconds: one of the same second would end no later.
 		l.until("the worker is given another one", func() bool {
@@ -142,10 +144,10 @@ func TestEveryKindOfKeyChangesUnderLoad(t *testing.T) {
 			return code == 0
 		})
 	}, func() bool {
-		return l.everywhere(func(c CertificateList) bool { return young(c).After(young(own)) })
+		return l.everywhere(func(c api.CertificateList) bool { return young(c).After(young(own)) })
 	})
 	step("authority: the old one is refused", time.Minute, func() { statement("end.pem", l.must("ca", "retire", "--dir", ca, "--after", "0s")) }, func() bool {
-		return l.everywhere(func(c CertificateList) bool { return c.Authorities[1].Retired })
+		return l.everywhere(func(c api.CertificateList) bool { return c.Authorities[1].Retired })
 	})
 	// With the old key, everything could be signed, were it believed.
 	for _, name := range []string{fileAuthorityCert, fileAuthorityKey} {

@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newRoutesCommand(opts *clientOptions) *cobra.Command {
@@ -25,7 +28,7 @@ func newRoutesCommand(opts *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := make(map[string][]RouteStatus)
+			all := make(map[string][]api.RouteStatus)
 			for _, x := range s.Slices {
 				if slice == "" || x.Name == slice {
 					all[x.Name] = x.Routes
@@ -35,7 +38,7 @@ func newRoutesCommand(opts *clientOptions) *cobra.Command {
 				return &exitError{exitUsage, fmt.Errorf("slice %q: %w", slice, errNoSlice)}
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, all)
+				return show.Document(cmd.OutOrStdout(), output, all)
 			}
 			return printRoutes(cmd.OutOrStdout(), s.Slices, slice)
 		},
@@ -45,9 +48,9 @@ func newRoutesCommand(opts *clientOptions) *cobra.Command {
 	return cmd
 }
 
-func printRoutes(w io.Writer, all []SliceStatus, slice string) error {
-	t := newTable(w)
-	t.row("PREFIX", "SLICE", "SITE", "AT THE SITE", "ANNOUNCED BY", "VIA")
+func printRoutes(w io.Writer, all []api.SliceStatus, slice string) error {
+	t := show.NewTable(w)
+	t.Row("PREFIX", "SLICE", "SITE", "AT THE SITE", "ANNOUNCED BY", "VIA")
 	for _, x := range all {
 		if slice != "" && x.Name != slice {
 			continue
@@ -57,19 +60,19 @@ func printRoutes(w io.Writer, all []SliceStatus, slice string) error {
 			if r.Real.IsValid() {
 				real = r.Real
 			}
-			t.row(r.Prefix.String(), clean(x.Name), clean(r.Site), real.String(), dash(clean(strings.Join(r.Nodes, " "))), dash(clean(strings.Join(r.Via, " "))))
+			t.Row(r.Prefix.String(), show.Clean(x.Name), show.Clean(r.Site), real.String(), show.Dash(show.Clean(strings.Join(r.Nodes, " "))), show.Dash(show.Clean(strings.Join(r.Via, " "))))
 		}
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }
 
 // routes lists the networks behind the slice's sites.
-func (v *sliceView) routes() []RouteStatus {
-	out := []RouteStatus{}
+func (v *sliceView) routes() []api.RouteStatus {
+	out := []api.RouteStatus{}
 	for _, site := range v.sites {
 		for _, p := range site.Routes {
-			r := RouteStatus{Prefix: p, Site: site.Name, Nodes: []string{}}
+			r := api.RouteStatus{Prefix: p, Site: site.Name, Nodes: []string{}}
 			for _, m := range site.Mapped {
 				if m.Mapped == p {
 					r.Real = m.Real

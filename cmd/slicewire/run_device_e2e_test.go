@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 )
 
@@ -63,7 +64,7 @@ func (m *runMesh) checkHostile(t *testing.T) {
 			return c.send(linkMessage{Medium: mediumPacket}, f)
 		}, errDevice.Error()},
 	} {
-		conn, err := newClient(n.socket).workload(t.Context(), WorkloadRequest{Kind: workloadRun, Slice: "iperf-slice", Name: "hostile"})
+		conn, err := newClient(n.socket).workload(t.Context(), api.WorkloadRequest{Kind: api.WorkloadRun, Slice: "iperf-slice", Name: "hostile"})
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
@@ -196,7 +197,7 @@ func TestAttachPutsANamespaceOnASlice(t *testing.T) {
 		t.Fatalf("attach: exit %d, %s", code, errs)
 	}
 	all := m.workloads(n)
-	if len(all) != 1 || all[0].Kind != workloadAttach || all[0].Device != "sw0" || all[0].Medium != mediumTUN || !strings.Contains(out, all[0].Address.String()) {
+	if len(all) != 1 || all[0].Kind != api.WorkloadAttach || all[0].Device != "sw0" || all[0].Medium != mediumTUN || !strings.Contains(out, all[0].Address.String()) {
 		t.Fatalf("%q, %+v", out, all)
 	}
 	web := ""

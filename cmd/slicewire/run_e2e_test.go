@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"slicewire/api"
 )
 
 // asProbe is set for what tests run on a slice: this very test binary, which
@@ -151,7 +153,7 @@ func (m *runMesh) start(n *demoNode, flags []string, program ...string) *running
 }
 
 // workloads lists what status says is on the slice at n.
-func (m *runMesh) workloads(n *demoNode) []WorkloadStatus {
+func (m *runMesh) workloads(n *demoNode) []api.WorkloadStatus {
 	s, up := m.status(n)
 	for _, x := range s.Slices {
 		if up && x.Name == "iperf-slice" {
@@ -161,13 +163,13 @@ func (m *runMesh) workloads(n *demoNode) []WorkloadStatus {
 	return nil
 }
 
-func (m *runMesh) named(n *demoNode, name string) (WorkloadStatus, bool) {
+func (m *runMesh) named(n *demoNode, name string) (api.WorkloadStatus, bool) {
 	for _, w := range m.workloads(n) {
 		if w.Name == name {
 			return w, true
 		}
 	}
-	return WorkloadStatus{}, false
+	return api.WorkloadStatus{}, false
 }
 
 func TestRunPutsAProgramOnASlice(t *testing.T) {
@@ -276,7 +278,7 @@ func (m *runMesh) checkIncoming(t *testing.T, n *demoNode) {
 		t.Fatalf("%s", r.first)
 	}
 	w, ok := m.named(n, "site")
-	if !ok || w.UID != uint32(m.uid()) || w.Kind != workloadRun || w.Command != "env" || w.Medium == "" {
+	if !ok || w.UID != uint32(m.uid()) || w.Kind != api.WorkloadRun || w.Command != "env" || w.Medium == "" {
 		t.Fatalf("status: %+v", w)
 	}
 	for _, host := range []string{w.Address.String(), "[" + w.Address6.String() + "]"} {

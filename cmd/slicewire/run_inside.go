@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 )
 
@@ -90,7 +91,7 @@ func runInside(conn *linkConn, args []string) error {
 }
 
 // furnish makes the namespaces what the program should find.
-func furnish(conn *linkConn, offer WorkloadOffer) error {
+func furnish(conn *linkConn, offer api.WorkloadOffer) error {
 	file, medium, err := openDevice(offer, runDevice)
 	if err != nil {
 		return err

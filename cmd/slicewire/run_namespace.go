@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 )
 
@@ -21,7 +22,7 @@ var otherResolvers = []string{"/run/systemd/resolve", "/run/nscd"}
 
 // resolvConf is what the resolver of a program on a slice reads. A name with
 // one dot, service.namespace, is first looked for on the slice.
-func resolvConf(offer WorkloadOffer) string {
+func resolvConf(offer api.WorkloadOffer) string {
 	return port.ResolvConf(offer.DNS, offer.Search) + "options ndots:2 timeout:2\n"
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 )
 
@@ -75,7 +76,7 @@ func TestTheMountsOfARunAreItsOwn(t *testing.T) {
 }
 
 func TestResolvConfLeadsToTheSliceAlone(t *testing.T) {
-	got := resolvConf(WorkloadOffer{
+	got := resolvConf(api.WorkloadOffer{
 		DNS: []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")}, Search: []string{"svc.slice.local"},
 	})
 	const want = "# written by slicewire\nnameserver 10.1.0.1\nnameserver fd00::1\nsearch svc.slice.local\noptions ndots:2 timeout:2\n"

@@ -7,13 +7,14 @@ import (
 	"net/netip"
 	"os"
 
+	"slicewire/api"
 	"slicewire/netstack/port"
 	"slicewire/overlay"
 	"slicewire/router"
 )
 
 // portConfig is the interface that a workload sees.
-func portConfig(offer WorkloadOffer, device string) port.Config {
+func portConfig(offer api.WorkloadOffer, device string) port.Config {
 	return port.Config{
 		Name: device, MTU: offer.MTU, Offload: true,
 		Addrs: []netip.Prefix{
@@ -25,7 +26,7 @@ func portConfig(offer WorkloadOffer, device string) port.Config {
 
 // openDevice makes a workload's interface in the current network namespace: a
 // TUN where that may be opened, else a packet socket on a veth.
-func openDevice(offer WorkloadOffer, device string) (file *os.File, medium string, err error) {
+func openDevice(offer api.WorkloadOffer, device string) (file *os.File, medium string, err error) {
 	cfg := portConfig(offer, device)
 	file, tunErr := port.OpenTUNFile(cfg)
 	if tunErr == nil {
@@ -39,7 +40,7 @@ func openDevice(offer WorkloadOffer, device string) (file *os.File, medium strin
 
 // adopt makes a port of a descriptor that a client has passed, and owns it from
 // then on.
-func adopt(file *os.File, medium string, offer WorkloadOffer, log *slog.Logger) (router.Link, error) {
+func adopt(file *os.File, medium string, offer api.WorkloadOffer, log *slog.Logger) (router.Link, error) {
 	if err := checkDevice(file, medium); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"slicewire/api"
 )
 
 // Exit codes of `slicewire run` beside those of its program, which it passes on
@@ -58,7 +60,7 @@ func newRunCommand(opts *clientOptions) *cobra.Command {
 			"a slice that is not there, 5 when this user may not, 7 without a daemon and 1 for the rest.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := WorkloadRequest{Kind: workloadRun, Slice: slice, Name: name, Namespace: namespace, Command: filepath.Base(args[0]), Device: runDevice}
+			req := api.WorkloadRequest{Kind: api.WorkloadRun, Slice: slice, Name: name, Namespace: namespace, Command: filepath.Base(args[0]), Device: runDevice}
 			code, err := runProgram(cmd.Context(), opts.socket, req, args, cmd.ErrOrStderr())
 			if err != nil {
 				return err
@@ -84,7 +86,7 @@ const runDevice = "sw0"
 // attachment's life, passes signals on and waits. It cannot become the program
 // itself: a process with more than one thread, as every Go process is, may not
 // enter a new user namespace.
-func runProgram(ctx context.Context, socket string, req WorkloadRequest, args []string, stderr io.Writer) (int, error) {
+func runProgram(ctx context.Context, socket string, req api.WorkloadRequest, args []string, stderr io.Writer) (int, error) {
 	// The process inside is killed when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -258,7 +260,7 @@ func programCode(err error) (int, error) {
 
 // workload asks for a place on a slice; the connection then carries
 // linkMessages.
-func (c *client) workload(ctx context.Context, req WorkloadRequest) (*linkConn, error) {
+func (c *client) workload(ctx context.Context, req api.WorkloadRequest) (*linkConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.path)
 	if err != nil {

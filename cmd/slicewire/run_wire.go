@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/api"
 )
 
 // A linkMessage is one line between a run's client and the daemon, after their
@@ -22,11 +24,11 @@ import (
 //
 // The end of the connection is the end of the attachment.
 type linkMessage struct {
-	Offer    *WorkloadOffer `json:"offer,omitempty"`
-	Terminal bool           `json:"terminal,omitempty"` // with Offer: signals of the terminal come by themselves
-	Medium   string         `json:"medium,omitempty"`
-	Ready    bool           `json:"ready,omitempty"`
-	Error    string         `json:"error,omitempty"`
+	Offer    *api.WorkloadOffer `json:"offer,omitempty"`
+	Terminal bool               `json:"terminal,omitempty"` // with Offer: signals of the terminal come by themselves
+	Medium   string             `json:"medium,omitempty"`
+	Ready    bool               `json:"ready,omitempty"`
+	Error    string             `json:"error,omitempty"`
 }
 
 // What a device can be.

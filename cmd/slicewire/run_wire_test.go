@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slicewire/api"
 )
 
 // linkPair is a connection with both ends here.
@@ -32,7 +34,7 @@ func TestADescriptorTravelsWithItsMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := errors.Join(a.send(linkMessage{Offer: &WorkloadOffer{Slice: "blue"}}, nil), a.send(linkMessage{Medium: mediumTUN}, w), a.send(linkMessage{Ready: true}, nil)); err != nil {
+	if err := errors.Join(a.send(linkMessage{Offer: &api.WorkloadOffer{Slice: "blue"}}, nil), a.send(linkMessage{Medium: mediumTUN}, w), a.send(linkMessage{Ready: true}, nil)); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()

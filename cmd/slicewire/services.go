@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newServicesCommand(opts *clientOptions) *cobra.Command {
@@ -23,7 +26,7 @@ func newServicesCommand(opts *clientOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := make(map[string][]ServiceStatus)
+			all := make(map[string][]api.ServiceStatus)
 			for _, x := range s.Slices {
 				if slice == "" || x.Name == slice {
 					all[x.Name] = x.Services
@@ -33,7 +36,7 @@ func newServicesCommand(opts *clientOptions) *cobra.Command {
 				return &exitError{exitUsage, fmt.Errorf("slice %q: %w", slice, errNoSlice)}
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, all)
+				return show.Document(cmd.OutOrStdout(), output, all)
 			}
 			return printServices(cmd.OutOrStdout(), s.Slices, slice)
 		},
@@ -43,9 +46,9 @@ func newServicesCommand(opts *clientOptions) *cobra.Command {
 	return cmd
 }
 
-func printServices(w io.Writer, all []SliceStatus, slice string) error {
-	t := newTable(w)
-	t.row("SERVICE", "SLICE", "TYPE", "ADDRESS", "PORTS", "REACHED", "ENDPOINTS", "ALIASES", "CONDITIONS")
+func printServices(w io.Writer, all []api.SliceStatus, slice string) error {
+	t := show.NewTable(w)
+	t.Row("SERVICE", "SLICE", "TYPE", "ADDRESS", "PORTS", "REACHED", "ENDPOINTS", "ALIASES", "CONDITIONS")
 	for _, x := range all {
 		if slice != "" && x.Name != slice {
 			continue
@@ -63,12 +66,12 @@ func printServices(w io.Writer, all []SliceStatus, slice string) error {
 			}
 			var conditions []string
 			for _, c := range v.Conditions {
-				conditions = append(conditions, clean(c.Site+"/"+c.Node+" "+c.Reason))
+				conditions = append(conditions, show.Clean(c.Site+"/"+c.Node+" "+c.Reason))
 			}
-			t.row(clean(v.Namespace+"/"+v.Name), clean(x.Name), v.Type, dash(address), ports(v.Ports), fmt.Sprintf("%d/%d", reached, len(v.Endpoints)),
-				endpoints(v.Endpoints), dash(clean(strings.Join(v.DNSNames[min(1, len(v.DNSNames)):], " "))), dash(strings.Join(conditions, ", ")))
+			t.Row(show.Clean(v.Namespace+"/"+v.Name), show.Clean(x.Name), v.Type, show.Dash(address), ports(v.Ports), fmt.Sprintf("%d/%d", reached, len(v.Endpoints)),
+				endpoints(v.Endpoints), show.Dash(show.Clean(strings.Join(v.DNSNames[min(1, len(v.DNSNames)):], " "))), show.Dash(strings.Join(conditions, ", ")))
 		}
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }

@@ -6,6 +6,9 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/show"
+	"slicewire/simulate"
 )
 
 func newSimulateCommand() *cobra.Command {
@@ -50,14 +53,14 @@ func runSimulate(ctx context.Context, stdout, stderr io.Writer, output string, w
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	report, err := simulate(ctx, path, withGossip, stderr)
+	report, err := simulate.Run(ctx, path, withGossip, stderr)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
 	if output == "table" {
-		err = report.print(stdout)
+		err = report.Print(stdout)
 	} else {
-		err = printDocument(stdout, output, report)
+		err = show.Document(stdout, output, report)
 	}
 	if err != nil {
 		return fmt.Errorf("simulate: write: %w", err)

@@ -7,18 +7,20 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"slicewire/simulate"
 )
 
 const exampleScenario = "../../docs/scenarios/two-gateways.yaml"
 
 // simulated runs a scenario file and returns what it printed as JSON.
-func simulated(t *testing.T, args ...string) (simReport, string) {
+func simulated(t *testing.T, args ...string) (simulate.Report, string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	if code := execute(t.Context(), append([]string{"simulate", "-o", "json"}, args...), &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit %d: %s", code, stderr.String())
 	}
-	var r simReport
+	var r simulate.Report
 	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func writeScenario(t *testing.T, text string) string {
 }
 
 // dark is how long two nodes could not talk in all between two times, in ms.
-func dark(r *simReport, pair string, from, to float64) (sum float64) {
+func dark(r *simulate.Report, pair string, from, to float64) (sum float64) {
 	for _, o := range r.Outages {
 		for _, p := range o.Pairs {
 			if p == pair && o.FromMs >= from && o.FromMs < to {

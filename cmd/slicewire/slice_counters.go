@@ -3,15 +3,16 @@ package main
 import (
 	"slices"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
 
 // counters returns what the slice's ports have carried and what was dropped,
 // but for what the tunnel did.
-func (n *sliceNode) counters() (CounterStatus, map[string]uint64) {
+func (n *sliceNode) counters() (api.CounterStatus, map[string]uint64) {
 	c := n.router.Counters()
-	var out CounterStatus
+	var out api.CounterStatus
 	for _, p := range slices.Concat(c.Ports, c.Gone) {
 		switch p.Role {
 		case router.Outside:

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/router"
@@ -39,13 +40,13 @@ func (n *sliceNode) shape(qos overlay.QoS, part float64, from int, now time.Time
 }
 
 // shapingStatus is for the status; the rates are those last set, by the reconcile loop.
-func (n *sliceNode) shapingStatus() ShapingStatus {
-	s := ShapingStatus{Classes: []ClassStatus{}}
+func (n *sliceNode) shapingStatus() api.ShapingStatus {
+	s := api.ShapingStatus{Classes: []api.ClassStatus{}}
 	if rates := n.rates.Load(); rates != nil {
 		s.CeilingKbps, s.GuaranteedKbps = rates.CeilingKbps, rates.GuaranteedKbps
 	}
 	for _, c := range n.shaper.Stats() {
-		s.Classes = append(s.Classes, ClassStatus{
+		s.Classes = append(s.Classes, api.ClassStatus{
 			Name: cmp.Or(c.Name, overlay.RestClass), SentPackets: c.Packets, SentBytes: c.Bytes, Drops: c.Drops, Marks: c.Marks,
 			Waiting: c.Waiting, WaitingBytes: c.WaitingBytes,
 		})

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"slicewire/statedir"
 )
 
 var kills = flag.Int("kills", 500, "how often the writer of a state folder is killed")
@@ -20,20 +22,20 @@ var kills = flag.Int("kills", 500, "how often the writer of a state folder is ki
 // writeState writes to the state folder named by its argument until it is
 // killed. It says each boot counter that it was given.
 func writeState(folder string) {
-	d := stateDir(folder)
-	if _, err := d.lock(); err != nil {
+	d := statedir.Dir(folder)
+	if _, err := d.Lock(); err != nil {
 		fmt.Println(err)
 		return
 	}
 	for i := 0; ; i++ {
-		epoch, err := d.nextEpoch(time.Unix(0, 0))
+		epoch, err := d.NextEpoch(time.Unix(0, 0))
 		if err != nil {
 			fmt.Println(err)
 			return
 		}
 		fmt.Println(epoch)
 		key := func() ([32]byte, error) { return [32]byte{1, 2, 3}, nil }
-		if _, err := d.makeWireGuardKey(fmt.Sprintf("slice-%d", i%8), uint64(i%3), key); err != nil {
+		if _, err := d.MakeWireGuardKey(fmt.Sprintf("slice-%d", i%8), uint64(i%3), key); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -41,7 +43,7 @@ func writeState(folder string) {
 		for j := range 500 {
 			addresses[fmt.Sprintf("workload-%d", j)] = epoch
 		}
-		if err := d.writeJSON(fileAddresses, addresses); err != nil {
+		if err := d.WriteJSON(statedir.FileAddresses, addresses); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -57,11 +59,11 @@ func TestStateIsWholeAfterEveryKill(t *testing.T) {
 	said := uint64(0)
 	for kill := range *kills {
 		said = max(said, killedWriter(t, d, time.Duration(random.Int64N(int64(4*time.Millisecond)))))
-		release, err := d.lock()
+		release, err := d.Lock()
 		if err != nil {
 			t.Fatalf("kill %d: %v", kill, err)
 		}
-		if err := d.sweep(); err != nil {
+		if err := d.Sweep(); err != nil {
 			t.Fatalf("kill %d: %v", kill, err)
 		}
 		checkState(t, d, kill, said)
@@ -75,7 +77,7 @@ func TestStateIsWholeAfterEveryKill(t *testing.T) {
 
 // killedWriter starts a writer, kills it some time after its first word, and
 // returns the highest counter that it said.
-func killedWriter(t *testing.T, d stateDir, after time.Duration) (said uint64) {
+func killedWriter(t *testing.T, d statedir.Dir, after time.Duration) (said uint64) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asProbe+"=state "+string(d))
@@ -99,14 +101,14 @@ func killedWriter(t *testing.T, d stateDir, after time.Duration) (said uint64) {
 	return said
 }
 
-func checkState(t *testing.T, d stateDir, kill int, said uint64) {
+func checkState(t *testing.T, d statedir.Dir, kill int, said uint64) {
 	t.Helper()
-	epoch, err := d.epoch()
+	epoch, err := d.Epoch()
 	if err != nil || epoch < said {
 		t.Fatalf("kill %d: boot counter %d, %v; %d was given out", kill, epoch, err, said)
 	}
 	for i := range 8 {
-		keys, err := d.wireGuardKeys(fmt.Sprintf("slice-%d", i))
+		keys, err := d.WireGuardKeys(fmt.Sprintf("slice-%d", i))
 		if err != nil {
 			t.Fatalf("kill %d: %v", kill, err)
 		}
@@ -117,13 +119,13 @@ func checkState(t *testing.T, d stateDir, kill int, said uint64) {
 		}
 	}
 	var addresses map[string]uint64
-	if err := readJSON(d, fileAddresses, &addresses); err != nil || addresses != nil {
+	if err := statedir.ReadJSON(d, statedir.FileAddresses, &addresses); err != nil || addresses != nil {
 		if one := slices.Compact(slices.Collect(maps.Values(addresses))); err != nil || len(addresses) != 500 || len(one) != 1 {
 			t.Fatalf("kill %d: addresses of %d writes, %v", kill, len(one), err)
 		}
 	}
-	for _, dir := range []string{".", dirWireGuard} {
-		entries, err := os.ReadDir(d.path(dir))
+	for _, dir := range []string{".", statedir.DirWireGuard} {
+		entries, err := os.ReadDir(d.Path(dir))
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
@@ -138,19 +140,19 @@ func checkState(t *testing.T, d stateDir, kill int, said uint64) {
 func TestADamagedBootCounterIsExplained(t *testing.T) {
 	for _, text := range []string{"", "12a\n", "-1\n", "18446744073709551616\n", "\x00\x00"} {
 		d := newStateDir(t)
-		if err := os.WriteFile(d.path(fileEpoch), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(d.Path(statedir.FileEpoch), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.nextEpoch(time.Now()); err == nil || !strings.Contains(err.Error(), d.path(fileEpoch)) || !strings.Contains(err.Error(), "write ") {
+		if _, err := d.NextEpoch(time.Now()); err == nil || !strings.Contains(err.Error(), d.Path(statedir.FileEpoch)) || !strings.Contains(err.Error(), "write ") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
 
-func newStateDir(t *testing.T) stateDir {
+func newStateDir(t *testing.T) statedir.Dir {
 	t.Helper()
-	d := stateDir(filepath.Join(t.TempDir(), "state"))
-	if err := d.create(); err != nil {
+	d := statedir.Dir(filepath.Join(t.TempDir(), "state"))
+	if err := d.Create(); err != nil {
 		t.Fatal(err)
 	}
 	return d

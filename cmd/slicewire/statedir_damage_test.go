@@ -14,12 +14,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"slicewire/statedir"
 )
 
 // A usedState is the folder of a node that was an issuer, published, was
 // cordoned and changed its gossip key, with files of others to damage it with.
 type usedState struct {
-	dir       stateDir
+	dir       statedir.Dir
 	config    string
 	good      map[string][]byte // by name
 	foreign   map[string]map[string][]byte
@@ -42,33 +44,33 @@ func newUsedState(t *testing.T) *usedState {
 	}
 	// Both have the new key, and have saved it.
 	l.until("the other has the new gossip key", func() bool {
-		_, err := stateDir(a.state()).readSealed(fileGossipRing)
+		_, err := statedir.Dir(a.state()).ReadSealed(statedir.FileGossipRing)
 		return err == nil
 	})
 	for _, n := range []*labNode{a, b} {
 		n.interrupt()
 		l.ended(n)
 	}
-	u := &usedState{dir: stateDir(b.state()), config: b.config, good: filesOf(t, stateDir(b.state()))}
+	u := &usedState{dir: statedir.Dir(b.state()), config: b.config, good: filesOf(t, statedir.Dir(b.state()))}
 	for name := range u.good {
-		if strings.HasPrefix(name, dirWireGuard) {
+		if strings.HasPrefix(name, statedir.DirWireGuard) {
 			u.wireGuard = name
 		}
 	}
 	// Another mesh of the same name has a node of the same name.
-	other := stateDir(filepath.Join(l.dir, "other-ca"))
+	other := statedir.Dir(filepath.Join(l.dir, "other-ca"))
 	if err := initAuthority(other, "lab", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	twin := &labNode{demoNode: &demoNode{config: filepath.Join(l.dir, "twin.yaml")}, id: b.id, gateway: true}
 	l.certify(other, twin, 0)
-	u.foreign = map[string]map[string][]byte{"another node's": filesOf(t, stateDir(a.state())), "another mesh's": filesOf(t, stateDir(twin.state()))}
+	u.foreign = map[string]map[string][]byte{"another node's": filesOf(t, statedir.Dir(a.state())), "another mesh's": filesOf(t, statedir.Dir(twin.state()))}
 	id, err := loadIdentity(u.dir, "lab", time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.leaf = id.Chain()[0]
-	for _, name := range []string{fileNodeKey, fileNodeCert, fileCACert, fileGossipKey, fileGossipRing, fileIssuerKey, fileIssuer, fileTokens, fileClock, fileEpoch, fileRecords, fileAddresses, fileCordon, u.wireGuard} {
+	for _, name := range []string{statedir.FileNodeKey, statedir.FileNodeCert, statedir.FileCACert, statedir.FileGossipKey, statedir.FileGossipRing, statedir.FileIssuerKey, statedir.FileIssuer, statedir.FileTokens, statedir.FileClock, statedir.FileEpoch, statedir.FileRecords, statedir.FileAddresses, statedir.FileCordon, u.wireGuard} {
 		if len(u.good[name]) == 0 {
 			t.Fatalf("the folder has no %s: it was not used enough", name)
 		}
@@ -77,7 +79,7 @@ func newUsedState(t *testing.T) *usedState {
 }
 
 // filesOf reads every file of a folder that holds something.
-func filesOf(t *testing.T, d stateDir) map[string][]byte {
+func filesOf(t *testing.T, d statedir.Dir) map[string][]byte {
 	t.Helper()
 	out := make(map[string][]byte)
 	err := filepath.WalkDir(string(d), func(path string, e fs.DirEntry, err error) error {
@@ -103,11 +105,11 @@ func (u *usedState) restore(t *testing.T) {
 	if err := os.RemoveAll(string(u.dir)); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.dir.create(); err != nil {
+	if err := u.dir.Create(); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range u.good {
-		if err := u.dir.write(name, data); err != nil {
+		if err := u.dir.Write(name, data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,12 +161,12 @@ func TestDamagedStateIsRefusedOrNotUsed(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	put := func(name string, data []byte) func() error { return func() error { return u.dir.write(name, data) } }
+	put := func(name string, data []byte) func() error { return func() error { return u.dir.Write(name, data) } }
 	for name, good := range u.good {
 		damages := map[string]func() error{
 			"emptied":        put(name, nil),
 			"cut in half":    put(name, good[:len(good)/2]),
-			"world-readable": func() error { return os.Chmod(u.dir.path(name), 0o644) },
+			"world-readable": func() error { return os.Chmod(u.dir.Path(name), 0o644) },
 		}
 		for i := range 3 {
 			flipped := bytes.Clone(good)
@@ -189,7 +191,7 @@ func TestDamagedStateIsRefusedOrNotUsed(t *testing.T) {
 				} else if !bytes.Equal(leaf, u.leaf) {
 					t.Error("it is somebody else now")
 				}
-				told := strings.Contains(said, u.dir.path(name)) &&
+				told := strings.Contains(said, u.dir.Path(name)) &&
 					(err == nil || slices.ContainsFunc(remedies, func(r string) bool { return strings.Contains(said, r) }))
 				if !told && (err != nil || !mayGoUnsaid(name, what)) {
 					t.Errorf("nobody is told: %v\n%s", err, logged)
@@ -203,15 +205,15 @@ func TestDamagedStateIsRefusedOrNotUsed(t *testing.T) {
 // a word: then it means the same, or as little as none.
 func mayGoUnsaid(name, what string) bool {
 	switch name {
-	case fileClock: // nothing is known of the last run
+	case statedir.FileClock: // nothing is known of the last run
 		return what != "world-readable"
-	case fileEpoch: // another number; others tell of a higher one
+	case statedir.FileEpoch: // another number; others tell of a higher one
 		return strings.HasPrefix(what, "a bit") || what == "cut in half" || strings.HasPrefix(what, "another")
-	case fileRecords: // all are verified
+	case statedir.FileRecords: // all are verified
 		return !strings.HasPrefix(what, "cut") && what != "world-readable"
-	case fileGossipKey: // the ring's later key is in use
+	case statedir.FileGossipKey: // the ring's later key is in use
 		return strings.HasPrefix(what, "a bit") || strings.HasPrefix(what, "another")
-	case fileNodeKey, fileNodeCert, fileCACert, fileIssuer, fileIssuerKey: // between lines of PEM, or of the same mesh
+	case statedir.FileNodeKey, statedir.FileNodeCert, statedir.FileCACert, statedir.FileIssuer, statedir.FileIssuerKey: // between lines of PEM, or of the same mesh
 		return strings.HasPrefix(what, "a bit")
 	}
 	return false
@@ -226,78 +228,78 @@ func TestNoFlippedBitMakesAnotherNode(t *testing.T) {
 			bit := i % 8
 			flipped := bytes.Clone(good)
 			flipped[i] ^= 1 << bit
-			if err := os.WriteFile(u.dir.path(name), flipped, 0o600); err != nil {
+			if err := os.WriteFile(u.dir.Path(name), flipped, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			try(i)
 		}
-		if err := os.WriteFile(u.dir.path(name), good, 0o600); err != nil {
+		if err := os.WriteFile(u.dir.Path(name), good, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	refused := make(map[string]int)
-	for _, name := range []string{fileNodeKey, fileNodeCert, fileCACert, fileGossipKey} {
+	for _, name := range []string{statedir.FileNodeKey, statedir.FileNodeCert, statedir.FileCACert, statedir.FileGossipKey} {
 		each(name, func(at int) {
 			id, err := loadIdentity(u.dir, "lab", time.Now)
 			switch {
 			case err == nil && !bytes.Equal(id.Chain()[0], u.leaf):
 				t.Errorf("%s, byte %d: another certificate is taken for the own one", name, at)
-			case err != nil && !strings.Contains(err.Error(), u.dir.path(name)):
+			case err != nil && !strings.Contains(err.Error(), u.dir.Path(name)):
 				t.Errorf("%s, byte %d: %v", name, at, err)
 			case err != nil:
 				refused[name]++
 			}
 		})
 	}
-	for _, name := range []string{fileGossipRing, fileTokens, fileAddresses, fileCordon, u.wireGuard} {
+	for _, name := range []string{statedir.FileGossipRing, statedir.FileTokens, statedir.FileAddresses, statedir.FileCordon, u.wireGuard} {
 		each(name, func(at int) {
-			if _, err := u.dir.readSealed(name); !errors.Is(err, errNotOurs) {
+			if _, err := u.dir.ReadSealed(name); !errors.Is(err, statedir.ErrNotOurs) {
 				t.Errorf("%s, byte %d: %v", name, at, err)
 			}
 			refused[name]++
 		})
 	}
-	each(fileEpoch, func(at int) {
-		epoch, err := u.dir.nextEpoch(time.Now())
-		if err == nil && epoch < uint64(time.Now().Add(-time.Hour).Unix()) || err != nil && !strings.Contains(err.Error(), u.dir.path(fileEpoch)) {
+	each(statedir.FileEpoch, func(at int) {
+		epoch, err := u.dir.NextEpoch(time.Now())
+		if err == nil && epoch < uint64(time.Now().Add(-time.Hour).Unix()) || err != nil && !strings.Contains(err.Error(), u.dir.Path(statedir.FileEpoch)) {
 			t.Errorf("epoch, byte %d: %d, %v", at, epoch, err)
 		}
 	})
 	t.Logf("refused, of one flip in every byte: %v", refused)
-	if n := refused[fileNodeKey]; n < len(u.good[fileNodeKey])/2 {
-		t.Errorf("only %d flips of %s are refused", n, fileNodeKey)
+	if n := refused[statedir.FileNodeKey]; n < len(u.good[statedir.FileNodeKey])/2 {
+		t.Errorf("only %d flips of %s are refused", n, statedir.FileNodeKey)
 	}
 }
 
 func TestASumIsOfOneFileAndOneNode(t *testing.T) {
 	d, other := newStateDir(t), newStateDir(t)
-	for _, x := range []stateDir{d, other} {
+	for _, x := range []statedir.Dir{d, other} {
 		if _, err := requestIdentity(x); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(d.writeSealed("one", []byte("text\n")), other.writeSealed("one", []byte("text\n"))); err != nil {
+	if err := errors.Join(d.WriteSealed("one", []byte("text\n")), other.WriteSealed("one", []byte("text\n"))); err != nil {
 		t.Fatal(err)
 	}
-	data, err := d.readSealed("one")
+	data, err := d.ReadSealed("one")
 	if err != nil || string(data) != "text\n" {
 		t.Fatalf("%q, %v", data, err)
 	}
-	raw, err := d.read("one")
+	raw, err := d.Read("one")
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := other.read("one")
+	foreign, err := other.Read("one")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, err := range map[string]error{"another name": d.write("two", raw), "another node": d.write("three", foreign), "no sum": d.write("four", []byte("text\n")), "nothing": d.write("five", nil)} {
+	for what, err := range map[string]error{"another name": d.Write("two", raw), "another node": d.Write("three", foreign), "no sum": d.Write("four", []byte("text\n")), "nothing": d.Write("five", nil)} {
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
 	for _, name := range []string{"two", "three", "four", "five"} {
-		if _, err := d.readSealed(name); !errors.Is(err, errNotOurs) || !strings.Contains(err.Error(), d.path(name)) {
+		if _, err := d.ReadSealed(name); !errors.Is(err, statedir.ErrNotOurs) || !strings.Contains(err.Error(), d.Path(name)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

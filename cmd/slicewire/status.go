@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 func newStatusCommand(opts *clientOptions) *cobra.Command {
@@ -48,9 +51,9 @@ func checkOutput(output string) error {
 	return nil
 }
 
-func printStatus(w io.Writer, output string, s Status) error {
+func printStatus(w io.Writer, output string, s api.Status) error {
 	if output != "table" {
-		return printDocument(w, output, s)
+		return show.Document(w, output, s)
 	}
 	role := "node"
 	if s.Gateway {
@@ -60,60 +63,60 @@ func printStatus(w io.Writer, output string, s Status) error {
 		role = "cordoned " + role
 	}
 	fmt.Fprintf(w, "%s %s  site %s  mesh %s  up %s  %s  tunnels on %s  certificate ends in %s\n",
-		role, clean(s.Node), clean(s.Site), clean(s.Mesh), short(time.Duration(s.UptimeSecs*float64(time.Second))), s.Version, s.Listen, short(time.Until(s.CertExpiry)))
+		role, show.Clean(s.Node), show.Clean(s.Site), show.Clean(s.Mesh), show.Short(time.Duration(s.UptimeSecs*float64(time.Second))), s.Version, s.Listen, show.Short(time.Until(s.CertExpiry)))
 	for _, warning := range s.Warnings {
-		fmt.Fprintf(w, "! %s\n", clean(warning))
+		fmt.Fprintf(w, "! %s\n", show.Clean(warning))
 	}
-	t := newTable(w)
-	t.row("SLICE", "SUBNET", "ADDRESS", "PEERS", "SERVICES", "RX", "TX", "DROPS", "PROXY", "DNS")
+	t := show.NewTable(w)
+	t.Row("SLICE", "SUBNET", "ADDRESS", "PEERS", "SERVICES", "RX", "TX", "DROPS", "PROXY", "DNS")
 	for _, x := range s.Slices {
-		t.row(clean(x.Name), x.Subnet, x.Address, fmt.Sprintf("%d/%d", x.connected(time.Now()), len(x.Peers)), len(x.Services),
-			size(x.Counters.OutsideRxBytes), size(x.Counters.OutsideTxBytes), drops(x.Drops), dash(x.Proxy), dash(x.DNS))
+		t.Row(show.Clean(x.Name), x.Subnet, x.Address, fmt.Sprintf("%d/%d", x.Connected(time.Now()), len(x.Peers)), len(x.Services),
+			show.Size(x.Counters.OutsideRxBytes), show.Size(x.Counters.OutsideTxBytes), drops(x.Drops), show.Dash(x.Proxy), show.Dash(x.DNS))
 	}
-	t.flush()
-	t.row("CLASS", "SLICE", "CEILING", "SENT", "PACKETS", "DROPS", "MARKS", "WAITING")
+	t.Flush()
+	t.Row("CLASS", "SLICE", "CEILING", "SENT", "PACKETS", "DROPS", "MARKS", "WAITING")
 	for _, x := range s.Slices {
 		for _, c := range x.Shaping.Classes {
-			t.row(clean(c.Name), clean(x.Name), kbit(x.Shaping.CeilingKbps), size(c.SentBytes), c.SentPackets, c.Drops, c.Marks, size(uint64(c.WaitingBytes)))
+			t.Row(show.Clean(c.Name), show.Clean(x.Name), kbit(x.Shaping.CeilingKbps), show.Size(c.SentBytes), c.SentPackets, c.Drops, c.Marks, show.Size(uint64(c.WaitingBytes)))
 		}
 	}
-	t.flush()
-	t.row("PEER", "SLICE", "ENDPOINT", "HANDSHAKE", "LINK", "RX", "TX", "PREFIXES")
+	t.Flush()
+	t.Row("PEER", "SLICE", "ENDPOINT", "HANDSHAKE", "LINK", "RX", "TX", "PREFIXES")
 	for _, x := range s.Slices {
 		for _, p := range x.Peers {
-			t.row(clean(p.Site+"/"+p.Node), clean(x.Name), dash(p.Endpoint), handshake(p.LastHandshake), p.Link.String(), size(p.RxBytes), size(p.TxBytes), joinAny(outermost(p.Prefixes)))
+			t.Row(show.Clean(p.Site+"/"+p.Node), show.Clean(x.Name), show.Dash(p.Endpoint), handshake(p.LastHandshake), p.Link.String(), show.Size(p.RxBytes), show.Size(p.TxBytes), show.List(outermost(p.Prefixes)))
 		}
 	}
-	t.flush()
-	t.row("SERVICE", "SLICE", "PORTS", "ENDPOINTS")
+	t.Flush()
+	t.Row("SERVICE", "SLICE", "PORTS", "ENDPOINTS")
 	for _, x := range s.Slices {
 		for _, v := range x.Services {
-			t.row(clean(v.DNSNames[0]), clean(x.Name), ports(v.Ports), endpoints(v.Endpoints))
+			t.Row(show.Clean(v.DNSNames[0]), show.Clean(x.Name), ports(v.Ports), endpoints(v.Endpoints))
 		}
 	}
-	t.flush()
-	t.row("PUBLISHED", "SLICE", "ADDRESS", "STATE")
+	t.Flush()
+	t.Row("PUBLISHED", "SLICE", "ADDRESS", "STATE")
 	for _, x := range s.Slices {
 		for _, p := range x.Publish {
 			state := fmt.Sprintf("%d active", p.Active)
 			if p.Error != "" {
-				state += ", " + clean(p.Error)
+				state += ", " + show.Clean(p.Error)
 			}
 			if !p.Listening {
-				state = "not listening: " + clean(p.Error)
+				state = "not listening: " + show.Clean(p.Error)
 			}
-			t.row(clean(p.Service+" "+p.Backend), clean(x.Name), p.Address, state)
+			t.Row(show.Clean(p.Service+" "+p.Backend), show.Clean(x.Name), p.Address, state)
 		}
 	}
-	t.flush()
-	t.row("WORKLOAD", "SLICE", "NAMESPACE", "ADDRESS", "WHAT", "USER", "AGE", "RX", "TX")
+	t.Flush()
+	t.Row("WORKLOAD", "SLICE", "NAMESPACE", "ADDRESS", "WHAT", "USER", "AGE", "RX", "TX")
 	for _, x := range s.Slices {
 		for _, v := range x.Workloads {
-			t.row(clean(v.Name), clean(x.Name), dash(v.Namespace), v.Address, dash(v.what()), v.UID, short(time.Since(v.Since)), size(v.RxBytes), size(v.TxBytes))
+			t.Row(show.Clean(v.Name), show.Clean(x.Name), show.Dash(v.Namespace), v.Address, show.Dash(v.What()), v.UID, show.Short(time.Since(v.Since)), show.Size(v.RxBytes), show.Size(v.TxBytes))
 		}
 	}
-	t.flush()
-	return t.err
+	t.Flush()
+	return t.Err
 }
 
 // outermost leaves out the prefixes that lie inside another.
@@ -128,20 +131,20 @@ func outermost(prefixes []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-func ports(ps []PortStatus) string {
+func ports(ps []api.PortStatus) string {
 	out := make([]string, len(ps))
 	for i, p := range ps {
 		out[i] = fmt.Sprintf("%d/%s", p.Port, p.Protocol)
 	}
-	return dash(strings.Join(out, ","))
+	return show.Dash(strings.Join(out, ","))
 }
 
-func endpoints(es []EndpointStatus) string {
+func endpoints(es []api.EndpointStatus) string {
 	out := make([]string, len(es))
 	for i, e := range es {
 		out[i] = fmt.Sprintf("%s@%s=%s", e.Name, e.Site, e.Address)
 	}
-	return dash(strings.Join(out, " "))
+	return show.Dash(strings.Join(out, " "))
 }
 
 // kbit is a rate in kbit/s as one is given in a profile; 0 is none.
@@ -167,5 +170,5 @@ func handshake(t *time.Time) string {
 	if t == nil {
 		return "never"
 	}
-	return short(time.Since(*t)) + " ago"
+	return show.Short(time.Since(*t)) + " ago"
 }

@@ -9,27 +9,29 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"slicewire/api"
 )
 
-func sampleStatus() Status {
+func sampleStatus() api.Status {
 	at := time.Now().Add(-41 * time.Second)
-	return Status{
-		APIVersion: apiVersion, Kind: "Status", Node: "gw", Site: "worker-1", Mesh: "home", UptimeSecs: 90,
+	return api.Status{
+		APIVersion: api.Version, Kind: "Status", Node: "gw", Site: "worker-1", Mesh: "home", UptimeSecs: 90,
 		CertExpiry: time.Now().Add(72 * time.Hour), Warnings: []string{"something to do"},
-		Slices: []SliceStatus{{
+		Slices: []api.SliceStatus{{
 			Name: "blue", Subnet: netip.MustParsePrefix("10.7.0.0/16"), Address: netip.MustParseAddr("10.7.0.1"),
-			Peers: []PeerStatus{
+			Peers: []api.PeerStatus{
 				{Site: "oslo", Node: "gw", Endpoint: "192.0.2.1:51820", LastHandshake: &at, RxBytes: 5 << 20,
-					Link:     &LinkStatus{Up: true, RTTMs: 3.25, Loss: 0.04, Leaving: true},
+					Link:     &api.LinkStatus{Up: true, RTTMs: 3.25, Loss: 0.04, Leaving: true},
 					Prefixes: []netip.Prefix{netip.MustParsePrefix("10.7.16.0/20"), netip.MustParsePrefix("10.7.16.0/24"), netip.MustParsePrefix("fd00::/56")}},
 				{Site: "\x1b[31mevil", Node: "gw\nnode"},
 			},
-			Services: []ServiceStatus{{Name: "web", Namespace: "shop", DNSNames: []string{"web.shop.svc.slice.local"},
-				Ports:     []PortStatus{{Port: 80, Protocol: "TCP"}},
-				Endpoints: []EndpointStatus{{Name: "w0", Site: "oslo", Address: netip.MustParseAddr("10.7.16.9")}}}},
-			Publish: []PublishStatus{{Service: "shop/api", Backend: "a0", Address: "10.7.0.2", Listening: true, Active: 3}},
+			Services: []api.ServiceStatus{{Name: "web", Namespace: "shop", DNSNames: []string{"web.shop.svc.slice.local"},
+				Ports:     []api.PortStatus{{Port: 80, Protocol: "TCP"}},
+				Endpoints: []api.EndpointStatus{{Name: "w0", Site: "oslo", Address: netip.MustParseAddr("10.7.16.9")}}}},
+			Publish: []api.PublishStatus{{Service: "shop/api", Backend: "a0", Address: "10.7.0.2", Listening: true, Active: 3}},
 			Drops:   map[string]uint64{"source": 14, "malformed": 2},
-			Shaping: ShapingStatus{CeilingKbps: 5120, Classes: []ClassStatus{{Name: "rest"}, {Name: "gold", SentBytes: 3 << 20, SentPackets: 2077, Drops: 17, Marks: 4, WaitingBytes: 7 << 10}}},
+			Shaping: api.ShapingStatus{CeilingKbps: 5120, Classes: []api.ClassStatus{{Name: "rest"}, {Name: "gold", SentBytes: 3 << 20, SentPackets: 2077, Drops: 17, Marks: 4, WaitingBytes: 7 << 10}}},
 		}},
 	}
 }
@@ -79,14 +81,14 @@ func TestStatusAsJSONAndYAMLIsTheSame(t *testing.T) {
 	}
 	a, _ := json.Marshal(fromJSON)
 	b, _ := json.Marshal(fromYAML)
-	if !bytes.Equal(a, b) || fromJSON["apiVersion"] != apiVersion {
+	if !bytes.Equal(a, b) || fromJSON["apiVersion"] != api.Version {
 		t.Errorf("json %s\nyaml %s", a, b)
 	}
 }
 
 func TestEmptyTablesAreNotPrinted(t *testing.T) {
 	var b bytes.Buffer
-	if err := printStatus(&b, "table", Status{Node: "gw"}); err != nil {
+	if err := printStatus(&b, "table", api.Status{Node: "gw"}); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(b.String(), "\n"); n != 1 {

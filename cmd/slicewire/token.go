@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 // tokenLife is how long a join token is good unless told otherwise: long enough
@@ -19,7 +22,7 @@ func newTokenCommand(opts *clientOptions) *cobra.Command {
 }
 
 func newTokenCreateCommand(opts *clientOptions) *cobra.Command {
-	var req TokenRequest
+	var req api.TokenRequest
 	var output string
 	cmd := &cobra.Command{
 		Use:   "create",
@@ -32,12 +35,12 @@ func newTokenCreateCommand(opts *clientOptions) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			r, err := call[TokenReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "token", req)
+			r, err := call[api.TokenReply](cmd.Context(), newClient(opts.socket), http.MethodPost, "token", req)
 			if err != nil {
 				return err
 			}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, r)
+				return show.Document(cmd.OutOrStdout(), output, r)
 			}
 			// The token alone on standard output, so that it can be piped.
 			if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "for %s/%s, slices %v, until %s, used once:\n", r.Site, r.Node, r.Slices, r.Expires.UTC().Format(time.RFC3339)); err != nil {
@@ -67,7 +70,7 @@ func newTokenRevokeCommand(opts *clientOptions) *cobra.Command {
 		Long:  "Has the daemon that made a token forget it. `slicewire cert list` shows tokens by their ID. A node\nthat was let in already is put out with `slicewire cert revoke`.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := call[struct{}](cmd.Context(), newClient(opts.socket), http.MethodPost, "token-revoke", TokenRevokeRequest{ID: args[0]})
+			_, err := call[struct{}](cmd.Context(), newClient(opts.socket), http.MethodPost, "token-revoke", api.TokenRevokeRequest{ID: args[0]})
 			return err
 		},
 	}

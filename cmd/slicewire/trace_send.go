@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"time"
 
+	"slicewire/api"
 	"slicewire/router"
 )
 
 // sendTrace sends a packet and follows it: on this node by the taps on its way,
 // beyond by what the nodes that were asked beforehand tell.
-func (d *daemon) sendTrace(ctx context.Context, v *sliceView, out *TraceReply, in string, tr router.Trace, pkt []byte, f router.Flow) error {
+func (d *daemon) sendTrace(ctx context.Context, v *sliceView, out *api.TraceReply, in string, tr router.Trace, pkt []byte, f router.Flow) error {
 	if in == router.OutsideName {
 		out.Sent = "not sent: its source is not on this node"
 		return nil
@@ -37,7 +38,7 @@ func (d *daemon) sendTrace(ctx context.Context, v *sliceView, out *TraceReply, i
 	defer d.tracer.remove(w)
 	silent := d.awaitReady(ctx, w)
 	if silent != "" {
-		out.Hops = append(out.Hops, TraceHop{Node: silent, Point: "watch", Result: fmt.Sprintf("does not answer within %v: what it sees of the packet is not known", readyPatience)})
+		out.Hops = append(out.Hops, api.TraceHop{Node: silent, Point: "watch", Result: fmt.Sprintf("does not answer within %v: what it sees of the packet is not known", readyPatience)})
 	}
 	before, known := v.node.answers(f)
 	if !v.node.router.Inject(in, pkt) {
@@ -89,16 +90,16 @@ func (d *daemon) awaitReady(ctx context.Context, w *traceWatch) (silent string) 
 
 // follow collects what is seen of a packet that was sent until it has arrived and
 // was answered, was dropped, or nothing was seen for too long.
-func (d *daemon) follow(ctx context.Context, v *sliceView, w *traceWatch, out *TraceReply, answered func() bool) {
+func (d *daemon) follow(ctx context.Context, v *sliceView, w *traceWatch, out *api.TraceReply, answered func() bool) {
 	self := d.id.authority().ID.String()
 	over := time.NewTimer(tracePatience)
 	defer over.Stop()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	begin := time.Now()
-	var last TraceHop
+	var last api.TraceHop
 	in, arrived := "", false
-	note := func(h TraceHop) bool {
+	note := func(h api.TraceHop) bool {
 		out.Hops = append(out.Hops, h)
 		last = h
 		arrived = arrived || h.Last && h.OK
@@ -141,7 +142,7 @@ func (d *daemon) follow(ctx context.Context, v *sliceView, w *traceWatch, out *T
 const maxShownHops = 64
 
 // lost says of a packet of which nothing more was seen where that was.
-func lost(sent string, last TraceHop, arrived bool) string {
+func lost(sent string, last api.TraceHop, arrived bool) string {
 	switch {
 	case sent != "":
 		return sent

@@ -7,15 +7,16 @@ import (
 	"slices"
 	"strings"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
 
 // stages words what the router says, in the order in which it asks.
-func (v *sliceView) stages(in string, out *TraceReply, tr router.Trace) []TraceStage {
-	var list []TraceStage
+func (v *sliceView) stages(in string, out *api.TraceReply, tr router.Trace) []api.TraceStage {
+	var list []api.TraceStage
 	say := func(ok bool, stage, format string, args ...any) bool {
-		list = append(list, TraceStage{Stage: stage, Result: fmt.Sprintf(format, args...), OK: ok})
+		list = append(list, api.TraceStage{Stage: stage, Result: fmt.Sprintf(format, args...), OK: ok})
 		return ok
 	}
 	switch {

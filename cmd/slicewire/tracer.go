@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
@@ -191,7 +192,7 @@ func newTraceWatch(id, slice, from string, pkt []byte) (*traceWatch, error) {
 
 // hops words what was seen. in is the port that the packet came in by, which the
 // first sight says.
-func (v *sliceView) hops(w *traceWatch, s overlay.Sight, in *string) []TraceHop {
+func (v *sliceView) hops(w *traceWatch, s overlay.Sight, in *string) []api.TraceHop {
 	verdict := func() string {
 		tr, ok := v.node.router.Trace(*in, w.pkt)
 		switch {
@@ -215,26 +216,26 @@ func (v *sliceView) hops(w *traceWatch, s overlay.Sight, in *string) []TraceHop 
 	toward := v.peerOf(w.dst)
 	switch {
 	case s.Point == overlay.PointDrop:
-		h := TraceHop{Point: dropPoint(s.Drop, s.Port), Result: "dropped as " + s.Drop.String(), Last: true}
+		h := api.TraceHop{Point: dropPoint(s.Drop, s.Port), Result: "dropped as " + s.Drop.String(), Last: true}
 		switch s.Drop {
 		case overlay.DropPolicy:
 			h.Result += ": " + verdict()
 		case overlay.DropPoliced:
 			h.Result += ": more comes from outside than all other sites may send together"
 		}
-		return []TraceHop{h}
+		return []api.TraceHop{h}
 	case s.Point == overlay.PointPort && !s.Out:
 		*in = s.Port
-		return []TraceHop{{Point: "port", Result: "came in by " + s.Port, OK: true}}
+		return []api.TraceHop{{Point: "port", Result: "came in by " + s.Port, OK: true}}
 	case s.Point == overlay.PointTunnel && !s.Out:
 		*in = router.OutsideName
-		return []TraceHop{{Point: "tunnel", Result: "came in", OK: true}}
+		return []api.TraceHop{{Point: "tunnel", Result: "came in", OK: true}}
 	case s.Point == overlay.PointPort:
-		return []TraceHop{{Point: "router", Result: verdict(), OK: true}, {Point: "port", Result: "went out by " + s.Port, OK: true, Last: true}}
+		return []api.TraceHop{{Point: "router", Result: verdict(), OK: true}, {Point: "port", Result: "went out by " + s.Port, OK: true, Last: true}}
 	case s.Point == overlay.PointTunnel:
-		return []TraceHop{{Point: "router", Result: verdict(), OK: true}}
+		return []api.TraceHop{{Point: "router", Result: verdict(), OK: true}}
 	case s.Point == overlay.PointShaper:
-		return []TraceHop{{Point: "shaper", Result: "let go to be encrypted for " + toward, OK: true}}
+		return []api.TraceHop{{Point: "shaper", Result: "let go to be encrypted for " + toward, OK: true}}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"slicewire/api"
 	"slicewire/router"
 )
 
@@ -20,10 +21,10 @@ import (
 
 // A traceNote is one note between daemons. One of its parts is there.
 type traceNote struct {
-	Trace string      `json:"trace"` // 32 hexadecimal digits that nobody can guess
-	Watch *traceAsk   `json:"watch,omitempty"`
-	Ready *traceReady `json:"ready,omitempty"`
-	Seen  *TraceHop   `json:"seen,omitempty"`
+	Trace string        `json:"trace"` // 32 hexadecimal digits that nobody can guess
+	Watch *traceAsk     `json:"watch,omitempty"`
+	Ready *traceReady   `json:"ready,omitempty"`
+	Seen  *api.TraceHop `json:"seen,omitempty"`
 }
 
 // A traceAsk has a node look out for a packet.

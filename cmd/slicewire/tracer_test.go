@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 	"slicewire/shaper"
@@ -133,7 +134,7 @@ func TestANodeSpeaksForItselfInATrace(t *testing.T) {
 		}
 	}
 	seen := func(id, node string) traceNote {
-		return traceNote{Trace: id, Seen: &TraceHop{Node: node, Point: "port", Result: strings.Repeat("x", 5000)}}
+		return traceNote{Trace: id, Seen: &api.TraceHop{Node: node, Point: "port", Result: strings.Repeat("x", 5000)}}
 	}
 	if n, ok := hear("blue", "s/b", seen(w.id, "")); !ok || n.Seen.Node != "s/b" || len(n.Seen.Result) != maxTraceText {
 		t.Errorf("who was asked: %v %+v", ok, n.Seen)
@@ -194,7 +195,7 @@ func TestATraceEndsAtThePolicer(t *testing.T) {
 	v, in := &sliceView{node: &sliceNode{router: r}}, router.OutsideName
 	select {
 	case s := <-w.sights:
-		want := TraceHop{Point: "policer", Result: "dropped as policed: more comes from outside than all other sites may send together", Last: true}
+		want := api.TraceHop{Point: "policer", Result: "dropped as policed: more comes from outside than all other sites may send together", Last: true}
 		if got := v.hops(w, s, &in); len(got) != 1 || got[0] != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}

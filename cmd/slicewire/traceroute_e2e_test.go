@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"slicewire/api"
 )
 
 // on is a program on the lab's slice at a node, not yet started.
@@ -37,7 +39,7 @@ func (l *pathLab) says(n *labNode, program ...string) string {
 }
 
 // stays has a workload without a purpose on the slice until the test ends.
-func (l *pathLab) stays(n *labNode, name string) WorkloadStatus {
+func (l *pathLab) stays(n *labNode, name string) api.WorkloadStatus {
 	l.t.Helper()
 	cmd := l.on(l.t.Context(), n, name, "sh", "-c", "echo up; exec sleep 1000")
 	out, err := cmd.StdoutPipe()
@@ -52,7 +54,7 @@ func (l *pathLab) stays(n *labNode, name string) WorkloadStatus {
 		l.t.Fatalf("%s: %q, %v", name, line, err)
 	}
 	s, _ := l.status(n)
-	i := slices.IndexFunc(s.Workloads, func(w WorkloadStatus) bool { return w.Name == name })
+	i := slices.IndexFunc(s.Workloads, func(w api.WorkloadStatus) bool { return w.Name == name })
 	if i < 0 {
 		l.t.Fatalf("%s is no workload of %v", name, n.id)
 	}
@@ -160,7 +162,7 @@ func TestTracerouteShowsEveryHop(t *testing.T) {
 // checkPathMTU has the two nodes in the middle of the way take less than those
 // at its ends, one of them less than the other: who sends too much learns of it,
 // whichever side that is.
-func (l *pathLab) checkPathMTU(t *testing.T, target WorkloadStatus) {
+func (l *pathLab) checkPathMTU(t *testing.T, target api.WorkloadStatus) {
 	l.setMTU("hub/g1", 1380)
 	l.setMTU("east/g1", 1300)
 	l.until("all links again", l.settled)

@@ -15,38 +15,40 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/overlay/pki"
 	"slicewire/overlay/pki/join"
+	"slicewire/statedir"
 )
 
 // trusting notes what it was asked for.
 type trusting struct{ asked []string }
 
-func (f *trusting) CreateToken(context.Context, TokenRequest) (TokenReply, error) {
+func (f *trusting) CreateToken(context.Context, api.TokenRequest) (api.TokenReply, error) {
 	f.asked = append(f.asked, "token")
-	return TokenReply{}, errNoIssuer
+	return api.TokenReply{}, errNoIssuer
 }
-func (f *trusting) Renew(context.Context) (RenewReply, error) {
+func (f *trusting) Renew(context.Context) (api.RenewReply, error) {
 	f.asked = append(f.asked, "renew")
-	return RenewReply{}, nil
+	return api.RenewReply{}, nil
 }
-func (f *trusting) RotateGossipKey(context.Context, GossipKeyRequest) (GossipKeyReply, error) {
+func (f *trusting) RotateGossipKey(context.Context, api.GossipKeyRequest) (api.GossipKeyReply, error) {
 	f.asked = append(f.asked, "gossip-key")
-	return GossipKeyReply{}, nil
+	return api.GossipKeyReply{}, nil
 }
 
-func (f *trusting) Announce(context.Context, AnnounceRequest) (AnnounceReply, error) {
+func (f *trusting) Announce(context.Context, api.AnnounceRequest) (api.AnnounceReply, error) {
 	f.asked = append(f.asked, "authority")
-	return AnnounceReply{}, nil
+	return api.AnnounceReply{}, nil
 }
 
-func (f *trusting) RevokeToken(context.Context, TokenRevokeRequest) error {
+func (f *trusting) RevokeToken(context.Context, api.TokenRevokeRequest) error {
 	f.asked = append(f.asked, "token-revoke")
 	return nil
 }
 
-func (f *trusting) Revoke(context.Context, RevokeRequest) error {
+func (f *trusting) Revoke(context.Context, api.RevokeRequest) error {
 	f.asked = append(f.asked, "revoke")
 	return nil
 }
@@ -132,7 +134,7 @@ func TestWhenACertificateIsRenewed(t *testing.T) {
 
 func TestRevokingOnTheCommandLine(t *testing.T) {
 	dir := t.TempDir()
-	ca := stateDir(filepath.Join(dir, "ca"))
+	ca := statedir.Dir(filepath.Join(dir, "ca"))
 	now := time.Now()
 	if err := initAuthority(ca, "demo", now); err != nil {
 		t.Fatal(err)
@@ -196,13 +198,13 @@ func TestAClockThatWentBackCostsTheWireGuardKeys(t *testing.T) {
 		d.saveClock()
 		d.id = &identity{clock: pki.NewClock(func() time.Time { return tt.wall })}
 		d.id.clock.Raise(tt.proven)
-		if _, err := d.state.makeWireGuardKey("blue", 5, func() ([32]byte, error) { return [32]byte{1}, nil }); err != nil {
+		if _, err := d.state.MakeWireGuardKey("blue", 5, func() ([32]byte, error) { return [32]byte{1}, nil }); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.checkClock(tt.wall); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := d.state.wireGuardKeys("blue")
+		keys, err := d.state.WireGuardKeys("blue")
 		if kept := len(keys) == 1; err != nil || kept != tt.kept {
 			t.Errorf("%s: kept %v, %v", tt.name, kept, err)
 		}
@@ -222,7 +224,7 @@ func TestACertificateIsRenewedByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.must("join", m.token(issuer, "--site", "worker-3", "--node", demoNodeName, "--gateway"), "--state", state)
-	before, err := os.ReadFile(filepath.Join(state, fileNodeCert))
+	before, err := os.ReadFile(filepath.Join(state, statedir.FileNodeCert))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,12 +234,12 @@ func TestACertificateIsRenewedByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.until("the certificate is another", func() bool {
-		after, err := os.ReadFile(filepath.Join(state, fileNodeCert))
+		after, err := os.ReadFile(filepath.Join(state, statedir.FileNodeCert))
 		return err == nil && !slices.Equal(after, before)
 	})
 	m.until("the issuer's node knows the records signed with it", func() bool {
 		s, _ := m.status(edge)
-		return slices.ContainsFunc(m.certificates(issuer).Certificates, func(c CertificateStatus) bool {
+		return slices.ContainsFunc(m.certificates(issuer).Certificates, func(c api.CertificateStatus) bool {
 			return c.Site == "worker-3" && c.NotAfter.Equal(s.CertExpiry)
 		})
 	})

@@ -6,6 +6,9 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"slicewire/api"
+	"slicewire/show"
 )
 
 // version is set at link time; a build without it tells the module's version.
@@ -37,9 +40,9 @@ func newVersionCommand() *cobra.Command {
 				Version    string `json:"version"`
 				Go         string `json:"go"`
 				Platform   string `json:"platform"`
-			}{apiVersion, "Version", versionString(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			}{api.Version, "Version", versionString(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 			if output != "table" {
-				return printDocument(cmd.OutOrStdout(), output, v)
+				return show.Document(cmd.OutOrStdout(), output, v)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "slicewire %s %s %s\n", v.Version, v.Go, v.Platform)
 			return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"slicewire/api"
 	"slicewire/bench/lab"
 )
 
@@ -133,7 +134,7 @@ func TestAPartitionHeals(t *testing.T) {
 // knows reports whether a node has another as a peer.
 func (l *pathLab) knows(n *labNode, name string) bool {
 	s, _ := l.status(n)
-	return slices.ContainsFunc(s.Peers, func(p PeerStatus) bool { return p.Site+"/"+p.Node == name })
+	return slices.ContainsFunc(s.Peers, func(p api.PeerStatus) bool { return p.Site+"/"+p.Node == name })
 }
 
 // heardSince reports whether anything came after a time.

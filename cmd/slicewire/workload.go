@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/overlay"
 	"slicewire/router"
 )
@@ -65,18 +66,18 @@ type workload struct {
 var runName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
 
 // newWorkload checks what a client asks for.
-func newWorkload(req WorkloadRequest, cred unix.Ucred, now time.Time) (*workload, error) {
+func newWorkload(req api.WorkloadRequest, cred unix.Ucred, now time.Time) (*workload, error) {
 	w := &workload{
 		kind: req.Kind, slice: req.Slice, name: req.Name, space: req.Namespace, uid: cred.Uid, pid: cred.Pid, since: now,
 		command: req.Command, netns: req.Netns, device: req.Device, ended: make(chan struct{}),
 	}
 	switch w.kind {
-	case workloadRun:
+	case api.WorkloadRun:
 		if w.name != "" && !runName.MatchString(w.name) {
 			return nil, fmt.Errorf("%q: %w", w.name, errBadName)
 		}
 		w.netns = ""
-	case workloadAttach:
+	case api.WorkloadAttach:
 		if w.netns == "" || w.device == "" {
 			return nil, errors.New("attach: no namespace or no device named")
 		}
@@ -105,8 +106,8 @@ func (d *daemon) within(ctx context.Context, f func() error) error {
 }
 
 // Admit gives a workload its addresses. Whoever calls it has it leave.
-func (d *daemon) Admit(ctx context.Context, req WorkloadRequest, cred unix.Ucred) (*workload, WorkloadOffer, error) {
-	var offer WorkloadOffer
+func (d *daemon) Admit(ctx context.Context, req api.WorkloadRequest, cred unix.Ucred) (*workload, api.WorkloadOffer, error) {
+	var offer api.WorkloadOffer
 	w, err := newWorkload(req, cred, time.Now())
 	if err != nil {
 		return nil, offer, err
@@ -115,15 +116,15 @@ func (d *daemon) Admit(ctx context.Context, req WorkloadRequest, cred unix.Ucred
 	return w, offer, err
 }
 
-func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
+func (d *daemon) admit(w *workload) (api.WorkloadOffer, error) {
 	v, err := d.sliceFor(w.slice)
 	if err != nil {
-		return WorkloadOffer{}, err
+		return api.WorkloadOffer{}, err
 	}
 	w.slice, w.node = v.node.name, v.node
 	if s, ok := d.want.mesh.Slice(w.slice); ok {
 		if w.space, err = s.NamespaceFor(d.id.authority().ID.Site, w.space); err != nil {
-			return WorkloadOffer{}, err
+			return api.WorkloadOffer{}, err
 		}
 	}
 	if w.name == "" {
@@ -131,7 +132,7 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 		w.name = fmt.Sprintf("run-%d", d.runs)
 	}
 	if err := mayJoin(d.workloads, w); err != nil {
-		return WorkloadOffer{}, err
+		return api.WorkloadOffer{}, err
 	}
 	if taken(&v.attachment, w.wish) {
 		w.wish = netip.Addr{}
@@ -139,11 +140,11 @@ func (d *daemon) admit(w *workload) (WorkloadOffer, error) {
 	d.workloads = append(d.workloads, w)
 	d.reconcileFor(w)
 	if !w.place.Addr.IsValid() {
-		return WorkloadOffer{}, fmt.Errorf("slice %s, block %v: %w", w.slice, v.attachment.Block, w.why)
+		return api.WorkloadOffer{}, fmt.Errorf("slice %s, block %v: %w", w.slice, v.attachment.Block, w.why)
 	}
 	d.log.Info("workload admitted", "slice", w.slice, "workload", w.name, "addr", w.place.Addr.String(), "uid", w.uid)
 	a := &v.attachment
-	return WorkloadOffer{
+	return api.WorkloadOffer{
 		Slice: w.slice, Name: w.name, Address: w.place.Addr, Address6: w.place.Addr6,
 		Subnet: a.Subnet, Subnet6: a.Subnet6, Routes: d.routesBeside(w), MTU: w.node.local.mtu,
 		DNS: []netip.Addr{a.Addr, a.Addr6}, Search: []string{"svc." + overlay.Zone},
@@ -314,15 +315,15 @@ func (w *workload) prefixes() []netip.Prefix {
 }
 
 // status is the workload as status shows it, but for its counters.
-func (w *workload) status() WorkloadStatus {
-	return WorkloadStatus{
+func (w *workload) status() api.WorkloadStatus {
+	return api.WorkloadStatus{
 		Name: w.name, Kind: w.kind, Namespace: w.space, Address: w.place.Addr, Address6: w.place.Addr6, UID: w.uid, PID: int(w.pid),
 		Command: w.command, Netns: w.netns, Device: w.device, Medium: w.medium, Since: w.since,
 	}
 }
 
-func statusOf(workloads []*workload) []WorkloadStatus {
-	out := make([]WorkloadStatus, len(workloads))
+func statusOf(workloads []*workload) []api.WorkloadStatus {
+	out := make([]api.WorkloadStatus, len(workloads))
 	for i, w := range workloads {
 		out[i] = w.status()
 	}
@@ -330,7 +331,7 @@ func statusOf(workloads []*workload) []WorkloadStatus {
 }
 
 // counted joins the slice's workloads with what their ports have counted.
-func (v *sliceView) counted() []WorkloadStatus {
+func (v *sliceView) counted() []api.WorkloadStatus {
 	out := slices.Clone(v.workloads)
 	ports := v.node.router.Counters().Ports
 	for i := range out {

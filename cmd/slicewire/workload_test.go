@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"slicewire/api"
 	"slicewire/router"
 )
 
@@ -93,16 +94,16 @@ func TestAWorkloadIsNamedProperly(t *testing.T) {
 		"": true, "web": true, "web-1.a": true, "A": true,
 		"-web": false, "web-": false, "a/b": false, "a b": false, "\x1b[2J": false, strings.Repeat("x", 64): false,
 	} {
-		_, err := newWorkload(WorkloadRequest{Kind: workloadRun, Name: name}, cred, time.Now())
+		_, err := newWorkload(api.WorkloadRequest{Kind: api.WorkloadRun, Name: name}, cred, time.Now())
 		if (err == nil) != ok {
 			t.Errorf("run %q: %v", name, err)
 		}
 	}
-	w, err := newWorkload(WorkloadRequest{Kind: workloadAttach, Name: "web", Netns: "/run/netns/a", Device: "sw0", Command: "x"}, cred, time.Now())
+	w, err := newWorkload(api.WorkloadRequest{Kind: api.WorkloadAttach, Name: "web", Netns: "/run/netns/a", Device: "sw0", Command: "x"}, cred, time.Now())
 	if err != nil || w.name != "/run/netns/a/sw0" || w.pid != 0 || w.uid != 7 {
 		t.Errorf("attach: %+v, %v", w, err)
 	}
-	for _, req := range []WorkloadRequest{{Kind: workloadAttach, Device: "sw0"}, {Kind: workloadAttach, Netns: "/x"}, {Kind: "root"}, {}} {
+	for _, req := range []api.WorkloadRequest{{Kind: api.WorkloadAttach, Device: "sw0"}, {Kind: api.WorkloadAttach, Netns: "/x"}, {Kind: "root"}, {}} {
 		if _, err := newWorkload(req, cred, time.Now()); err == nil {
 			t.Errorf("%+v is a workload", req)
 		}

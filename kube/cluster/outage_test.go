@@ -68,7 +68,7 @@ func TestDefinitionsThatComeLater(t *testing.T) {
 	f.eventually(func() error {
 		u, err := f.client.Dynamic.Resource(older).Namespace("later").Get(f.ctx, "db", metav1.GetOptions{})
 		if err != nil || said(u, "Valid") != "True Valid" {
-			return fmt.Errorf("%v, %v", u, err)
+			return fmt.Errorf("%v, %w", u, err)
 		}
 		return nil
 	})

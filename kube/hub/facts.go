@@ -87,7 +87,7 @@ func (h *Hub) PodTokens(site string) (issuer, keys string, err error) {
 		return "", "", fmt.Errorf("status.podTokens of Cluster %s/%s: %w", h.cfg.Namespace, site, err)
 	}
 	if o.Status.PodTokens == nil {
-		return "", "", fmt.Errorf("Cluster %s/%s has no status.podTokens: its nodes tell them when they have kubernetes.cluster in their node files", h.cfg.Namespace, site)
+		return "", "", fmt.Errorf("the Cluster %s/%s has no status.podTokens: its nodes tell them when they have kubernetes.cluster in their node files", h.cfg.Namespace, site)
 	}
 	return o.Status.PodTokens.Issuer, o.Status.PodTokens.Keys, nil
 }

@@ -101,7 +101,7 @@ func buildAlone(ctx context.Context, source, dir, pkg, version string) error {
 	name := filepath.Base(source)
 	for _, part := range []string{"go.mod", "go.sum", "main.go"} {
 		text, err := os.ReadFile(filepath.Join(source, part))
-		if err != nil && !(part == "main.go" && errors.Is(err, os.ErrNotExist)) { // a tool has none
+		if err != nil && (part != "main.go" || !errors.Is(err, os.ErrNotExist)) { // a tool has none
 			return err
 		}
 		h.Write(text)

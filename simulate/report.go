@@ -1,4 +1,4 @@
-package main
+package simulate
 
 import (
 	"cmp"
@@ -10,26 +10,27 @@ import (
 	"time"
 
 	"slicewire/overlay"
+	"slicewire/show"
 )
 
-// A simReport is what a simulation found. Times are milliseconds since the
+// A Report is what a simulation found. Times are milliseconds since the
 // scenario's beginning.
-type simReport struct {
-	Events  []simEvent  `json:"events"`
-	Moves   []simMove   `json:"moves"`
-	Outages []simOutage `json:"outages"`
-	News    []simNews   `json:"news,omitempty"`
+type Report struct {
+	Events  []Event  `json:"events"`
+	Moves   []Move   `json:"moves"`
+	Outages []Outage `json:"outages"`
+	News    []News   `json:"news,omitempty"`
 }
 
-// A simEvent is what the scenario has happen.
-type simEvent struct {
+// A Event is what the scenario has happen.
+type Event struct {
 	AtMs float64 `json:"atMs"`
 	What string  `json:"what"`
 }
 
-// A simMove is prefixes of a slice that a node reaches by another peer than
+// A Move is prefixes of a slice that a node reaches by another peer than
 // before.
-type simMove struct {
+type Move struct {
 	AtMs     float64        `json:"atMs"`
 	Slice    string         `json:"slice"`
 	Node     string         `json:"node"`
@@ -38,8 +39,8 @@ type simMove struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// A simOutage is nodes of a slice that were there and could not talk.
-type simOutage struct {
+// A Outage is nodes of a slice that were there and could not talk.
+type Outage struct {
 	FromMs  float64  `json:"fromMs"`
 	ToMs    float64  `json:"toMs"`
 	Slice   string   `json:"slice"`
@@ -48,8 +49,8 @@ type simOutage struct {
 	Gone    bool     `json:"gone"`    // until one of the two was not there any more
 }
 
-// A simNews is when others knew what a node told when it came.
-type simNews struct {
+// A News is when others knew what a node told when it came.
+type News struct {
 	AtMs    float64 `json:"atMs"`
 	Of      string  `json:"of"`
 	FirstMs float64 `json:"firstMs"` // after that
@@ -60,7 +61,7 @@ type simNews struct {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func (r *simReport) event(at time.Duration, verb string, whom []string, x *eventSpec) {
+func (r *Report) event(at time.Duration, verb string, whom []string, x *eventSpec) {
 	what := verb + " " + strings.Join(whom, " - ")
 	switch {
 	case x.OneWay:
@@ -68,10 +69,10 @@ func (r *simReport) event(at time.Duration, verb string, whom []string, x *event
 	case x.For > 0:
 		what += " for " + time.Duration(x.For).String()
 	}
-	r.Events = append(r.Events, simEvent{ms(at), what})
+	r.Events = append(r.Events, Event{ms(at), what})
 }
 
-func (r *simReport) moved(at time.Duration, e *simEnd, old map[netip.Prefix]overlay.Tag) {
+func (r *Report) moved(at time.Duration, e *end, old map[netip.Prefix]overlay.Tag) {
 	if at < 0 {
 		return
 	}
@@ -83,8 +84,8 @@ func (r *simReport) moved(at time.Duration, e *simEnd, old map[netip.Prefix]over
 	}
 	first := len(r.Moves)
 	for _, p := range changedWays(old, e.ways) {
-		m := simMove{AtMs: ms(at), Slice: e.slice.Name, Node: e.node.id.String(), From: name(old[p]), To: name(e.ways[p])}
-		i := slices.IndexFunc(r.Moves[first:], func(x simMove) bool { return x.From == m.From && x.To == m.To })
+		m := Move{AtMs: ms(at), Slice: e.slice.Name, Node: e.node.id.String(), From: name(old[p]), To: name(e.ways[p])}
+		i := slices.IndexFunc(r.Moves[first:], func(x Move) bool { return x.From == m.From && x.To == m.To })
 		if i < 0 {
 			i = len(r.Moves) - first
 			r.Moves = append(r.Moves, m)
@@ -93,9 +94,9 @@ func (r *simReport) moved(at time.Duration, e *simEnd, old map[netip.Prefix]over
 	}
 }
 
-func (r *simReport) outage(from, to time.Duration, pair [2]*simEnd, lasting, gone bool) {
+func (r *Report) outage(from, to time.Duration, pair [2]*end, lasting, gone bool) {
 	names := pair[0].node.id.String() + " - " + pair[1].node.id.String()
-	o := simOutage{FromMs: ms(from), ToMs: ms(to), Slice: pair[0].slice.Name, Lasting: lasting, Gone: gone}
+	o := Outage{FromMs: ms(from), ToMs: ms(to), Slice: pair[0].slice.Name, Lasting: lasting, Gone: gone}
 	for i := range r.Outages {
 		x := &r.Outages[i]
 		if x.FromMs == o.FromMs && x.ToMs == o.ToMs && x.Slice == o.Slice && x.Lasting == lasting && x.Gone == gone {
@@ -108,21 +109,21 @@ func (r *simReport) outage(from, to time.Duration, pair [2]*simEnd, lasting, gon
 }
 
 // sort makes the order the same for the same scenario and seed.
-func (r *simReport) sort() {
-	slices.SortStableFunc(r.Moves, func(a, b simMove) int {
+func (r *Report) sort() {
+	slices.SortStableFunc(r.Moves, func(a, b Move) int {
 		return cmp.Or(cmp.Compare(a.AtMs, b.AtMs), cmp.Compare(a.Slice, b.Slice), cmp.Compare(a.Node, b.Node), cmp.Compare(a.To, b.To), cmp.Compare(a.From, b.From))
 	})
 	for i := range r.Outages {
 		slices.Sort(r.Outages[i].Pairs)
 	}
-	slices.SortFunc(r.Outages, func(a, b simOutage) int {
+	slices.SortFunc(r.Outages, func(a, b Outage) int {
 		return cmp.Or(cmp.Compare(a.FromMs, b.FromMs), cmp.Compare(a.ToMs, b.ToMs), cmp.Compare(a.Slice, b.Slice), slices.Compare(a.Pairs, b.Pairs))
 	})
 }
 
-// print writes the report as tables: first everything in the order in which it
+// Print writes the report as tables: first everything in the order in which it
 // happened.
-func (r *simReport) print(w io.Writer) error {
+func (r *Report) Print(w io.Writer) error {
 	type line struct {
 		at    float64
 		order int // of what is at once
@@ -133,7 +134,7 @@ func (r *simReport) print(w io.Writer) error {
 		lines = append(lines, line{e.AtMs, 0, [3]string{"event", "", e.What}})
 	}
 	for _, m := range r.Moves {
-		text := fmt.Sprintf("%s: %s by %s, before %s", m.Node, prefixesText(m.Prefixes), dash(m.To), dash(m.From))
+		text := fmt.Sprintf("%s: %s by %s, before %s", m.Node, prefixesText(m.Prefixes), show.Dash(m.To), show.Dash(m.From))
 		lines = append(lines, line{m.AtMs, 1, [3]string{"path", m.Slice, text}})
 	}
 	for _, o := range r.Outages {
@@ -149,13 +150,13 @@ func (r *simReport) print(w io.Writer) error {
 		lines = append(lines, line{n.AtMs + n.LastMs, 3, [3]string{"news", "", newsText(n)}})
 	}
 	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.order, b.order)) })
-	t := newTable(w)
-	t.row("TIME", "KIND", "SLICE", "WHAT")
+	t := show.NewTable(w)
+	t.Row("TIME", "KIND", "SLICE", "WHAT")
 	for _, l := range lines {
-		t.row(fmt.Sprintf("%.3fs", l.at/1000), l.text[0], dash(l.text[1]), clean(l.text[2]))
+		t.Row(fmt.Sprintf("%.3fs", l.at/1000), l.text[0], show.Dash(l.text[1]), show.Clean(l.text[2]))
 	}
-	t.flush()
-	t.row("UNREACHABLE", "FROM", "TO", "SLICE", "PAIRS")
+	t.Flush()
+	t.Row("UNREACHABLE", "FROM", "TO", "SLICE", "PAIRS")
 	for _, o := range r.Outages {
 		for i, p := range o.Pairs {
 			long, from, to, slice := "", "", "", ""
@@ -165,14 +166,14 @@ func (r *simReport) print(w io.Writer) error {
 					to = "the end"
 				}
 			}
-			t.row(long, from, to, slice, clean(p))
+			t.Row(long, from, to, slice, show.Clean(p))
 		}
 	}
-	t.flush()
-	if len(r.Outages) == 0 && t.err == nil {
-		_, t.err = fmt.Fprintln(w, "\nEverybody who was there could talk to everybody, all the time.")
+	t.Flush()
+	if len(r.Outages) == 0 && t.Err == nil {
+		_, t.Err = fmt.Fprintln(w, "\nEverybody who was there could talk to everybody, all the time.")
 	}
-	return t.err
+	return t.Err
 }
 
 func duration(ms float64) string {
@@ -181,7 +182,7 @@ func duration(ms float64) string {
 
 func prefixesText(p []netip.Prefix) string {
 	if len(p) <= 2 {
-		return joinAny(p)
+		return show.List(p)
 	}
 	return fmt.Sprintf("%v and %d more", p[0], len(p)-1)
 }
@@ -193,7 +194,7 @@ func pairsText(p []string) string {
 	return fmt.Sprintf("%s and %d more pairs", p[0], len(p)-1)
 }
 
-func newsText(n simNews) string {
+func newsText(n News) string {
 	text := fmt.Sprintf("what %s told at %.3fs: first known after %s, everywhere after %s (%s)",
 		n.Of, n.AtMs/1000, duration(n.FirstMs), duration(n.LastMs), n.Last)
 	if n.Missing > 0 {

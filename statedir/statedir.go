@@ -1,6 +1,6 @@
 // Package statedir is the folder in which a node keeps what must outlive its
 // process, sealed against what others may have written into it.
-package main
+package statedir
 
 import (
 	"errors"
@@ -13,53 +13,53 @@ import (
 	"time"
 )
 
-// A stateDir is the folder in which a node keeps what must outlive it: its
+// A Dir is the folder in which a node keeps what must outlive it: its
 // identity, its boot counter, its WireGuard keys, the addresses it has given
 // out and the last records it knew. The folder is 0700, every file 0600.
 //
 // Every write is complete or has not happened: temporary file, fsync, rename,
 // fsync of the folder. One process uses one at a time (see lock).
-type stateDir string
+type Dir string
 
 // Names of the files. Folders are made as needed.
 const (
-	fileNodeKey    = "node.key"
-	fileNodeCert   = "node.crt"
-	fileCACert     = "ca.crt"
-	fileGossipKey  = "gossip.key"
-	fileGossipRing = "gossip.json"
-	fileIssuerKey  = "issuer.key"
-	fileIssuer     = "issuer.crt"
-	fileTokens     = "tokens.json"
-	fileClock      = "clock"
-	fileEpoch      = "epoch"
-	fileRecords    = "records"
-	fileAddresses  = "addresses.json"
-	fileCordon     = "cordon.json"
-	fileHub        = "hub.json"
-	fileCluster    = "cluster.json"
+	FileNodeKey    = "node.key"
+	FileNodeCert   = "node.crt"
+	FileCACert     = "ca.crt"
+	FileGossipKey  = "gossip.key"
+	FileGossipRing = "gossip.json"
+	FileIssuerKey  = "issuer.key"
+	FileIssuer     = "issuer.crt"
+	FileTokens     = "tokens.json"
+	FileClock      = "clock"
+	FileEpoch      = "epoch"
+	FileRecords    = "records"
+	FileAddresses  = "addresses.json"
+	FileCordon     = "cordon.json"
+	FileHub        = "hub.json"
+	FileCluster    = "cluster.json"
 	fileLock       = "lock"
-	dirWireGuard   = "wireguard"
+	DirWireGuard   = "wireguard"
 )
 
 // maxStateFile bounds what is read back: nothing written here comes near it.
 const maxStateFile = 64 << 20
 
-// path returns where a file is.
-func (d stateDir) path(name string) string { return filepath.Join(string(d), name) }
+// Path returns where a file is.
+func (d Dir) Path(name string) string { return filepath.Join(string(d), name) }
 
-// create makes the folder, if it is not there.
-func (d stateDir) create() error {
+// Create makes the folder, if it is not there.
+func (d Dir) Create() error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return fmt.Errorf("create the state folder: %w", err)
 	}
 	return nil
 }
 
-// read returns a file's bytes; fs.ErrNotExist when there is none. A file that
+// Read returns a file's bytes; fs.ErrNotExist when there is none. A file that
 // others may read or write is refused: what it holds is no secret any more.
-func (d stateDir) read(name string) ([]byte, error) {
-	path := d.path(name)
+func (d Dir) Read(name string) ([]byte, error) {
+	path := d.Path(name)
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
@@ -75,9 +75,9 @@ func (d stateDir) read(name string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// write replaces a file, or makes it, with the folder that it is in.
-func (d stateDir) write(name string, data []byte) error {
-	path := d.path(name)
+// Write replaces a file, or makes it, with the folder that it is in.
+func (d Dir) Write(name string, data []byte) error {
+	path := d.Path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -109,29 +109,29 @@ func writeAtomic(path string, data []byte) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-// forget removes a file, if it is there.
-func (d stateDir) forget(name string) error {
-	if err := os.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// Forget removes a file, if it is there.
+func (d Dir) Forget(name string) error {
+	if err := os.Remove(d.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget %s: %w", name, err)
 	}
 	return nil
 }
 
-// sweep removes what writes that were cut short have left behind. The folder is
+// Sweep removes what writes that were cut short have left behind. The folder is
 // locked: nobody writes meanwhile.
-func (d stateDir) sweep() error {
+func (d Dir) Sweep() error {
 	var errs []error
-	for _, dir := range []string{".", dirWireGuard} {
-		entries, err := os.ReadDir(d.path(dir))
+	for _, dir := range []string{".", DirWireGuard} {
+		entries, err := os.ReadDir(d.Path(dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 		for _, e := range entries {
 			if left, _ := filepath.Match(tempPattern("*"), e.Name()); left && e.Type().IsRegular() {
-				errs = append(errs, os.Remove(filepath.Join(d.path(dir), e.Name())))
+				errs = append(errs, os.Remove(filepath.Join(d.Path(dir), e.Name())))
 			}
 		}
 	}
@@ -141,8 +141,8 @@ func (d stateDir) sweep() error {
 	return nil
 }
 
-// syncDir makes sure that a folder's names are on disk.
-func syncDir(dir string) error {
+// SyncDir makes sure that a folder's names are on disk.
+func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -150,21 +150,21 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// nextEpoch counts a boot: it returns a number higher than any returned before
+// NextEpoch counts a boot: it returns a number higher than any returned before
 // from this folder, after it is safely on disk. It begins at the clock's
 // seconds, so that a node whose folder was lost is heard again at once.
-func (d stateDir) nextEpoch(now time.Time) (uint64, error) {
-	last, err := d.epoch()
+func (d Dir) NextEpoch(now time.Time) (uint64, error) {
+	last, err := d.Epoch()
 	if err != nil {
 		return 0, err
 	}
 	next := max(last+1, uint64(max(now.Unix(), 0)))
-	return next, d.setEpoch(next)
+	return next, d.SetEpoch(next)
 }
 
-// epoch returns the boot counter, 0 before the first boot.
-func (d stateDir) epoch() (uint64, error) {
-	data, err := d.read(fileEpoch)
+// Epoch returns the boot counter, 0 before the first boot.
+func (d Dir) Epoch() (uint64, error) {
+	data, err := d.Read(FileEpoch)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -174,18 +174,18 @@ func (d stateDir) epoch() (uint64, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("the boot counter is damaged: write %d into %s, or any number above the last boot's, and start again (%w)",
-			time.Now().Unix(), d.path(fileEpoch), err)
+			time.Now().Unix(), d.Path(FileEpoch), err)
 	}
 	return n, nil
 }
 
-// setEpoch has the next boot count from n on.
-func (d stateDir) setEpoch(n uint64) error { return d.write(fileEpoch, fmt.Appendf(nil, "%d\n", n)) }
+// SetEpoch has the next boot count from n on.
+func (d Dir) SetEpoch(n uint64) error { return d.Write(FileEpoch, fmt.Appendf(nil, "%d\n", n)) }
 
-// wireGuardKeys returns the node's private keys on a slice, by generation.
-func (d stateDir) wireGuardKeys(slice string) (map[uint64][32]byte, error) {
+// WireGuardKeys returns the node's private keys on a slice, by generation.
+func (d Dir) WireGuardKeys(slice string) (map[uint64][32]byte, error) {
 	keys := make(map[uint64][32]byte)
-	files, err := os.ReadDir(d.path(dirWireGuard))
+	files, err := os.ReadDir(d.Path(DirWireGuard))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for WireGuard keys: %w", err)
 	}
@@ -194,10 +194,10 @@ func (d stateDir) wireGuardKeys(slice string) (map[uint64][32]byte, error) {
 		if !ok {
 			continue
 		}
-		name := filepath.Join(dirWireGuard, f.Name())
-		data, err := d.readSealed(name)
+		name := filepath.Join(DirWireGuard, f.Name())
+		data, err := d.ReadSealed(name)
 		if err == nil && len(data) != 32 {
-			err = fmt.Errorf("%s has %d bytes instead of 32", d.path(name), len(data))
+			err = fmt.Errorf("%s has %d bytes instead of 32", d.Path(name), len(data))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read a WireGuard key: %w: remove it to have a new one made", err)
@@ -213,7 +213,7 @@ func wireGuardFile(slice string, generation uint64) string {
 	if generation != 0 {
 		slice = fmt.Sprintf("%s.%d", slice, generation)
 	}
-	return filepath.Join(dirWireGuard, slice+".key")
+	return filepath.Join(DirWireGuard, slice+".key")
 }
 
 // generationOf reads wireGuardFile's names.
@@ -233,26 +233,26 @@ func generationOf(file, slice string) (uint64, bool) {
 	return generation, err == nil && generation != 0
 }
 
-// makeWireGuardKey makes the node's private key of a generation and keeps it.
-func (d stateDir) makeWireGuardKey(slice string, generation uint64, generate func() ([32]byte, error)) ([32]byte, error) {
+// MakeWireGuardKey makes the node's private key of a generation and keeps it.
+func (d Dir) MakeWireGuardKey(slice string, generation uint64, generate func() ([32]byte, error)) ([32]byte, error) {
 	key, err := generate()
 	if err != nil {
 		return key, fmt.Errorf("make a WireGuard key: %w", err)
 	}
-	return key, d.writeSealed(wireGuardFile(slice, generation), key[:])
+	return key, d.WriteSealed(wireGuardFile(slice, generation), key[:])
 }
 
-// dropWireGuardKey forgets a key.
-func (d stateDir) dropWireGuardKey(slice string, generation uint64) error {
-	if err := os.Remove(d.path(wireGuardFile(slice, generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// DropWireGuardKey forgets a key.
+func (d Dir) DropWireGuardKey(slice string, generation uint64) error {
+	if err := os.Remove(d.Path(wireGuardFile(slice, generation))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget a WireGuard key: %w", err)
 	}
 	return nil
 }
 
-// forgetWireGuardKeys has new keys made at their next use.
-func (d stateDir) forgetWireGuardKeys() error {
-	if err := os.RemoveAll(d.path(dirWireGuard)); err != nil {
+// ForgetWireGuardKeys has new keys made at their next use.
+func (d Dir) ForgetWireGuardKeys() error {
+	if err := os.RemoveAll(d.Path(DirWireGuard)); err != nil {
 		return fmt.Errorf("forget the WireGuard keys: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"fmt"
@@ -23,9 +23,9 @@ func (l *LinkStatus) String() string {
 	return text
 }
 
-// what says what a workload is, in a few words.
-func (w WorkloadStatus) what() string {
-	if w.Kind == workloadAttach {
+// What says what a workload is, in a few words.
+func (w WorkloadStatus) What() string {
+	if w.Kind == WorkloadAttach {
 		return w.Device + " in " + w.Netns
 	}
 	return fmt.Sprintf("%s, pid %d, %s", w.Command, w.PID, w.Medium)
@@ -35,8 +35,8 @@ func (w WorkloadStatus) what() string {
 // carry data: WireGuard's REJECT_AFTER_TIME.
 const handshakeFresh = 180 * time.Second
 
-// connected counts the peers with a live session at now.
-func (s SliceStatus) connected(now time.Time) int {
+// Connected counts the peers with a live session at now.
+func (s SliceStatus) Connected(now time.Time) int {
 	n := 0
 	for _, p := range s.Peers {
 		if p.LastHandshake != nil && now.Sub(*p.LastHandshake) < handshakeFresh {
@@ -48,6 +48,6 @@ func (s SliceStatus) connected(now time.Time) int {
 
 // Kinds of workloads.
 const (
-	workloadRun    = "run"
-	workloadAttach = "attach"
+	WorkloadRun    = "run"
+	WorkloadAttach = "attach"
 )

@@ -1,7 +1,7 @@
 // Package simulate works out what failures would do to a mesh, without a mesh:
 // the code that finds links down and chooses paths in a daemon, in virtual time
 // over links that a scenario describes.
-package main
+package simulate
 
 import (
 	"context"
@@ -12,26 +12,26 @@ import (
 	"slicewire/overlay"
 )
 
-// simulate works out what happens in the scenario at path. What an operator
+// Run works out what happens in the scenario at path. What an operator
 // should know beforehand goes to notes. With gossip it takes as long as the
 // scenario, and ends early with ctx.
-func simulate(ctx context.Context, path string, withGossip bool, notes io.Writer) (*simReport, error) {
+func Run(ctx context.Context, path string, withGossip bool, notes io.Writer) (*Report, error) {
 	s, err := readScenario(path)
 	if err != nil {
 		return nil, err
 	}
-	w, err := newSimWorld(s, notes)
+	w, err := newWorld(s, notes)
 	if err != nil {
 		return nil, err
 	}
-	report := &simReport{Events: []simEvent{}, Moves: []simMove{}, Outages: []simOutage{}}
+	report := &Report{Events: []Event{}, Moves: []Move{}, Outages: []Outage{}}
 	known := func(_, _ overlay.NodeID) time.Duration { return 0 }
 	if withGossip {
 		fmt.Fprintf(notes, "gossip runs in real time: %v\n", time.Duration(s.Duration)+gossipWarmUp)
-		if known, err = simulateGossip(ctx, w, report); err != nil {
+		if known, err = runGossip(ctx, w, report); err != nil {
 			return nil, fmt.Errorf("gossip: %w", err)
 		}
 	}
-	simulatePaths(w, report, known)
+	runPaths(w, report, known)
 	return report, nil
 }

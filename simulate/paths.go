@@ -1,4 +1,4 @@
-package main
+package simulate
 
 import (
 	"container/heap"
@@ -21,32 +21,32 @@ const warmUp = 10 * time.Second
 // other, each at its time. What decides is what decides in a daemon; what is
 // modelled is the network, and that tunnels need no handshakes.
 type pathSim struct {
-	world   *simWorld
-	report  *simReport
+	world   *world
+	report  *Report
 	now     time.Duration // since the scenario's beginning
-	queue   simQueue
+	queue   queue
 	number  uint64
 	policy  lab.Policy
 	cut     cutting
 	chance  map[[2]netip.Addr]*rand.Rand
-	ends    []*simEnd
-	byProbe map[netip.Addr]*simEnd
-	hosts   map[netip.Addr]*simHost
+	ends    []*end
+	byProbe map[netip.Addr]*end
+	hosts   map[netip.Addr]*host
 	known   func(observer, origin overlay.NodeID) time.Duration // after a join
-	broken  map[[2]*simEnd]time.Duration                        // since when two cannot talk
+	broken  map[[2]*end]time.Duration                           // since when two cannot talk
 }
 
-// A simHost is a machine.
-type simHost struct {
+// A host is a machine.
+type host struct {
 	up     bool
 	wakes  time.Duration // stalled until then
 	joined time.Duration
 }
 
-// A simEnd is a node's part of one slice.
-type simEnd struct {
-	node    *simNode
-	host    *simHost
+// A end is a node's part of one slice.
+type end struct {
+	node    *simulated
+	host    *host
 	slice   *overlay.Slice
 	own     *overlay.Attachment
 	watcher *gateway.Watcher // nil while it is down
@@ -54,48 +54,48 @@ type simEnd struct {
 	ways    map[netip.Prefix]overlay.Tag
 	due     time.Duration // of its next step
 	leaving bool
-	peers   map[overlay.Tag]*simEnd // of the slice, by tag; shared
+	peers   map[overlay.Tag]*end // of the slice, by tag; shared
 }
 
-type simItem struct {
+type item struct {
 	at     time.Duration
 	number uint64 // what is due at once happens in the order in which it was planned
 	do     func()
 }
 
-type simQueue []simItem
+type queue []item
 
-func (q simQueue) Len() int { return len(q) }
-func (q simQueue) Less(i, j int) bool {
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
 	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].number < q[j].number
 }
-func (q simQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *simQueue) Push(v any)   { *q = append(*q, v.(simItem)) }
-func (q *simQueue) Pop() any {
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(v any)   { *q = append(*q, v.(item)) }
+func (q *queue) Pop() any {
 	old := *q
 	v := old[len(old)-1]
 	*q = old[:len(old)-1]
 	return v
 }
 
-// simulatePaths runs a scenario and writes what becomes of its paths to report.
-func simulatePaths(w *simWorld, report *simReport, known func(observer, origin overlay.NodeID) time.Duration) {
+// runPaths runs a scenario and writes what becomes of its paths to report.
+func runPaths(w *world, report *Report, known func(observer, origin overlay.NodeID) time.Duration) {
 	s := &pathSim{
 		world: w, report: report, now: -warmUp, policy: w.policy(), cut: make(cutting), known: known,
-		chance: make(map[[2]netip.Addr]*rand.Rand), byProbe: make(map[netip.Addr]*simEnd),
-		hosts: make(map[netip.Addr]*simHost), broken: make(map[[2]*simEnd]time.Duration),
+		chance: make(map[[2]netip.Addr]*rand.Rand), byProbe: make(map[netip.Addr]*end),
+		hosts: make(map[netip.Addr]*host), broken: make(map[[2]*end]time.Duration),
 	}
-	bySlice := make(map[string]map[overlay.Tag]*simEnd)
+	bySlice := make(map[string]map[overlay.Tag]*end)
 	for _, n := range w.nodes {
-		host := &simHost{up: !n.late, wakes: -warmUp, joined: -warmUp}
+		host := &host{up: !n.late, wakes: -warmUp, joined: -warmUp}
 		s.hosts[n.addr] = host
 		for i := range n.attachments {
 			own := &n.attachments[i]
 			slice, _ := w.mesh.Slice(own.Slice)
 			if bySlice[slice.Name] == nil {
-				bySlice[slice.Name] = make(map[overlay.Tag]*simEnd)
+				bySlice[slice.Name] = make(map[overlay.Tag]*end)
 			}
-			e := &simEnd{node: n, host: host, slice: slice, own: own, peers: bySlice[slice.Name]}
+			e := &end{node: n, host: host, slice: slice, own: own, peers: bySlice[slice.Name]}
 			e.peers[n.id.Tag()] = e
 			s.ends = append(s.ends, e)
 			s.byProbe[gateway.ProbeAddr(gateway.PublicKey(n.keys[slice.Name]))] = e
@@ -113,7 +113,7 @@ func simulatePaths(w *simWorld, report *simReport, known func(observer, origin o
 	s.plan(0, s.look)
 	end := time.Duration(w.scenario.Duration)
 	for len(s.queue) > 0 && s.queue[0].at <= end {
-		item := heap.Pop(&s.queue).(simItem)
+		item := heap.Pop(&s.queue).(item)
 		s.now = item.at
 		item.do()
 	}
@@ -126,11 +126,11 @@ func simulatePaths(w *simWorld, report *simReport, known func(observer, origin o
 
 func (s *pathSim) plan(at time.Duration, do func()) {
 	s.number++
-	heap.Push(&s.queue, simItem{max(at, s.now), s.number, do})
+	heap.Push(&s.queue, item{max(at, s.now), s.number, do})
 }
 
 // start makes a node's part of a slice what it is after the start of a daemon.
-func (s *pathSim) start(e *simEnd) {
+func (s *pathSim) start(e *end) {
 	e.watcher = gateway.NewWatcher(func() time.Duration { return s.now + 2*warmUp }) // never before zero
 	e.watcher.SetLeaving(e.leaving)
 	e.ways = nil
@@ -138,7 +138,7 @@ func (s *pathSim) start(e *simEnd) {
 }
 
 // learn has a node look at the records that have come to it.
-func (s *pathSim) learn(e *simEnd) {
+func (s *pathSim) learn(e *end) {
 	if e.watcher == nil {
 		return
 	}
@@ -164,7 +164,7 @@ func (s *pathSim) learn(e *simEnd) {
 
 // step does what is due at a node, sends what that brings about, and plans the
 // next step.
-func (s *pathSim) step(e *simEnd) {
+func (s *pathSim) step(e *end) {
 	if e.watcher == nil {
 		return
 	}
@@ -183,7 +183,7 @@ func (s *pathSim) step(e *simEnd) {
 	s.at(e, next-2*warmUp)
 }
 
-func (s *pathSim) at(e *simEnd, when time.Duration) {
+func (s *pathSim) at(e *end, when time.Duration) {
 	e.due = when
 	s.plan(when, func() {
 		if e.due == when {
@@ -193,7 +193,7 @@ func (s *pathSim) at(e *simEnd, when time.Duration) {
 }
 
 // carry brings a probe to where it goes.
-func (s *pathSim) carry(from *simEnd, p gateway.Probe) {
+func (s *pathSim) carry(from *end, p gateway.Probe) {
 	to := s.byProbe[p.To]
 	if to == nil {
 		return
@@ -209,7 +209,7 @@ func (s *pathSim) carry(from *simEnd, p gateway.Probe) {
 	}
 }
 
-func (s *pathSim) hear(e *simEnd, packet []byte) {
+func (s *pathSim) hear(e *end, packet []byte) {
 	switch {
 	case e.watcher == nil:
 	case s.now < e.host.wakes:
@@ -220,7 +220,7 @@ func (s *pathSim) hear(e *simEnd, packet []byte) {
 	}
 }
 
-func (s *pathSim) link(a, b *simEnd) lab.Link {
+func (s *pathSim) link(a, b *end) lab.Link {
 	return s.cut.with(s.policy)(a.node.addr, b.node.addr)
 }
 
@@ -268,7 +268,7 @@ func (s *pathSim) happen(x *eventSpec) {
 }
 
 // reroute asks the fabric for a node's paths and reports those that moved.
-func (s *pathSim) reroute(e *simEnd) {
+func (s *pathSim) reroute(e *end) {
 	ways := make(map[netip.Prefix]overlay.Tag)
 	for peer, prefixes := range e.fabric.Paths(e.watcher.Links()) {
 		for _, p := range prefixes {
@@ -294,7 +294,7 @@ func (s *pathSim) look() {
 			if a.slice != b.slice || a.node.id == b.node.id {
 				continue
 			}
-			pair := [2]*simEnd{a, b}
+			pair := [2]*end{a, b}
 			since, was := s.broken[pair]
 			// Nobody misses a node that is not there, or cannot do anything itself.
 			ok := !s.works(a) || !s.works(b) || s.reaches(a, b) && s.reaches(b, a)
@@ -309,18 +309,18 @@ func (s *pathSim) look() {
 	}
 }
 
-func (s *pathSim) outage(pair [2]*simEnd, since time.Duration, lasting, gone bool) {
+func (s *pathSim) outage(pair [2]*end, since time.Duration, lasting, gone bool) {
 	if s.now > since {
 		s.report.outage(since, s.now, pair, lasting, gone)
 	}
 }
 
-func (s *pathSim) works(e *simEnd) bool { return e.host.up && s.now >= e.host.wakes }
+func (s *pathSim) works(e *end) bool { return e.host.up && s.now >= e.host.wakes }
 
 // reaches follows a packet from one node to another as tunnels and routers take
 // it: each hop has to know the way on, and takes the packet only from the peer
 // that it would send the answer to.
-func (s *pathSim) reaches(from, to *simEnd) bool {
+func (s *pathSim) reaches(from, to *end) bool {
 	at := from
 	for range 4 { // node, gateway, hub, gateway, node
 		next := at.peers[at.way(to)]
@@ -337,7 +337,7 @@ func (s *pathSim) reaches(from, to *simEnd) bool {
 
 // way returns the peer that packets for a node go to, 0 if there is none: by the
 // node's own block, else by its site's prefix.
-func (e *simEnd) way(to *simEnd) overlay.Tag {
+func (e *end) way(to *end) overlay.Tag {
 	if tag, ok := e.ways[to.own.Block]; ok {
 		return tag
 	}

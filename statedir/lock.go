@@ -1,4 +1,4 @@
-package main
+package statedir
 
 import (
 	"errors"
@@ -16,10 +16,10 @@ const (
 	lockRetry = 10 * time.Millisecond
 )
 
-// lock makes this process the only user of the folder until the returned
+// Lock makes this process the only user of the folder until the returned
 // release is called or the process ends, however it ends.
-func (d stateDir) lock() (release func(), err error) {
-	f, err := os.OpenFile(d.path(fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+func (d Dir) Lock() (release func(), err error) {
+	f, err := os.OpenFile(d.Path(fileLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the state folder: %w", err)
 	}

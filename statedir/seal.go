@@ -1,4 +1,4 @@
-package main
+package statedir
 
 import (
 	"bytes"
@@ -23,8 +23,8 @@ const (
 	sumLine  = len(sumMark) + 2*sumBytes + 1
 )
 
-func (d stateDir) sum(name string, data []byte) ([]byte, error) {
-	key, err := d.read(fileNodeKey)
+func (d Dir) sum(name string, data []byte) ([]byte, error) {
+	key, err := d.Read(FileNodeKey)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -35,22 +35,22 @@ func (d stateDir) sum(name string, data []byte) ([]byte, error) {
 	return append(line, '\n'), nil
 }
 
-// writeSealed writes data and its sum.
-func (d stateDir) writeSealed(name string, data []byte) error {
+// WriteSealed writes data and its sum.
+func (d Dir) WriteSealed(name string, data []byte) error {
 	line, err := d.sum(name, data)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return d.write(name, append(bytes.Clone(data), line...))
+	return d.Write(name, append(bytes.Clone(data), line...))
 }
 
-// errNotOurs says that a file is damaged, or another node's. Its text ends with
+// ErrNotOurs says that a file is damaged, or another node's. Its text ends with
 // the file's name.
-var errNotOurs = errors.New("damaged, or of another node")
+var ErrNotOurs = errors.New("damaged, or of another node")
 
-// readSealed returns what writeSealed wrote; fs.ErrNotExist when there is none.
-func (d stateDir) readSealed(name string) ([]byte, error) {
-	all, err := d.read(name)
+// ReadSealed returns what writeSealed wrote; fs.ErrNotExist when there is none.
+func (d Dir) ReadSealed(name string) ([]byte, error) {
+	all, err := d.Read(name)
 	if err != nil {
 		return nil, err
 	}
@@ -60,15 +60,15 @@ func (d stateDir) readSealed(name string) ([]byte, error) {
 		return nil, err
 	}
 	if !hmac.Equal(line, all[len(data):]) {
-		return nil, fmt.Errorf("%s is %w", d.path(name), errNotOurs)
+		return nil, fmt.Errorf("%s is %w", d.Path(name), ErrNotOurs)
 	}
 	return data, nil
 }
 
-// readJSON fills v from a file. A missing file leaves v alone; so does a damaged
+// ReadJSON fills v from a file. A missing file leaves v alone; so does a damaged
 // one, which is an error.
-func readJSON[T any](d stateDir, name string, v *T) error {
-	data, err := d.readSealed(name)
+func ReadJSON[T any](d Dir, name string, v *T) error {
+	data, err := d.ReadSealed(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -77,17 +77,17 @@ func readJSON[T any](d stateDir, name string, v *T) error {
 	}
 	var fresh T
 	if err := json.Unmarshal(data, &fresh); err != nil {
-		return fmt.Errorf("%s: %w", d.path(name), err)
+		return fmt.Errorf("%s: %w", d.Path(name), err)
 	}
 	*v = fresh
 	return nil
 }
 
-// writeJSON writes v sealed, as readJSON reads it.
-func (d stateDir) writeJSON(name string, v any) error {
+// WriteJSON writes v sealed, as readJSON reads it.
+func (d Dir) WriteJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return d.writeSealed(name, append(data, '\n'))
+	return d.WriteSealed(name, append(data, '\n'))
 }

@@ -1,6 +1,6 @@
 // Package show is what verbs print with: tables for eyes, documents for programs,
 // and text from outside made safe for a terminal.
-package main
+package show
 
 import (
 	"encoding/json"
@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// printDocument writes v as JSON or YAML.
-func printDocument(w io.Writer, output string, v any) error {
+// Document writes v as JSON or YAML.
+func Document(w io.Writer, output string, v any) error {
 	if output == "yaml" {
 		b, err := yaml.Marshal(v)
 		if err != nil {
@@ -29,20 +29,20 @@ func printDocument(w io.Writer, output string, v any) error {
 	return enc.Encode(v)
 }
 
-// A table prints aligned columns and remembers the first error. A heading with
+// A Table prints aligned columns and remembers the first error. A heading with
 // no rows below it is not printed.
-type table struct {
+type Table struct {
 	w       io.Writer
 	rows    [][]string
-	err     error
+	Err     error
 	printed bool // a table before: a blank line keeps them apart
 }
 
-// newTable returns a table that is printed to w.
-func newTable(w io.Writer) *table { return &table{w: w} }
+// NewTable returns a table that is printed to w.
+func NewTable(w io.Writer) *Table { return &Table{w: w} }
 
-// row adds a row; the first one is the heading.
-func (t *table) row(cells ...any) {
+// Row adds a row; the first one is the heading.
+func (t *Table) Row(cells ...any) {
 	r := make([]string, len(cells))
 	for i, c := range cells {
 		r[i] = fmt.Sprint(c)
@@ -50,8 +50,8 @@ func (t *table) row(cells ...any) {
 	t.rows = append(t.rows, r)
 }
 
-// flush prints what was added; what is added next is a table of its own.
-func (t *table) flush() {
+// Flush prints what was added; what is added next is a table of its own.
+func (t *Table) Flush() {
 	if len(t.rows) > 1 {
 		if t.printed {
 			fmt.Fprintln(t.w)
@@ -61,39 +61,39 @@ func (t *table) flush() {
 		for _, r := range t.rows {
 			fmt.Fprintln(tw, strings.Join(r, "\t"))
 		}
-		if err := tw.Flush(); err != nil && t.err == nil {
-			t.err = err
+		if err := tw.Flush(); err != nil && t.Err == nil {
+			t.Err = err
 		}
 	}
 	t.rows = t.rows[:0]
 }
 
-// clean makes text from outside safe for a terminal: control characters and
+// Clean makes text from outside safe for a terminal: control characters and
 // everything else that is not printable is shown escaped.
-func clean(s string) string {
+func Clean(s string) string {
 	q := fmt.Sprintf("%+q", s)
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
-// dash is clean text, or a dash where there is none.
-func dash(s string) string {
+// Dash is clean text, or a dash where there is none.
+func Dash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return clean(s)
+	return Clean(s)
 }
 
-// joinAny prints items with commas between them, a dash where there are none.
-func joinAny[T any](items []T) string {
+// List prints items with commas between them, a dash where there are none.
+func List[T any](items []T) string {
 	out := make([]string, len(items))
 	for i, x := range items {
 		out[i] = fmt.Sprint(x)
 	}
-	return dash(strings.Join(out, ","))
+	return Dash(strings.Join(out, ","))
 }
 
-// size prints bytes in binary units.
-func size(n uint64) string {
+// Size prints bytes in binary units.
+func Size(n uint64) string {
 	const unit = 1024
 	if n < unit {
 		return fmt.Sprintf("%d B", n)
@@ -105,8 +105,8 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f %ciB", float64(n)/float64(div), "KMGTPE"[exp])
 }
 
-// short prints a duration in its two largest units.
-func short(d time.Duration) string {
+// Short prints a duration in its two largest units.
+func Short(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "0s"

@@ -1,4 +1,4 @@
-package main
+package simulate
 
 import (
 	"cmp"
@@ -21,17 +21,17 @@ const gossipLook = 20 * time.Millisecond
 
 // A gossipSim is the real gossip of a scenario's nodes, in real time.
 type gossipSim struct {
-	world   *simWorld
+	world   *world
 	network *lab.Network
 	nodes   map[overlay.NodeID]*lab.Node
 	seeds   []netip.AddrPort
 	began   time.Time // of the scenario
 	cut     cutting
-	news    []*simTelling
+	news    []*telling
 }
 
-// A simTelling is a start of a node, which makes it tell everything anew.
-type simTelling struct {
+// A telling is a start of a node, which makes it tell everything anew.
+type telling struct {
 	of    overlay.NodeID
 	epoch uint64
 	at    time.Duration
@@ -39,9 +39,9 @@ type simTelling struct {
 	over  bool                             // the node was killed since
 }
 
-// simulateGossip runs the scenario, writes to report when news was known, and
+// runGossip runs the scenario, writes to report when news was known, and
 // returns how long it took others to know a node that had joined.
-func simulateGossip(ctx context.Context, w *simWorld, report *simReport) (func(observer, origin overlay.NodeID) time.Duration, error) {
+func runGossip(ctx context.Context, w *world, report *Report) (func(observer, origin overlay.NodeID) time.Duration, error) {
 	g := &gossipSim{world: w, network: lab.NewNetwork(w.scenario.Seed), nodes: make(map[overlay.NodeID]*lab.Node), cut: make(cutting)}
 	g.network.Set(w.policy())
 	mesh, err := lab.NewMesh(g.network, w.mesh.Name)
@@ -123,7 +123,7 @@ func (g *gossipSim) happen(x *eventSpec) error {
 		if err := n.Start(g.seeds...); err != nil {
 			return err
 		}
-		g.news = append(g.news, &simTelling{
+		g.news = append(g.news, &telling{
 			of: n.ID, epoch: n.Gossip().Epoch(), at: time.Since(g.began), knew: make(map[overlay.NodeID]time.Duration),
 		})
 	case "stall":
@@ -137,7 +137,7 @@ func (g *gossipSim) happen(x *eventSpec) error {
 // look notes who knows of what by now.
 func (g *gossipSim) look() {
 	now := time.Since(g.began)
-	pending := slices.DeleteFunc(slices.Clone(g.news), func(t *simTelling) bool { return t.over || len(t.knew) == len(g.nodes) })
+	pending := slices.DeleteFunc(slices.Clone(g.news), func(t *telling) bool { return t.over || len(t.knew) == len(g.nodes) })
 	if len(pending) == 0 {
 		return
 	}
@@ -159,13 +159,13 @@ func (g *gossipSim) look() {
 }
 
 // result writes down the news and returns how long joins took to be known.
-func (g *gossipSim) result(report *simReport) func(observer, origin overlay.NodeID) time.Duration {
-	joined := make(map[overlay.NodeID]*simTelling)
+func (g *gossipSim) result(report *Report) func(observer, origin overlay.NodeID) time.Duration {
+	joined := make(map[overlay.NodeID]*telling)
 	for _, t := range g.news {
 		if joined[t.of] == nil {
 			joined[t.of] = t
 		}
-		n := simNews{AtMs: ms(t.at), Of: t.of.String()}
+		n := News{AtMs: ms(t.at), Of: t.of.String()}
 		first := time.Duration(-1)
 		for _, x := range g.world.nodes { // in order: equal times give equal reports
 			took, knows := t.knew[x.id]

@@ -1,7 +1,7 @@
 // Package api is what a daemon's control socket says and is asked, and what the
 // command line prints of it as JSON or YAML. Fields are only ever added within a
 // version.
-package main
+package api
 
 import (
 	"net/netip"
@@ -10,9 +10,9 @@ import (
 	"slicewire/overlay"
 )
 
-// apiVersion is in every document that the command line prints as JSON or YAML.
+// Version is in every document that the command line prints as JSON or YAML.
 // Fields are only ever added within a version.
-const apiVersion = "slicewire/v1"
+const Version = "slicewire/v1"
 
 // Status is what `slicewire status` shows of a daemon.
 type Status struct {
@@ -255,8 +255,8 @@ type PingReply struct {
 	Error   string     `json:"error,omitempty"` // why there is no RTT
 }
 
-// apiError is the body of every answer that is not a success.
-type apiError struct {
+// Error is the body of every answer that is not a success.
+type Error struct {
 	Error string `json:"error"`
 }
 

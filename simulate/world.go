@@ -1,4 +1,4 @@
-package main
+package simulate
 
 import (
 	"cmp"
@@ -15,19 +15,20 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/overlay/pki"
+	"slicewire/show"
 )
 
-// A simWorld is a scenario with everything worked out that does not change.
-type simWorld struct {
+// A world is a scenario with everything worked out that does not change.
+type world struct {
 	scenario *scenario
 	mesh     overlay.Mesh
-	nodes    []*simNode
-	byName   map[string]*simNode
-	byAddr   map[netip.Addr]*simNode
+	nodes    []*simulated
+	byName   map[string]*simulated
+	byAddr   map[netip.Addr]*simulated
 }
 
-// A simNode is a node as its manifests and its certificate make it.
-type simNode struct {
+// A simulated is a node as its manifests and its certificate make it.
+type simulated struct {
 	id          overlay.NodeID
 	addr        netip.Addr // on the network between the machines
 	subject     pki.Subject
@@ -37,9 +38,9 @@ type simNode struct {
 	late        bool                // joins during the scenario
 }
 
-// newSimWorld reads the manifests and attaches every node as its daemon would.
+// newWorld reads the manifests and attaches every node as its daemon would.
 // It writes what the manifests give reason to say to warnings.
-func newSimWorld(s *scenario, warnings io.Writer) (*simWorld, error) {
+func newWorld(s *scenario, warnings io.Writer) (*world, error) {
 	mesh, problems := manifest.ReadMesh(s.Manifests, manifest.Options{Mesh: s.Mesh, Now: time.Now()})
 	var errs []error
 	for _, p := range problems {
@@ -47,15 +48,15 @@ func newSimWorld(s *scenario, warnings io.Writer) (*simWorld, error) {
 			errs = append(errs, errors.New(p.String()))
 			continue
 		}
-		fmt.Fprintln(warnings, clean(p.String()))
+		fmt.Fprintln(warnings, show.Clean(p.String()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	w := &simWorld{scenario: s, mesh: mesh, byName: make(map[string]*simNode), byAddr: make(map[netip.Addr]*simNode)}
+	w := &world{scenario: s, mesh: mesh, byName: make(map[string]*simulated), byAddr: make(map[netip.Addr]*simulated)}
 	for i, site := range s.Sites {
 		for j, n := range site.Nodes {
-			node := &simNode{
+			node := &simulated{
 				id:   overlay.NodeID{Site: site.Name, Node: n.Name},
 				addr: netip.AddrFrom4([4]byte{172, 16, byte(i), byte(j + 1)}),
 				keys: make(map[string][32]byte),
@@ -93,7 +94,7 @@ func slicesText(m *overlay.Mesh) string {
 	return cmp.Or(strings.Join(out, "; "), "there is no SliceConfig in them")
 }
 
-func (w *simWorld) attach(n *simNode, index int, isGateway bool) error {
+func (w *world) attach(n *simulated, index int, isGateway bool) error {
 	grants, err := overlay.Grants(&w.mesh, n.id.Site, index, isGateway)
 	if err != nil {
 		return err
@@ -124,7 +125,7 @@ func (w *simWorld) attach(n *simNode, index int, isGateway bool) error {
 var localLink = lab.Link{Delay: 200 * time.Microsecond}
 
 // policy is what the links are like while nothing is cut.
-func (w *simWorld) policy() lab.Policy {
+func (w *world) policy() lab.Policy {
 	type way struct{ from, to netip.Addr }
 	links := make(map[way]lab.Link)
 	for _, a := range w.nodes {
@@ -153,7 +154,7 @@ func joins(ends []string, a, b overlay.NodeID) bool {
 type cutting map[[2]netip.Addr]bool
 
 // apply makes the cutting what it is after a cut or a heal.
-func (w *simWorld) apply(cut cutting, e *eventSpec) {
+func (w *world) apply(cut cutting, e *eventSpec) {
 	ends, on := e.Cut, true
 	if len(e.Heal) > 0 {
 		ends, on = e.Heal, false

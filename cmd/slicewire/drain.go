@@ -160,9 +160,10 @@ func isGateway(nodes []overlay.Node, id overlay.NodeID) bool {
 	return false
 }
 
-// leave has peers take other ways before the daemon ends. It returns soon
-// whatever they do.
+// leave has pods and peers take other ways before the daemon ends. It returns
+// soon whatever they do.
 func (d *daemon) leave(ctx context.Context) {
+	d.cluster.leave(ctx)
 	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
 	defer cancel()
 	d.gateway.SetLeaving(true)

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"slicewire/api"
 	"slicewire/dnsd"
@@ -50,6 +51,35 @@ type kubeCluster struct {
 	names    *dnsd.Server                       // nil: the cluster asks nobody
 	lost     map[string]map[overlay.NodeID]bool // by slice, nodes that are not reached; the daemon's loop's
 	sockets  []interface{ Close() error }
+}
+
+const (
+	// callsGrace bounds how long a node that is told to end waits for the API
+	// server to take its word that pods should go elsewhere.
+	callsGrace = 2 * time.Second
+	// proxiesFollow is how long the cluster's proxies are given to do so: kube-proxy
+	// changes its rules once a second.
+	proxiesFollow = 1500 * time.Millisecond
+)
+
+// leave has the cluster's pods go to other nodes for imported services, if any
+// come here.
+func (k *kubeCluster) leave(ctx context.Context) {
+	if k == nil || len(k.cluster.Result().Doors) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callsGrace+proxiesFollow)
+	defer cancel()
+	told, stop := context.WithTimeout(ctx, callsGrace)
+	defer stop()
+	if err := k.cluster.Leave(told); err != nil {
+		k.log.Info("pods of the cluster may still come here", "err", err)
+		return
+	}
+	select {
+	case <-time.After(proxiesFollow):
+	case <-ctx.Done():
+	}
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.

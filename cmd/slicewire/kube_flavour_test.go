@@ -73,7 +73,7 @@ func hubConfig(t *testing.T, hub *kubetest.Cluster) string {
 func (x *installation) nodes(t *testing.T, c *kubetest.Cluster, kubeconfig string) {
 	t.Helper()
 	c.Must(t, "delete", "namespace", rigSpace, "--ignore-not-found", "--wait")
-	before := objectsOf(t, c)
+	before := settledObjects(t, c)
 	x.manifests[1] = generate(t, "--flavour", "node", "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers="+x.issuer,
 		"--set", "mesh.gateways="+x.gossip, "--set", "hub.namespace="+hubSpace, "--set", "hub.kubeconfigSecret=hub")
 	secret, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "hub", "namespace": rigSpace}, "stringData": map[string]string{"kubeconfig": kubeconfig}})
@@ -100,7 +100,7 @@ func (x *installation) nodes(t *testing.T, c *kubetest.Cluster, kubeconfig strin
 // the mesh's own in its place.
 func (x *installation) edge(t *testing.T, c *kubetest.Cluster) {
 	t.Helper()
-	before := objectsOf(t, c)
+	before := settledObjects(t, c)
 	base, err := filepath.Abs("../../deploy/kustomize/edge")
 	if err != nil {
 		t.Fatal(err)

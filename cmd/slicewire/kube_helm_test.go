@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,8 +46,8 @@ spec: {slice: iperf-slice, selector: {matchLabels: {app: echo}}, ports: [{name: 
 `
 
 // helm installs the second cluster with two gateways, tests it, changes a value,
-// after which pods reach a service of the first cluster at the same address as
-// before, and uninstalls it. Nothing is left then.
+// while pods go on reaching a service of the first cluster, and uninstalls it.
+// Nothing is left then.
 func (x *installation) helm(t *testing.T) {
 	one, two := x.rig.Clusters[0], x.rig.Clusters[1]
 	for _, c := range x.rig.Clusters {
@@ -55,7 +56,7 @@ func (x *installation) helm(t *testing.T) {
 	}
 	one.Apply(t, helmExport)
 	two.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+rigSpace+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
-	before := objectsOf(t, two)
+	before := settledObjects(t, two)
 	values := []string{"-n", rigSpace, "--wait", "--timeout", "2m", "--set", "image.tag=test,mesh.name=rig,site=worker-2,replicas=2,crds.keep=false,cluster.linger=2s",
 		"--set-file", "mesh.authority=" + x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers[0]=" + x.issuer, "--set", "mesh.gateways[0]=" + x.gossip,
 		"--set-file", `manifests.slices\.yaml=` + x.manifest}
@@ -76,6 +77,16 @@ func (x *installation) helm(t *testing.T) {
 		}
 		return err
 	})
+	asked := make(chan error, 2)
+	for _, network := range []string{"tcp", "udp"} {
+		go func() {
+			said, err := two.ExecErr(t.Context(), "iperf", "deployment/echo", "peer", "steady", network, address, "30s")
+			if err != nil {
+				err = fmt.Errorf("%s while it is upgraded: %s%w", network, said, err)
+			}
+			asked <- err
+		}()
+	}
 	began = time.Now()
 	two.Helm(t, append([]string{"upgrade", "slicewire", chart, "--set", "logLevel=debug"}, values...)...)
 	two.Rollout(t, rigSpace, "statefulset/slicewire")
@@ -83,10 +94,11 @@ func (x *installation) helm(t *testing.T) {
 	if args := two.Must(t, "-n", rigSpace, "get", "pods", "-o", "jsonpath={.items[*].spec.containers[*].args}"); strings.Count(args, "debug") != 2 {
 		t.Errorf("after the upgrade pods run with %s", args)
 	}
-	kubetest.Eventually(t, patience, func(ctx context.Context) error {
-		_, err := two.ExecErr(ctx, "iperf", "deployment/echo", "peer", "ask", "tcp", address, "hello")
-		return err
-	})
+	for range 2 {
+		if err := <-asked; err != nil {
+			t.Error(err)
+		}
+	}
 
 	began = time.Now()
 	two.Helm(t, "uninstall", "slicewire", "-n", rigSpace, "--wait", "--timeout", "2m")

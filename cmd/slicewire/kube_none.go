@@ -28,6 +28,7 @@ func openCluster(file *manifest.NodeFile, _ statedir.Dir, _ *slog.Logger) (*kube
 	return nil, nil
 }
 
+func (*kubeCluster) leave(context.Context)                                 {}
 func (*kubeCluster) close()                                                {}
 func (*kubeCluster) changed() <-chan struct{}                              { return nil }
 func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish) { return nil, nil }

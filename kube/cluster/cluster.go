@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,7 @@ type Cluster struct {
 	lost   atomic.Int64
 	only6  atomic.Int64
 	shut   atomic.Int64
+	ending atomic.Bool // see Leave
 }
 
 // New makes the daemon's part in a cluster. It asks the server nothing before Run.
@@ -158,6 +160,39 @@ func (c *Cluster) Admit(ctx context.Context, slice string, client netip.Addr) bo
 			return false
 		}
 	}
+}
+
+// leaveLook is how often Leave looks whether the cluster has heard.
+const leaveLook = 50 * time.Millisecond
+
+// Leave has the cluster lead no new connections to this pod, which is about to
+// end: its EndpointSlices say so. It returns when the server has them, or with an
+// error when ctx ends; the cluster's proxies follow a moment later. What they
+// still lead here is served as before.
+func (c *Cluster) Leave(ctx context.Context) error {
+	c.ending.Store(true)
+	signal(c.stated)
+	tick := time.NewTicker(leaveLook)
+	defer tick.Stop()
+	for c.called() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("cluster: EndpointSlices still lead here: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// called reports whether an EndpointSlice leads new connections to this pod.
+func (c *Cluster) called() bool {
+	for _, x := range c.watch.Items(c.watched[KindEndpointSlice].resource) {
+		o, ok := x.(*Object)
+		if ok && o.ours && slices.ContainsFunc(o.Slice.Endpoints, func(e SliceEndpoint) bool { return e.Ready && e.Addr == c.setting.self }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Status says how the cluster part is doing.
@@ -258,6 +293,7 @@ func (c *Cluster) look() {
 		c.setting.kinds[kind].resource = c.watch.Serves(c.watched[kind].resource)
 	}
 	setting := c.setting
+	setting.leaving = c.ending.Load()
 	p := work(objects, state, &setting, c.given)
 	c.given = p.listen
 	if old := c.result.Load(); !old.Equal(&p.result) {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -38,6 +39,12 @@ type fixture struct {
 // the namespaces that it makes.
 func start(t *testing.T) *fixture {
 	t.Helper()
+	return startAs(t, Config{})
+}
+
+// startAs is start with a Config of the test's own.
+func startAs(t *testing.T, cfg Config) *fixture {
+	t.Helper()
 	if server == nil {
 		t.Skip("no API server")
 	}
@@ -46,7 +53,7 @@ func start(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f.put(namespace("slicewire-system"))
-	f.run(Config{})
+	f.run(cfg)
 	return f
 }
 
@@ -68,7 +75,8 @@ func connect(t *testing.T, server *apitest.Server) *fixture {
 func (f *fixture) run(cfg Config) {
 	t := f.t
 	t.Helper()
-	cfg.Client, cfg.Namespace, cfg.Self, cfg.Site, cfg.Linger = f.client, "slicewire-system", netip.MustParseAddr("10.244.0.2"), "east", 500*time.Millisecond
+	cfg.Client, cfg.Namespace, cfg.Self, cfg.Site = f.client, "slicewire-system", netip.MustParseAddr("10.244.0.2"), "east"
+	cfg.Linger = cmp.Or(cfg.Linger, 500*time.Millisecond)
 	var err error
 	if f.Cluster, err = New(cfg); err != nil {
 		t.Fatal(err)

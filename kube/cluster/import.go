@@ -123,15 +123,15 @@ func (d *derived) makeService(k *[numKinds]kindInfo) *unstructured.Unstructured 
 
 // endpoints makes this pod's EndpointSlice of the derived Service. A service
 // without endpoints has none, so that connections are refused at once.
-func (d *derived) endpoints(k *[numKinds]kindInfo, self netip.Addr, listen map[string]uint16) want {
-	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]}
-	return want{Ref: r, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeSlice(k, r, self, listen) }}
+func (d *derived) endpoints(s *setting, listen map[string]uint16) want {
+	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(s.self.String())[:8]}
+	return want{Ref: r, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeSlice(s, r, listen) }}
 }
 
-func (d *derived) makeSlice(k *[numKinds]kindInfo, r Ref, self netip.Addr, listen map[string]uint16) *unstructured.Unstructured {
-	u := k[KindEndpointSlice].made(r, d.slice.Name, map[string]string{kube.LabelEndpointsOf: d.Name, kube.LabelEndpointsManager: kube.ManagedBy})
+func (d *derived) makeSlice(s *setting, r Ref, listen map[string]uint16) *unstructured.Unstructured {
+	u := s.kinds[KindEndpointSlice].made(r, d.slice.Name, map[string]string{kube.LabelEndpointsOf: d.Name, kube.LabelEndpointsManager: kube.ManagedBy})
 	u.Object["addressType"] = "IPv4"
-	if self.Is6() {
+	if s.self.Is6() {
 		u.Object["addressType"] = "IPv6"
 	}
 	ports, endpoints := []any{}, []any{}
@@ -141,7 +141,11 @@ func (d *derived) makeSlice(k *[numKinds]kindInfo, r Ref, self netip.Addr, liste
 		}
 	}
 	if len(d.view.Endpoints) > 0 && len(ports) > 0 {
-		endpoints = append(endpoints, map[string]any{"addresses": []any{self.String()}, "conditions": map[string]any{"ready": true}})
+		conditions := map[string]any{"ready": true}
+		if s.leaving {
+			conditions = map[string]any{"ready": false, "serving": true, "terminating": true}
+		}
+		endpoints = append(endpoints, map[string]any{"addresses": []any{s.self.String()}, "conditions": conditions})
 	}
 	u.Object["ports"], u.Object["endpoints"] = ports, endpoints
 	return u

@@ -20,6 +20,7 @@ const (
 type setting struct {
 	namespace string     // slicewire's own
 	self      netip.Addr // of this pod
+	leaving   bool       // it takes no new connections
 	kinds     [numKinds]kindInfo
 	has       [numKinds]bool // the cluster has the kind
 }
@@ -61,7 +62,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	p.notices = foreignPolicies(o, state)
 	for i := range list {
 		d := &list[i]
-		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(&s.kinds, s.self, p.listen))
+		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(s, p.listen))
 		if d.endpoint == nil {
 			p.wants = append(p.wants, d.objects(o, &s.kinds, nowMark)...)
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -126,6 +127,58 @@ func TestAnImportComesAndGoes(t *testing.T) {
 	})
 	if f.get(KindImport, ns, "theirs") == nil {
 		t.Error("an object of others was removed")
+	}
+}
+
+// A pod that is about to end is not led to, and the EndpointSlice of one that has
+// gone without a word goes at once, not after the time to linger.
+func TestWhoEndsIsNotLedTo(t *testing.T) {
+	f := startAs(t, Config{Linger: time.Hour})
+	ns := "ending"
+	f.put(namespace(ns))
+	f.Set(in(ns, view(overlay.Virtual, "west/web-x7k2p")))
+	name := "slicewire-" + short(ns, "web")
+	own := name + "-" + short("10.244.0.2")[:8]
+	conditions := func() map[string]any {
+		u := f.get(KindEndpointSlice, ns, own)
+		if u == nil {
+			return nil
+		}
+		list := objectsIn(u.Object, "endpoints")
+		if len(list) != 1 {
+			return nil
+		}
+		c, _ := list[0]["conditions"].(map[string]any)
+		return c
+	}
+	f.eventually(func() error {
+		if c := conditions(); c["ready"] != true {
+			return fmt.Errorf("conditions %v", c)
+		}
+		return nil
+	})
+	gone := f.get(KindEndpointSlice, ns, own).DeepCopy()
+	gone.SetName(name + "-gone")
+	gone.SetResourceVersion("")
+	gone.SetUID("")
+	gone.SetManagedFields(nil)
+	objectsIn(gone.Object, "endpoints")[0]["addresses"] = []any{"10.244.0.77"}
+	if err := f.apply(gone); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually(func() error {
+		if f.get(KindEndpointSlice, ns, name+"-gone") != nil {
+			return errors.New("what a pod that has gone had is still there")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(f.ctx, time.Minute)
+	defer cancel()
+	if err := f.Leave(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c := conditions(); c["ready"] != false || c["serving"] != true || c["terminating"] != true {
+		t.Errorf("conditions %v after Leave returned", c)
 	}
 }
 

@@ -51,6 +51,12 @@ type planned struct {
 	wanted  map[Ref]*want
 }
 
+// deserted reports whether an object is the EndpointSlice of a pod that has gone:
+// it leads connections to nowhere.
+func (p *planned) deserted(x *Object) bool {
+	return x.Kind == KindEndpointSlice && p.wanted[Ref{KindService, x.Namespace, x.Slice.Service}] != nil && !p.elsewhere(x, p.setting)
+}
+
 // A partKey names a part of an object: all but its status, or that.
 type partKey struct {
 	Ref
@@ -157,7 +163,7 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 			since = now
 		}
 		gone[x.Ref] = since
-		if left := w.c.cfg.Linger - now.Sub(since); left > 0 && x.Kind != KindNetworkPolicy {
+		if left := w.c.cfg.Linger - now.Sub(since); left > 0 && x.Kind != KindNetworkPolicy && !p.deserted(x) {
 			soon(left)
 			continue
 		}

@@ -7,6 +7,8 @@
 //	                             of the PROXY protocol: the client is who it names
 //	peer ask tcp HOST:PORT TEXT  prints the answer; fails after five seconds
 //	peer ask udp HOST:PORT TEXT
+//	peer steady tcp HOST:PORT 9s asks 20 times a second for so long, each time anew,
+//	                             prints how often, and fails if any had no answer
 //	peer lookup NAME             prints the addresses, one a line
 //	peer srv NAME                prints the SRV records: PORT TARGET, one a line
 //	peer txt NAME                prints the TXT records, one a line
@@ -19,6 +21,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -42,6 +45,8 @@ func run(args []string) error {
 		answer, err := ask(args[1], args[2], args[3])
 		fmt.Print(answer)
 		return err
+	case len(args) == 4 && args[0] == "steady":
+		return steady(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "proxied":
 		return proxied(args[1])
 	case len(args) == 2 && args[0] == "lookup":
@@ -51,7 +56,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "txt":
 		return texts(args[1])
 	default:
-		return fmt.Errorf("%q: want serve, proxied, ask, lookup, srv or txt", args)
+		return fmt.Errorf("%q: want serve, proxied, ask, steady, lookup, srv or txt", args)
 	}
 }
 
@@ -167,4 +172,36 @@ func texts(name string) error {
 		fmt.Println(line)
 	}
 	return err
+}
+
+// every is how often steady asks.
+const every = 50 * time.Millisecond
+
+func steady(network, addr, long string) error {
+	length, err := time.ParseDuration(long)
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards the counts
+	asked, lost := 0, map[string]int{}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for began := time.Now(); time.Since(began) < length; asked++ {
+		at := time.Since(began).Round(time.Second)
+		all.Go(func() { // for patience at most
+			if _, err := ask(network, addr, "steady"); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				lost[fmt.Sprint(at, ": ", err)]++
+			}
+		})
+		<-tick.C
+	}
+	all.Wait()
+	fmt.Println(asked, "asked")
+	if len(lost) > 0 {
+		return fmt.Errorf("of %d: %v", asked, lost)
+	}
+	return nil
 }

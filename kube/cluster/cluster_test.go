@@ -75,7 +75,10 @@ func connect(t *testing.T, server *apitest.Server) *fixture {
 func (f *fixture) run(cfg Config) {
 	t := f.t
 	t.Helper()
-	cfg.Client, cfg.Namespace, cfg.Self, cfg.Site = f.client, "slicewire-system", netip.MustParseAddr("10.244.0.2"), "east"
+	cfg.Client, cfg.Namespace, cfg.Site = f.client, "slicewire-system", "east"
+	if !cfg.Self.IsValid() {
+		cfg.Self = netip.MustParseAddr("10.244.0.2")
+	}
 	cfg.Linger = cmp.Or(cfg.Linger, 500*time.Millisecond)
 	var err error
 	if f.Cluster, err = New(cfg); err != nil {

@@ -33,6 +33,12 @@ func (d *derived) host() string {
 	return overlay.EndpointDNSName(d.endpoint.Name, d.endpoint.Origin.Site, d.view.Name, d.view.Namespace)
 }
 
+// derivedName names the Service that stands for an imported service, or for one of
+// its endpoints.
+func derivedName(namespace, name string, endpoint ...string) string {
+	return "slicewire-" + short(append([]string{namespace, name}, endpoint...)...)
+}
+
 // derive lists what Services the cluster should have, and which services are
 // imported at all: those of a slice whose namespace is an application namespace
 // of the slice here and exists.
@@ -44,10 +50,10 @@ func derive(o *Objects, state *State) (out []derived) {
 			if !slices.Contains(s.Namespaces, v.Namespace) || state.sliceOf(v.Namespace) != s || !o.exists(v.Namespace) || len(v.Ports) == 0 {
 				continue
 			}
-			out = append(out, derived{Ref{KindService, v.Namespace, "slicewire-" + short(v.Namespace, v.Name)}, s, v, nil})
+			out = append(out, derived{Ref{KindService, v.Namespace, derivedName(v.Namespace, v.Name)}, s, v, nil})
 			for k := range named(v) {
 				e := &v.Endpoints[k]
-				out = append(out, derived{Ref{KindService, v.Namespace, "slicewire-" + short(v.Namespace, v.Name, e.Origin.Site, e.Name)}, s, v, e})
+				out = append(out, derived{Ref{KindService, v.Namespace, derivedName(v.Namespace, v.Name, e.Origin.Site, e.Name)}, s, v, e})
 			}
 		}
 	}

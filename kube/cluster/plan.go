@@ -106,15 +106,40 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 	for i := range p.wants {
 		wanted[p.wants[i].Ref] = true
 	}
+	held := p.held(s)
 	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport} {
 		for _, x := range p.objects.kinds[kind] {
 			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
-			if kind == KindEndpointSlice && wanted[Ref{KindService, x.Namespace, x.Slice.Service}] && p.elsewhere(x, s) {
+			service := x.Ref
+			switch kind {
+			case KindEndpointSlice:
+				service = Ref{KindService, x.Namespace, x.Slice.Service}
+			case KindImport, KindMCSImport:
+				service = Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}
+			}
+			if held[service] && (kind != KindEndpointSlice || p.elsewhere(x, s)) {
+				continue
+			}
+			if kind == KindEndpointSlice && wanted[service] && p.elsewhere(x, s) {
 				continue
 			}
 			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// held lists the derived Services that another slicewire pod serves: it knows of
+// what they stand for, and this one, which may have begun a moment ago, does not.
+// A pod that knows better takes its own EndpointSlice away, and the last one the
+// Service.
+func (p *plan) held(s *setting) map[Ref]bool {
+	out := make(map[Ref]bool)
+	for _, x := range p.objects.kinds[KindEndpointSlice] {
+		if x.ours && !x.Ending && len(x.Slice.Endpoints) > 0 && p.elsewhere(x, s) {
+			out[Ref{KindService, x.Namespace, x.Slice.Service}] = true
 		}
 	}
 	return out

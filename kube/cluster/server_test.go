@@ -182,6 +182,46 @@ func TestWhoEndsIsNotLedTo(t *testing.T) {
 	}
 }
 
+// A pod that has just begun and knows of no services takes nothing away from one
+// that serves them; when that one knows of none either, all goes.
+func TestWhatAnotherPodServesStays(t *testing.T) {
+	f := start(t)
+	ns := "two-pods"
+	f.put(namespace(ns), pod("slicewire-system", "slicewire-0", "slicewire", "10.244.0.2"))
+	f.Set(in(ns, view(overlay.Virtual, "west/web-x7k2p")))
+	name := "slicewire-" + short(ns, "web")
+	all := []Ref{{KindService, ns, name}, {KindEndpointSlice, ns, name + "-" + short("10.244.0.2")[:8]}, {KindImport, ns, "web"}, {KindMCSImport, ns, "web"}}
+	there := func(want bool) func() error {
+		return func() error {
+			for _, r := range all {
+				if (f.get(r.Kind, r.Namespace, r.Name) != nil) != want {
+					return fmt.Errorf("%v is there: %v", r, !want)
+				}
+			}
+			return nil
+		}
+	}
+	f.eventually(there(true))
+	before := f.get(KindService, ns, name).GetUID()
+
+	g := connect(t, server)
+	g.run(Config{Self: netip.MustParseAddr("10.244.0.3"), Linger: time.Millisecond})
+	g.Set(in(ns))
+	g.eventually(func() error {
+		if !g.Status().Synced {
+			return errors.New("it has not seen what there is")
+		}
+		return nil
+	})
+	g.still(2 * time.Second)
+	if err := there(true)(); err != nil || f.get(KindService, ns, name).GetUID() != before {
+		t.Fatalf("another pod took it away: %v", err)
+	}
+	f.Set(in(ns))
+	f.eventually(there(false))
+	f.remove(KindPod, "slicewire-system", "slicewire-0") // other tests have none there
+}
+
 // A service that is gone for less than the time to linger keeps its address: a
 // daemon that has just started does not know yet what there is.
 func TestWhatIsGoneForAMomentStays(t *testing.T) {

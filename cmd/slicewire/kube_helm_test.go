@@ -80,7 +80,7 @@ func (x *installation) helm(t *testing.T) {
 	asked := make(chan error, 2)
 	for _, network := range []string{"tcp", "udp"} {
 		go func() {
-			said, err := two.ExecErr(t.Context(), "iperf", "deployment/echo", "peer", "steady", network, address, "30s")
+			said, err := two.ExecErr(t.Context(), "iperf", "deployment/echo", "peer", "steady", network, address, "60s")
 			if err != nil {
 				err = fmt.Errorf("%s while it is upgraded: %s%w", network, said, err)
 			}

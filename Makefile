@@ -56,7 +56,7 @@ test: prerequisites ## everything CI needs to know
 	$(GO) vet $(PKGS)
 	$(GO) test -run Alloc $(PKGS) # without the race detector, which allocates itself
 	$(GO) test ./bench/lab # nor does it take meshes of this size
-	$(GO) test -run 'LeavesTheAnswers|IsWithdrawn|OutliveTheDeath|AChangeAmong|KeysOfASlice|AThousandExports' ./cmd/slicewire ./kube/cluster # nor does it keep to such times
+	$(GO) test -run 'LeavesTheAnswers|IsWithdrawn|OutliveTheDeath|AChangeAmong|KeysOfASlice|AThousandExports|ACrowdOfFakePods' ./cmd/slicewire ./kube/cluster # nor does it keep to such times
 	$(GO) -C kube/testcluster vet ./...
 	$(GO) -C kube/testcluster test .
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 40m $(PKGS) # one after another: many start real processes, which have time limits

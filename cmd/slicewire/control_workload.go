@@ -75,6 +75,12 @@ func (c *control) workload(w http.ResponseWriter, r *http.Request) {
 		c.refuse(w, admitCode(err), err)
 		return
 	}
+	var conn *linkConn
+	defer func() {
+		if conn != nil {
+			conn.Close() // last: a client that sees it may have the same name again
+		}
+	}()
 	stays := false
 	defer func() {
 		if stays {
@@ -85,12 +91,10 @@ func (c *control) workload(w http.ResponseWriter, r *http.Request) {
 			c.log.Warn("workload does not leave", "slice", wl.slice, "workload", wl.name, "err", err)
 		}
 	}()
-	conn, err := hijack(w)
-	if err != nil {
+	if conn, err = hijack(w); err != nil {
 		c.log.Debug("workload connection", "err", err)
 		return
 	}
-	defer conn.Close()
 	// Whatever is being read or written ends when the daemon does.
 	stop := context.AfterFunc(r.Context(), func() { _ = conn.conn.SetDeadline(time.Unix(1, 0)) })
 	err = c.plug(r.Context(), conn, wl, offer)

@@ -84,6 +84,7 @@ func (x *installation) helm(t *testing.T) {
 			if err != nil {
 				err = fmt.Errorf("%s while it is upgraded: %s%w", network, said, err)
 			}
+			t.Logf("%s while it is upgraded: %s", network, said)
 			asked <- err
 		}()
 	}

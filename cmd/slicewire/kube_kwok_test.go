@@ -69,7 +69,7 @@ func TestACrowdOfFakePods(t *testing.T) {
 	}
 	more := n.settled(t, size.idle) - alone
 	t.Logf("memory: %.1f MiB more than without", float64(more)/(1<<20))
-	if more > crowdMemory {
+	if slack == 1 && more > crowdMemory { // the race detector has memory of its own
 		t.Errorf("%d bytes more, want %d at most", more, crowdMemory)
 	}
 }

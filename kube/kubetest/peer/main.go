@@ -8,7 +8,8 @@
 //	peer ask tcp HOST:PORT TEXT  prints the answer; fails after five seconds
 //	peer ask udp HOST:PORT TEXT
 //	peer steady tcp HOST:PORT 9s asks 20 times a second for so long, each time anew,
-//	                             prints how often, and fails if any had no answer
+//	                             prints how often, and fails if more than one of 400
+//	                             had no answer in five seconds
 //	peer lookup NAME             prints the addresses, one a line
 //	peer srv NAME                prints the SRV records: PORT TARGET, one a line
 //	peer txt NAME                prints the TXT records, one a line
@@ -184,7 +185,7 @@ func steady(network, addr, long string) error {
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards the counts
-	asked, lost := 0, map[string]int{}
+	asked, failed, lost := 0, 0, map[string]int{}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for began := time.Now(); time.Since(began) < length; asked++ {
@@ -193,14 +194,15 @@ func steady(network, addr, long string) error {
 			if _, err := ask(network, addr, "steady"); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
+				failed++
 				lost[fmt.Sprint(at, ": ", err)]++
 			}
 		})
 		<-tick.C
 	}
 	all.Wait()
-	fmt.Println(asked, "asked")
-	if len(lost) > 0 {
+	fmt.Println(asked, "asked,", failed, "had no answer")
+	if failed > asked/400 { // a machine that is busy may stall for a moment
 		return fmt.Errorf("of %d: %v", asked, lost)
 	}
 	return nil

@@ -1,12 +1,12 @@
 package router
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
 
 	"slicewire/overlay"
+	"slicewire/overlay/overlaytest"
 )
 
 func block(prefix string, except ...string) overlay.Block {
@@ -28,39 +28,15 @@ var classRules = []overlay.ClassRule{
 // segment is a packet of a transport protocol between two ends.
 func segment(src, dst string, proto uint8, sport, dport uint16) []byte {
 	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
-	l4 := make([]byte, 40)
-	if proto == protoTCP || proto == protoUDP {
-		binary.BigEndian.PutUint16(l4, sport)
-		binary.BigEndian.PutUint16(l4[2:], dport)
-	}
 	switch proto {
 	case protoTCP:
-		l4[12], l4[13] = 5<<4, tcpACK
+		return overlaytest.TCP(ap(s, sport), ap(d, dport), 0, 0, tcpACK, nil, nil)
 	case protoUDP:
-		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
+		return overlaytest.UDP(ap(s, sport), ap(d, dport), nil)
 	case protoICMP:
-		l4[0] = 8
+		return overlaytest.Echo(s, d, false, 1, 1, nil)
 	}
-	if s.Is4() {
-		h := make([]byte, ipv4Header)
-		h[0], h[8], h[9] = 0x45, 64, proto
-		binary.BigEndian.PutUint16(h[2:], uint16(ipv4Header+len(l4)))
-		copy(h[12:], s.AsSlice())
-		copy(h[16:], d.AsSlice())
-		sum := uint32(0)
-		for i := 0; i < ipv4Header; i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(h[i:]))
-		}
-		sum = sum>>16 + sum&0xffff
-		binary.BigEndian.PutUint16(h[10:], ^uint16(sum+sum>>16))
-		return append(h, l4...)
-	}
-	h := make([]byte, ipv6Header)
-	h[0], h[6], h[7] = 0x60, proto, 64
-	binary.BigEndian.PutUint16(h[4:], uint16(len(l4)))
-	copy(h[8:], s.AsSlice())
-	copy(h[24:], d.AsSlice())
-	return append(h, l4...)
+	return overlaytest.AppendIP(nil, s, d, proto, make([]byte, 40))
 }
 
 func TestPacketsAreOfTheFirstRuleThatFitsEitherWay(t *testing.T) {
@@ -68,15 +44,10 @@ func TestPacketsAreOfTheFirstRuleThatFitsEitherWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := segment("10.1.1.1", "10.1.2.1", protoTCP, 9, 80)
-	binary.BigEndian.PutUint16(later[6:], 5) // a later fragment, its sum is of no matter here
-	binary.BigEndian.PutUint16(later[10:], 0)
-	sum := uint32(0)
-	for i := 0; i < ipv4Header; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(later[i:]))
+	later := edit(segment("10.1.1.1", "10.1.2.1", 47, 0, 0), func(p []byte) { p[7], p[9] = 5, protoTCP }) // at byte 40 of a datagram
+	if in, _, ok := check(later); !ok || !in.later {
+		t.Fatalf("no later fragment: %+v", in)
 	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(later[10:], ^uint16(sum+sum>>16))
 	for _, tt := range []struct {
 		name string
 		pkt  []byte

@@ -68,8 +68,6 @@ func (k *kubeCluster) leave(ctx context.Context) {
 	if k == nil || len(k.cluster.Result().Doors) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, callsGrace+proxiesFollow)
-	defer cancel()
 	told, stop := context.WithTimeout(ctx, callsGrace)
 	defer stop()
 	if err := k.cluster.Leave(told); err != nil {

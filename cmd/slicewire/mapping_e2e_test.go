@@ -77,7 +77,7 @@ publish:
 func TestTwoSitesWithTheSameNetworkBehindThem(t *testing.T) {
 	needs(t, "ip", "ping", "curl")
 	if os.Getuid() != 0 {
-		t.Skip("namespaces with a name need root")
+		cannot(t, "namespaces with a name need root")
 	}
 	west, east := newMappedLAN(t, "west"), newMappedLAN(t, "east")
 	l := newRoutedLab(t, "west=192.168.1.0/24,fd77::/64; east=192.168.1.0/24,fd77::/64", map[string]string{

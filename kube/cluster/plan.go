@@ -112,20 +112,17 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
-			service := x.Ref
+			stays := held[x.Ref]
 			switch kind {
 			case KindEndpointSlice:
-				service = Ref{KindService, x.Namespace, x.Slice.Service}
+				service := Ref{KindService, x.Namespace, x.Slice.Service}
+				stays = (held[service] || wanted[service]) && p.elsewhere(x, s)
 			case KindImport, KindMCSImport:
-				service = Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}
+				stays = held[Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}]
 			}
-			if held[service] && (kind != KindEndpointSlice || p.elsewhere(x, s)) {
-				continue
+			if !stays {
+				out = append(out, x)
 			}
-			if kind == KindEndpointSlice && wanted[service] && p.elsewhere(x, s) {
-				continue
-			}
-			out = append(out, x)
 		}
 	}
 	return out

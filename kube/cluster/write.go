@@ -51,10 +51,10 @@ type planned struct {
 	wanted  map[Ref]*want
 }
 
-// deserted reports whether an object is the EndpointSlice of a pod that has gone:
-// it leads connections to nowhere.
+// deserted reports whether an unwanted object is the EndpointSlice of a pod that
+// has gone, of a Service that is wanted: it leads connections to nowhere.
 func (p *planned) deserted(x *Object) bool {
-	return x.Kind == KindEndpointSlice && p.wanted[Ref{KindService, x.Namespace, x.Slice.Service}] != nil && !p.elsewhere(x, p.setting)
+	return x.Kind == KindEndpointSlice && p.wanted[Ref{KindService, x.Namespace, x.Slice.Service}] != nil
 }
 
 // A partKey names a part of an object: all but its status, or that.

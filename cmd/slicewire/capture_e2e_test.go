@@ -39,7 +39,9 @@ func TestCaptureShowsASliceAtEveryPoint(t *testing.T) {
 	l.until("an echo", answers)
 	begin := func(args ...string) (*exec.Cmd, string) {
 		file := filepath.Join(t.TempDir(), "x.pcapng")
-		cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"capture", "--socket", from.socket, "-w", file}, args...)...)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		t.Cleanup(cancel)
+		cmd := exec.CommandContext(ctx, os.Args[0], append([]string{"capture", "--socket", from.socket, "-w", file}, args...)...)
 		cmd.Env = append(os.Environ(), asProgram+"=1")
 		said := new(lines)
 		cmd.Stderr = said

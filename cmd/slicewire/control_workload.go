@@ -197,7 +197,7 @@ func (c *control) attend(ctx context.Context, conn *linkConn, wl *workload) {
 		_ = conn.conn.SetDeadline(time.Now().Add(time.Second))
 		_ = conn.send(linkMessage{Error: why.Error()}, nil)
 	}
-	conn.conn.Close()
+	_ = conn.conn.SetReadDeadline(time.Unix(1, 0)) // closed it is once the workload has left
 	<-gone
 }
 

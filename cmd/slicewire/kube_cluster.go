@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"slicewire/api"
 	"slicewire/dnsd"
@@ -47,37 +46,11 @@ type kubeCluster struct {
 	tellsHub bool // by what pods prove who they are
 	self     netip.Addr
 	log      *slog.Logger
+	calls    calls
 	routed   bool                               // pods reach addresses of the slice
 	names    *dnsd.Server                       // nil: the cluster asks nobody
 	lost     map[string]map[overlay.NodeID]bool // by slice, nodes that are not reached; the daemon's loop's
 	sockets  []interface{ Close() error }
-}
-
-const (
-	// callsGrace bounds how long a node that is told to end waits for the API
-	// server to take its word that pods should go elsewhere.
-	callsGrace = 2 * time.Second
-	// proxiesFollow is how long the cluster's proxies are given to do so: kube-proxy
-	// changes its rules once a second.
-	proxiesFollow = 1500 * time.Millisecond
-)
-
-// leave has the cluster's pods go to other nodes for imported services, if any
-// come here.
-func (k *kubeCluster) leave(ctx context.Context) {
-	if k == nil || len(k.cluster.Result().Doors) == 0 {
-		return
-	}
-	told, stop := context.WithTimeout(ctx, callsGrace)
-	defer stop()
-	if err := k.cluster.Leave(told); err != nil {
-		k.log.Info("pods of the cluster may still come here", "err", err)
-		return
-	}
-	select {
-	case <-time.After(proxiesFollow):
-	case <-ctx.Done():
-	}
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
@@ -268,15 +241,18 @@ func (k *kubeCluster) guard(slice string) doorGuard {
 	if k == nil {
 		return nil
 	}
-	return func(ctx context.Context, client netip.Addr) bool { return k.cluster.Admit(ctx, slice, client) }
+	return func(ctx context.Context, client netip.Addr) bool {
+		k.calls.came()
+		return k.cluster.Admit(ctx, slice, client)
+	}
 }
 
 // tell has the cluster part know what the slices are now.
-func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView) {
+func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView, records []overlay.Record) {
 	if k == nil {
 		return
 	}
-	state := &cluster.State{Site: site}
+	state := &cluster.State{Site: site, Deaf: hearsNobody(site, mesh, records)}
 	for i := range mesh.Slices {
 		s := &mesh.Slices[i]
 		if _, member := s.Site(site); !member {
@@ -292,6 +268,18 @@ func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView) {
 		state.Slices = append(state.Slices, x)
 	}
 	k.cluster.Set(state)
+}
+
+// hearsNobody reports whether a site has slices with others, and none of these has been
+// heard of: what they export is not known.
+func hearsNobody(site string, mesh *overlay.Mesh, records []overlay.Record) bool {
+	if slices.ContainsFunc(records, func(r overlay.Record) bool { return r.Origin.Site != site }) {
+		return false
+	}
+	return slices.ContainsFunc(mesh.Slices, func(s overlay.Slice) bool {
+		_, member := s.Site(site)
+		return member && len(s.Sites) > 1
+	})
 }
 
 func (k *kubeCluster) parts() []part {

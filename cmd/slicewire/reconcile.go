@@ -291,7 +291,7 @@ func (d *daemon) reconcile() error {
 	d.view.Store(view)
 	d.tellHub(view)
 	d.cluster.reached(d.slices)
-	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices)
+	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices, records)
 	d.shape(time.Now())
 	return err
 }

@@ -184,6 +184,7 @@ func TestRunPutsAProgramOnASlice(t *testing.T) {
 	t.Run("a device that is none is refused", m.checkHostile)
 	t.Run("its terminal passes through", func(t *testing.T) { m.checkTerminal(t, n) })
 	t.Run("signals pass through", func(t *testing.T) { m.checkSignals(t, n) })
+	t.Run("a name is free once its run has ended", func(t *testing.T) { m.checkNames(t, n) })
 	t.Run("it keeps no rights", func(t *testing.T) { m.checkRights(t, n) })
 	t.Run("it does not reach the host", func(t *testing.T) { m.checkHost(t, n) })
 	t.Run("a killed client leaves nothing", func(t *testing.T) { m.checkKilledClient(t, n) })

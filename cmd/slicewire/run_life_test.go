@@ -36,6 +36,15 @@ func (m *runMesh) checkSignals(t *testing.T, n *demoNode) {
 	}
 }
 
+func (m *runMesh) checkNames(t *testing.T, n *demoNode) {
+	for i := range 10 {
+		r := m.start(n, []string{"--name", "again"}, "echo", "here")
+		if err := r.cmd.Wait(); err != nil {
+			t.Fatalf("run %d: %v, %s", i, err, r.errs.String())
+		}
+	}
+}
+
 func (m *runMesh) checkRights(t *testing.T, n *demoNode) {
 	out, errs, code := m.run(n, "cat", "/proc/self/status")
 	if code != 0 {

@@ -128,10 +128,15 @@ func runProgram(ctx context.Context, socket string, req api.WorkloadRequest, arg
 		lost <- "the daemon is gone"
 	}()
 	code, err := accompany(cmd.Process, ended, lost, signals, terminal)
-	conn.Close()
+	// The daemon hangs up when the name and the address are free again.
+	_ = conn.conn.SetReadDeadline(time.Now().Add(leavePatience)) // it may have ended
+	_ = conn.conn.CloseWrite()
 	<-hung
 	return code, err
 }
+
+// leavePatience is how long a run waits for the daemon to forget it.
+const leavePatience = 2 * time.Second
 
 // startInside starts this program anew as the first process of new user,
 // network, mount and process namespaces, with a socket to speak to it. Killing

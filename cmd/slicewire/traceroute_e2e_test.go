@@ -33,7 +33,7 @@ func (l *pathLab) says(n *labNode, program ...string) string {
 	defer cancel()
 	out, err := l.on(ctx, n, "asks", program...).CombinedOutput()
 	if err != nil {
-		l.t.Logf("%v: %v", program, err)
+		l.t.Logf("%v: %v\n%s", program, err, out)
 	}
 	return string(out)
 }

@@ -35,12 +35,13 @@ type plan struct {
 	lost    map[string]int    // endpoints that are not published, by slice
 	only6   int               // endpoints without an IPv4 address
 	shut    int               // doors without a port
+	deaf    bool              // as State's
 	urgent  uint64            // what is wanted of that which packets go by, in a number
 }
 
 // work works out a plan. before holds the ports given before. It is pure.
 func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan {
-	p := &plan{objects: o}
+	p := &plan{objects: o, deaf: state.Deaf}
 	exported := exports(o, state, findReplicas(o, s.namespace, s.self))
 	p.lost = fit(exported)
 	p.only6 = withoutIPv4(exported)
@@ -100,7 +101,8 @@ func digest(list []derived, p *plan) uint64 {
 var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6}
 
 // unwanted lists objects of slicewire's that nothing wants any more. What belongs
-// to other slicewire pods stays while these are there.
+// to other slicewire pods stays while these are there, and what stands for
+// services until somebody has told which there are.
 func (p *plan) unwanted(s *setting) (out []*Object) {
 	wanted := make(map[Ref]bool, len(p.wants))
 	for i := range p.wants {
@@ -112,13 +114,15 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
-			stays := held[x.Ref]
+			stays := held[x.Ref] || p.deaf
 			switch kind {
 			case KindEndpointSlice:
 				service := Ref{KindService, x.Namespace, x.Slice.Service}
-				stays = (held[service] || wanted[service]) && p.elsewhere(x, s)
+				stays = (held[service] || wanted[service]) && p.elsewhere(x, s) || p.deaf && !wanted[service]
 			case KindImport, KindMCSImport:
-				stays = held[Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}]
+				stays = p.deaf || held[Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}]
+			case KindNetworkPolicy:
+				stays = false
 			}
 			if !stays {
 				out = append(out, x)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -41,23 +42,27 @@ func Remove(ctx context.Context, client *kube.Client, own string) (changed int, 
 	return kube.Sweep(ctx, client, list)
 }
 
-// awaitNoPods waits until no gateway is left.
+// awaitNoPods waits until no gateway is left. It tells of the one that was seen
+// last, also where the server has not answered since.
 func awaitNoPods(ctx context.Context, client *kube.Client, own string) error {
 	pods := client.Dynamic.Resource(kinds()[KindPod].resource).Namespace(own)
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for seen := ""; ; {
 		list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: gateways})
-		if err == nil && len(list.Items) == 0 {
-			return nil
+		if err == nil {
+			if len(list.Items) == 0 {
+				return nil
+			}
+			seen = list.Items[0].GetName()
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if err != nil {
-				return fmt.Errorf("list slicewire's pods in %s: %w", own, err)
+			if seen == "" {
+				return fmt.Errorf("list slicewire's pods in %s: %w", own, cmp.Or(err, ctx.Err()))
 			}
-			return fmt.Errorf("slicewire still runs, as pod %s/%s: it would put back what is removed; uninstall it first", own, list.Items[0].GetName())
+			return fmt.Errorf("slicewire still runs, as pod %s/%s: it would put back what is removed; uninstall it first", own, seen)
 		}
 	}
 }

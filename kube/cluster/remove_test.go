@@ -36,7 +36,7 @@ func TestRemoveLeavesWhatOthersMade(t *testing.T) {
 	})
 	gateway := strings.Replace(pod("slicewire-system", "slicewire-0", "x", "10.244.9.2"), "app: x", "app.kubernetes.io/name: slicewire", 1)
 	f.put(gateway)
-	moment, cancel := context.WithTimeout(f.ctx, time.Second)
+	moment, cancel := context.WithTimeout(f.ctx, 3*time.Second)
 	defer cancel()
 	if n, err := Remove(moment, f.client, "slicewire-system"); n != 0 || err == nil || !strings.Contains(err.Error(), "pod slicewire-system/slicewire-0") {
 		t.Errorf("with a gateway that runs, %d objects are removed: %v", n, err)

@@ -222,6 +222,40 @@ func TestWhatAnotherPodServesStays(t *testing.T) {
 	f.remove(KindPod, "slicewire-system", "slicewire-0") // other tests have none there
 }
 
+// A pod that has just begun and has heard nobody takes no Service away, however
+// long that lasts, and what isolation no longer asks for at once.
+func TestWhoHasHeardNobodyTakesNothingAway(t *testing.T) {
+	f := startAs(t, Config{Linger: time.Millisecond})
+	ns := "deaf"
+	f.put(namespace(ns))
+	known := in(ns, view(overlay.Virtual, "west/web-x7k2p"))
+	known.Slices[0].Isolated = true
+	f.Set(known)
+	all := []Ref{{KindService, ns, "slicewire-" + short(ns, "web")}, {KindImport, ns, "web"}, {KindMCSImport, ns, "web"}}
+	there := func(want bool, list ...Ref) func() error {
+		return func() error {
+			for _, r := range list {
+				if (f.get(r.Kind, r.Namespace, r.Name) != nil) != want {
+					return fmt.Errorf("%v is there: %v", r, !want)
+				}
+			}
+			return nil
+		}
+	}
+	policy := Ref{KindNetworkPolicy, ns, "red-" + ns}
+	f.eventually(there(true, append(all, policy)...))
+	unheard := in(ns)
+	unheard.Deaf, unheard.Slices[0].Isolated = true, false
+	f.Set(unheard)
+	f.eventually(there(false, policy))
+	f.still(2 * time.Second)
+	if err := there(true, all...)(); err != nil {
+		t.Fatal(err)
+	}
+	f.Set(in(ns))
+	f.eventually(there(false, all...))
+}
+
 // A service that is gone for less than the time to linger keeps its address: a
 // daemon that has just started does not know yet what there is.
 func TestWhatIsGoneForAMomentStays(t *testing.T) {

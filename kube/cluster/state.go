@@ -16,6 +16,7 @@ import (
 // shared and not to be changed.
 type State struct {
 	Site   string
+	Deaf   bool // no other site has been heard of yet, and some should be: what is not known of may be there
 	Slices []Slice
 }
 

@@ -34,7 +34,7 @@ func (*kubeCluster) changed() <-chan struct{}                              { ret
 func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish) { return nil, nil }
 func (*kubeCluster) doors(string) []publish.Backend                        { return nil }
 func (*kubeCluster) guard(string) doorGuard                                { return nil }
-func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView)               {}
+func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView, []overlay.Record)               {}
 func (*kubeCluster) tokenNews() <-chan struct{}                            { return nil }
 func (*kubeCluster) tokenKeys() (issuer, keys string)                      { return "", "" }
 func (*kubeCluster) parts() []part                                         { return nil }

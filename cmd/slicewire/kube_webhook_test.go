@@ -20,12 +20,18 @@ import (
 
 var webhookPlace = apitest.Place{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations", Name: "slicewire-webhook"}
 
+// chartSpace is the namespace that the chart's objects are in.
+const chartSpace = "slicewire-system"
+
 // hookObjects are what the chart has for the webhook and an API server without
 // nodes takes, and the ClusterRole among them.
 func hookObjects(t *testing.T, ca, slice string) (text string, role *apitest.Object) {
 	t.Helper()
-	all := generate(t, "--set", "site=worker-1", "--set-file", "mesh.authority="+ca, "--set", "mesh.issuers=192.0.2.1:1", "--set", "mesh.gateways=192.0.2.1:2",
+	all, said, code := program(t, "generate", "manifests", "--set", "mesh.name=rig", "--set", "site=worker-1", "--set-file", "mesh.authority="+ca, "--set", "mesh.issuers=192.0.2.1:1", "--set", "mesh.gateways=192.0.2.1:2",
 		"--set-file", "manifests.slices.yaml="+slice, "--set", "webhook.enabled=true", "--set", "webhook.slice=red")
+	if code != exitOK {
+		t.Fatalf("generate manifests: exit %d: %s", code, said)
+	}
 	objects, err := apitest.Read([]byte(all))
 	if err != nil {
 		t.Fatal(err)
@@ -66,10 +72,10 @@ func TestTheWebhooksRightsAreWhatItNeedsAndNoMore(t *testing.T) {
 	ca, slice := statedir.Dir(dir).Path(fileAuthorityCert), filepath.Join(dir, "slice.yaml")
 	writeFile(t, slice, "kind: SliceConfig\n")
 	text, role := hookObjects(t, ca, slice)
-	if err := errors.Join(apitest.Namespace(t.Context(), admin, rigSpace), apitest.Put(t.Context(), admin, "", text)); err != nil {
+	if err := errors.Join(apitest.Namespace(t.Context(), admin, chartSpace), apitest.Put(t.Context(), admin, "", text)); err != nil {
 		t.Fatal(err)
 	}
-	const user = "system:serviceaccount:" + rigSpace + ":slicewire-webhook"
+	const user = "system:serviceaccount:" + chartSpace + ":slicewire-webhook"
 	path := filepath.Join(dir, "kubeconfig")
 	if err := server.Kubeconfig(path); err != nil {
 		t.Fatal(err)
@@ -80,7 +86,7 @@ func TestTheWebhooksRightsAreWhatItNeedsAndNoMore(t *testing.T) {
 	}
 	writeFile(t, path, strings.Replace(string(config), "user: {client", `user: {as: "`+user+`", client`, 1))
 
-	h := hooking{injecting: injecting{authority: ca, manifests: []string{slice}}, listen: "127.0.0.1:0", host: "slicewire-webhook." + rigSpace + ".svc", name: "slicewire-webhook", kubeconfig: path}
+	h := hooking{injecting: injecting{authority: ca, manifests: []string{slice}}, listen: "127.0.0.1:0", host: "slicewire-webhook." + chartSpace + ".svc", name: "slicewire-webhook", kubeconfig: path}
 	h.sidecar = inject.Sidecar{Image: "slicewire:1", Site: "worker-1", Slice: "red", Issuers: []string{"192.0.2.1:1"}, Gateways: []string{"192.0.2.1:2"}}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -113,8 +119,8 @@ func TestTheWebhooksRightsAreWhatItNeedsAndNoMore(t *testing.T) {
 	}
 	other, own := webhookPlace, webhookPlace
 	other.Name = "other"
-	pods := apitest.Place{Version: "v1", Resource: "pods", Namespace: rigSpace}
-	secrets := apitest.Place{Version: "v1", Resource: "secrets", Namespace: rigSpace}
+	pods := apitest.Place{Version: "v1", Resource: "pods", Namespace: chartSpace}
+	secrets := apitest.Place{Version: "v1", Resource: "secrets", Namespace: chartSpace}
 	all := apitest.Place{Group: own.Group, Version: own.Version, Resource: own.Resource}
 	for _, x := range []struct {
 		verb  string

@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"slicewire/deploy/image"
@@ -22,6 +24,9 @@ const (
 
 // applets are what busybox is in images.
 const applets = "sh cat ls echo env sleep mkdir id ip nc wget httpd nslookup ping grep head tail wc date ps kill true false hostname seq tr cut sort dd test awk sed rm"
+
+// Build builds ./cmd/slicewire as its image has it, to a file.
+func Build(to string) error { return buildTo("./cmd/slicewire", to) }
 
 // Slicewire builds ./cmd/slicewire and returns its image.
 func Slicewire(t testing.TB) image.Image {
@@ -122,22 +127,42 @@ func libraries(t testing.TB, path string) (out []string) {
 	return out
 }
 
-// build builds a program of the main module, static.
+// built are the programs that this process has built, by their packages.
+var built sync.Map // of func() ([]byte, error)
+
+// build builds a program of the main module, static, once.
 func build(t testing.TB, pkg string) []byte {
 	t.Helper()
-	source, err := sourceFolder()
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := filepath.Join(t.TempDir(), "program")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
-	cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v: %s", pkg, err, out)
-	}
-	data, err := os.ReadFile(to)
+	f, _ := built.LoadOrStore(pkg, sync.OnceValues(func() ([]byte, error) { return buildNow(pkg) }))
+	data, err := f.(func() ([]byte, error))()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func buildNow(pkg string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "kubetest-build")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	to := filepath.Join(dir, "program")
+	if err := buildTo(pkg, to); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(to)
+}
+
+func buildTo(pkg, to string) error {
+	source, err := sourceFolder()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, pkg)
+	cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, out)
+	}
+	return nil
 }

@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"slicewire/api"
-	"slicewire/deploy/inject"
 	"slicewire/kube/kubetest"
 )
 
@@ -168,6 +165,7 @@ func (p *podsRig) fetches(t *testing.T, pod, url, want string) {
 // other, and still do after what serves them was killed. What is deleted is let
 // go of, and without slicewire pods start all the same.
 func TestPodsOnTheSlice(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	p := startPods(t)
 	t.Logf("two clusters with slicewire after %v", time.Since(began).Round(100*time.Millisecond))
@@ -189,13 +187,9 @@ func TestPodsOnTheSlice(t *testing.T) {
 // inject is what `slicewire inject` makes of manifests for the first cluster.
 func (p *podsRig) inject(t *testing.T, manifests string, publish ...string) string {
 	t.Helper()
-	var out, said strings.Builder
-	in := injecting{authority: p.authority.Path(fileAuthorityCert), manifests: []string{p.manifest}, publish: publish}
-	in.sidecar = inject.Sidecar{Image: kubetest.SlicewireImage, Site: "worker-1", Slice: podsSlice, Issuers: []string{p.issuer}, Gateways: []string{p.gossip}, Proxy: defaultProxy}
-	if err := in.run(strings.NewReader(manifests), &out, &said); err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
+	in := sidecar{authority: p.authority, manifest: p.manifest, site: "worker-1", slice: podsSlice, issuer: p.issuer, gateway: p.gossip, publish: publish}
+	out, _ := in.inject(t, manifests)
+	return out
 }
 
 // checkSidecars has pods with sidecars serve and ask, and kills one of these.
@@ -245,7 +239,7 @@ func (p *podsRig) checkDevice(t *testing.T) {
 	app, pod := p.pod(t, 0, "app"), p.pod(t, 1, "pod")
 	at := p.published(t, "app")
 	was := p.attached(t, 1)[0]
-	if was.Device != "sw0" || was.Namespace != "iperf" || was.Medium != mediumTUN || was.Command != "pod "+pod {
+	if was.Device != "sw0" || was.Namespace != "iperf" || was.Medium != "tun" || was.Command != "pod "+pod {
 		t.Errorf("attached: %+v", was)
 	}
 	if said := two.Exec(t, "iperf", pod, "ip", "addr", "show", "dev", "sw0"); !strings.Contains(said, was.Address.String()+"/32") || !strings.Contains(said, "UP") {
@@ -298,6 +292,9 @@ func (p *podsRig) records(t *testing.T) (all []keptRecord) {
 	}
 	return all
 }
+
+// chained is what the plugin before said of a pod.
+const chained = `,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x"}],"ips":[{"interface":0,"address":"10.88.0.7/16","gateway":"10.88.0.1"}]}`
 
 // checkVerbs asks the plugin that is installed on the node of what its runtime
 // has attached.

@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -58,7 +56,7 @@ func (x *installation) helm(t *testing.T) {
 	two.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+rigSpace+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
 	before := settledObjects(t, two)
 	values := []string{"-n", rigSpace, "--wait", "--timeout", "2m", "--set", "image.tag=test,mesh.name=rig,site=worker-2,replicas=2,crds.keep=false,cluster.linger=2s",
-		"--set-file", "mesh.authority=" + x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers[0]=" + x.issuer, "--set", "mesh.gateways[0]=" + x.gossip,
+		"--set-file", "mesh.authority=" + x.authority.cert(), "--set", "mesh.issuers[0]=" + x.issuer, "--set", "mesh.gateways[0]=" + x.gossip,
 		"--set-file", `manifests.slices\.yaml=` + x.manifest}
 	began := time.Now()
 	two.Helm(t, append([]string{"install", "slicewire", chart}, values...)...)

@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import "fmt"
 
@@ -64,6 +62,6 @@ spec:
 const curlContainer = `
       - name: curl
         image: curl:1
-        env: [{name: ALL_PROXY, value: "socks5h://` + defaultProxy + `"}]
+        env: [{name: ALL_PROXY, value: "socks5h://127.0.0.1:1080"}]
         securityContext: *none
 `

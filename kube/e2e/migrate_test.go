@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"bufio"
@@ -147,6 +145,7 @@ func (x *installation) kubeslice(t *testing.T) {
 // Two clusters with KubeSlice move to slicewire as docs/migrate-from-kubeslice.md
 // says, block by block.
 func TestTheMigrationAsItIsWritten(t *testing.T) {
+	t.Parallel()
 	x := &installation{rig: kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})}
 	x.rig.Add(t, kubetest.Tools(t))
 	image := kubetest.Slicewire(t)
@@ -253,12 +252,7 @@ func newDocShell(t *testing.T, rig *kubetest.Rig) *docShell {
 			t.Fatal(err)
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(bin, "slicewire"), "#!/bin/sh\n"+asProgram+"=1 exec '"+self+"' \"$@\"\n")
-	if err := os.Chmod(filepath.Join(bin, "slicewire"), 0o755); err != nil {
+	if err := os.Symlink(program, filepath.Join(bin, "slicewire")); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "kubeconfig"), contexts(t, map[string]*kubetest.Cluster{"hub": rig.Clusters[0], "worker-1": rig.Clusters[0], "worker-2": rig.Clusters[1]}))
@@ -266,6 +260,7 @@ func newDocShell(t *testing.T, rig *kubetest.Rig) *docShell {
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(dir, "kubeconfig"), "HOME="+dir)
 	s := &docShell{dir: dir}
+	var err error
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}

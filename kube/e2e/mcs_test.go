@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -79,6 +77,7 @@ func (m *rigMesh) answered(t *testing.T, cluster int, network, to string) (who s
 // it is; the pods of a StatefulSet by their own names; endpoints of both clusters
 // behind one name; and a conflict is told to both.
 func TestMultiClusterServices(t *testing.T) {
+	t.Parallel()
 	m := startRigWith(t, 1, strings.NewReplacer("metadata:\n", "metadata:\n  annotations: {slicewire.io/site-routes: \"worker-2="+podsOfTwo+"\"}\n",
 		"isolationEnabled: true", "isolationEnabled: false").Replace(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))) // isolation denies what is behind a route
 	one, two := m.rig.Clusters[0], m.rig.Clusters[1]

@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -13,8 +11,6 @@ import (
 	"time"
 
 	"slicewire/kube/kubetest"
-	"slicewire/overlay"
-	"slicewire/statedir"
 )
 
 // podsOfTwo is where pods of the rig's second cluster are.
@@ -86,18 +82,15 @@ routes:
 func (m *rigMesh) routedServices(t *testing.T) {
 	two := m.rig.Clusters[1]
 	two.Must(t, "label", "namespace", rigSpace, "pod-security.kubernetes.io/enforce=privileged", "--overwrite")
-	state := statedir.Dir(filepath.Join(m.dir, "n2"))
+	state := filepath.Join(m.dir, "n2")
 	manifest := filepath.Join(m.dir, "routed.yaml")
 	if err := os.WriteFile(manifest, []byte(m.slice), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := signing{authority: m.authority, manifests: []string{manifest}, id: overlay.NodeID{Site: "worker-2", Node: "n2"}, index: 1, plain: true, life: certLife}
-	if err := certifyRig(s, state); err != nil {
-		t.Fatal(err)
-	}
+	m.authority.certify(t, manifest, "worker-2", "n2", state, "--index", "1", "--no-gateway")
 	slice := m.status(t, 1).Slices[0]
 	config := map[string]string{"node.yaml": fmt.Sprintf(routedConfig, m.gateways[1], slice.Name, podsOfTwo), "slice.yaml": m.slice}
-	two.Apply(t, fmt.Sprintf(routedNode, inline(t, secretOf(t, string(state))), inline(t, config)))
+	two.Apply(t, fmt.Sprintf(routedNode, inline(t, secretOf(t, state)), inline(t, config)))
 	two.Rollout(t, rigSpace, "deployment/routed")
 	two.Exec(t, rigSpace, "deployment/routed", "/slicewire", "attach", "--socket", "/state/sock", "--slice", slice.Name, "--netns", "/proc/1/ns/net", "--name", "sw0")
 	node := two.Must(t, "get", "pods", "-n", rigSpace, "-l", "app=routed", "-o", "jsonpath={.items[0].status.podIP}")

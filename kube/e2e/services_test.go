@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -16,7 +14,6 @@ import (
 	"slicewire/api"
 	"slicewire/kube/kubetest"
 	"slicewire/overlay"
-	"slicewire/statedir"
 )
 
 const rigSpace = "slicewire-system"
@@ -27,7 +24,7 @@ type rigMesh struct {
 	rig   *kubetest.Rig
 	sites []string // of the clusters
 
-	authority statedir.Dir
+	authority authority
 	dir       string
 	slice     string   // the manifest
 	gateways  []string // addresses of their pods
@@ -120,11 +117,7 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	if err := os.WriteFile(manifest, []byte(slice), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	authority := statedir.Dir(filepath.Join(dir, "ca"))
-	if err := initAuthority(authority, "rig", time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	m.authority, m.dir, m.slice = authority, dir, slice
+	m.authority, m.dir, m.slice = newAuthority(t, dir), dir, slice
 	rights, err := os.ReadFile("../../deploy/rbac/cluster.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -133,12 +126,10 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	for i, site := range m.sites {
 		c := m.rig.Clusters[i]
 		c.Must(t, "apply", "--server-side", "-f", "../../deploy/crds")
-		state := statedir.Dir(filepath.Join(dir, site))
-		if err := certifyRig(signing{authority: authority, manifests: []string{manifest}, id: overlay.NodeID{Site: site, Node: "gw"}, life: certLife}, state); err != nil {
-			t.Fatal(err)
-		}
+		state := filepath.Join(dir, site)
+		m.authority.certify(t, manifest, site, "gw", state)
 		config := map[string]string{"node.yaml": fmt.Sprintf(rigNode, site, join), "slice.yaml": slice}
-		c.Apply(t, fmt.Sprintf(rigDeployment, rights, inline(t, secretOf(t, string(state))), inline(t, config)))
+		c.Apply(t, fmt.Sprintf(rigDeployment, rights, inline(t, secretOf(t, state)), inline(t, config)))
 		c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: iperf}}")
 		c.Rollout(t, rigSpace, "deployment/slicewire")
 		ip := c.Must(t, "get", "pods", "-n", rigSpace, "-l", "app=slicewire", "-o", "jsonpath={.items[0].status.podIP}")
@@ -148,19 +139,6 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 		c.Stub(t, fmt.Sprintf("slice.local:1053 {\n forward . %s\n}\nclusterset.local:1053 {\n forward . %s\n}\n", dns, dns))
 	}
 	return m
-}
-
-func certifyRig(s signing, state statedir.Dir) error {
-	request, err := requestIdentity(state)
-	if err != nil {
-		return err
-	}
-	bundle, err := s.sign(request, time.Now())
-	if err != nil {
-		return err
-	}
-	_, err = installBundle(state, bundle, time.Now)
-	return err
 }
 
 // kubesliceExample returns one of KubeSlice's examples, with local images that
@@ -244,6 +222,7 @@ func (m *rigMesh) status(t *testing.T, cluster int) (s api.Status) {
 // from cluster 1, by both its names, within five seconds of the export; a pod
 // whose namespace the slice does not bind does not.
 func TestPodsReachServicesOfTheOtherCluster(t *testing.T) {
+	t.Parallel()
 	m := startRig(t, 1)
 	one, two := m.rig.Clusters[0], m.rig.Clusters[1]
 	m.client(t, 1, "iperf")

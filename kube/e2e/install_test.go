@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"context"
@@ -16,10 +14,7 @@ import (
 	"time"
 
 	"slicewire/api"
-	"slicewire/deploy/inject"
 	"slicewire/kube/kubetest"
-	"slicewire/overlay"
-	"slicewire/statedir"
 )
 
 // An installation is what a test knows of a mesh that was installed as operators
@@ -27,9 +22,9 @@ import (
 type installation struct {
 	rig       *kubetest.Rig
 	sites     []string
-	authority statedir.Dir // of the mesh
-	manifest  string       // file with KubeSlice's example of a slice
-	issuer    string       // host:port
+	authority authority // of the mesh
+	manifest  string    // file with KubeSlice's example of a slice
+	issuer    string    // host:port
 	gossip    string
 	manifests [2]string // what was applied to each cluster
 }
@@ -37,8 +32,8 @@ type installation struct {
 // generate prints manifests for a site as `slicewire generate manifests` does.
 func generate(t *testing.T, args ...string) string {
 	t.Helper()
-	out, said, code := program(t, append([]string{"generate", "manifests", "--set", "image.tag=test", "--set", "mesh.name=rig"}, args...)...)
-	if code != exitOK {
+	out, said, code := run(t, "", append([]string{"generate", "manifests", "--set", "image.tag=test", "--set", "mesh.name=rig"}, args...)...)
+	if code != 0 {
 		t.Fatalf("generate manifests: %d %s", code, said)
 	}
 	return out
@@ -58,16 +53,14 @@ func install(t *testing.T, rig *kubetest.Rig) *installation {
 func newInstallation(t *testing.T, rig *kubetest.Rig) (*installation, string) {
 	t.Helper()
 	dir := t.TempDir()
-	x := &installation{rig: rig, sites: []string{"worker-1", "worker-2"}, authority: statedir.Dir(filepath.Join(dir, "ca")), manifest: filepath.Join(dir, "manifests", "slices.yaml")}
+	x := &installation{rig: rig, sites: []string{"worker-1", "worker-2"}, manifest: filepath.Join(dir, "manifests", "slices.yaml")}
 	if err := os.Mkdir(filepath.Join(dir, "manifests"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(x.manifest, []byte(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := initAuthority(x.authority, "rig", time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	x.authority = newAuthority(t, dir)
 	host := rig.Clusters[0].Must(t, "get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
 	x.issuer, x.gossip = host+":31820", host+":31830"
 	return x, dir
@@ -76,21 +69,10 @@ func newInstallation(t *testing.T, rig *kubetest.Rig) (*installation, string) {
 // first installs the gateway of the first cluster, with more values than it needs.
 func (x *installation) first(t *testing.T, dir string, more ...string) {
 	t.Helper()
-	state := statedir.Dir(filepath.Join(dir, "first"))
-	request, err := requestIdentity(state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := signing{authority: x.authority, manifests: []string{x.manifest}, id: overlay.NodeID{Site: "worker-1", Node: "slicewire-0"}, life: certLife}
-	bundle, err := s.sign(request, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := installBundle(state, bundle, time.Now); err != nil {
-		t.Fatal(err)
-	}
-	makeIssuer(t, dir, string(state), x.sites)
-	secret, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "first", "namespace": rigSpace}, "data": secretOf(t, string(state))})
+	state := filepath.Join(dir, "first")
+	x.authority.certify(t, x.manifest, "worker-1", "slicewire-0", state)
+	x.authority.intermediate(t, x.manifest, state, x.sites...)
+	secret, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "first", "namespace": rigSpace}, "data": secretOf(t, state)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +106,7 @@ func (x *installation) second(t *testing.T, workload string, more ...string) {
 
 // reach is what nodes that join have to know of the mesh.
 func (x *installation) reach() []string {
-	return []string{"--set-file", "mesh.authority=" + x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers=" + x.issuer, "--set", "mesh.gateways=" + x.gossip}
+	return []string{"--set-file", "mesh.authority=" + x.authority.cert(), "--set", "mesh.issuers=" + x.issuer, "--set", "mesh.gateways=" + x.gossip}
 }
 
 // status asks the gateway of a cluster.
@@ -149,6 +131,7 @@ const installTime = time.Minute
 // leaves nothing. Then the second cluster is installed by Helm and by kustomize, in
 // other flavours, each time to the same end.
 func TestInstallations(t *testing.T) {
+	t.Parallel()
 	rig := kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})
 	rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t))
 	began := time.Now()
@@ -182,7 +165,7 @@ func (x *installation) removed(t *testing.T, cluster int) {
 	if out, err := c.Kubectl(ctx, x.manifests[cluster], "delete", "-f", "-", "--wait"); err != nil {
 		t.Fatalf("uninstall: %s %v", out, err)
 	}
-	if out, said, code := program(t, "uninstall", "--kubeconfig", c.Kubeconfig); code != exitOK {
+	if out, said, code := run(t, "", "uninstall", "--kubeconfig", c.Kubeconfig); code != 0 {
 		t.Fatalf("uninstall: %s %s", out, said)
 	}
 }
@@ -296,18 +279,14 @@ spec:
 // an address on the slice, which the gateway of the first cluster hears of.
 func (x *installation) sidecar(t *testing.T) {
 	t.Helper()
-	var out, said strings.Builder
-	in := injecting{authority: x.authority.Path(fileAuthorityCert), manifests: []string{x.manifest}, publish: []string{"app=8080"}}
-	in.sidecar = inject.Sidecar{Image: kubetest.SlicewireImage, Site: "worker-2", Slice: "iperf-slice", Issuers: []string{x.issuer}, Gateways: []string{x.gossip}, Proxy: defaultProxy}
-	if err := in.run(strings.NewReader(sidecarPods), &out, &said); err != nil {
-		t.Fatal(err)
-	}
-	if said.String() != "Deployment/app\n" {
-		t.Errorf("injected %q", said.String())
+	in := sidecar{authority: x.authority, manifest: x.manifest, site: "worker-2", slice: "iperf-slice", issuer: x.issuer, gateway: x.gossip, publish: []string{"app=8080"}}
+	out, said := in.inject(t, sidecarPods)
+	if said != "Deployment/app\n" {
+		t.Errorf("injected %q", said)
 	}
 	c := x.rig.Clusters[1]
 	began := time.Now()
-	c.Apply(t, out.String())
+	c.Apply(t, out)
 	c.Rollout(t, "iperf", "deployment/app")
 	kubetest.Eventually(t, patience, func(ctx context.Context) error {
 		s, err := x.status(ctx, 0)

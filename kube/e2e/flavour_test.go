@@ -1,6 +1,4 @@
-//go:build !nokube
-
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -41,7 +39,7 @@ func (x *installation) flavours(t *testing.T) {
 	if lease := one.Must(t, "-n", hubSpace, "get", "leases", "-o", "name"); !strings.Contains(lease, "slicewire") {
 		t.Errorf("the nodes have written nothing to the hub: leases %q", lease)
 	}
-	if out, said, code := program(t, "uninstall", "--kubeconfig", one.Kubeconfig, "--hub", hubSpace); code != exitOK {
+	if out, said, code := run(t, "", "uninstall", "--kubeconfig", one.Kubeconfig, "--hub", hubSpace); code != 0 {
 		t.Errorf("uninstall from the hub: %s %s", out, said)
 	}
 	if left := one.Must(t, "-n", hubSpace, "get", "leases,workersliceconfigs,workerslicegateways", "-o", "name"); left != "" {
@@ -74,7 +72,7 @@ func (x *installation) nodes(t *testing.T, c *kubetest.Cluster, kubeconfig strin
 	t.Helper()
 	c.Must(t, "delete", "namespace", rigSpace, "--ignore-not-found", "--wait")
 	before := settledObjects(t, c)
-	x.manifests[1] = generate(t, "--flavour", "node", "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.Path(fileAuthorityCert), "--set", "mesh.issuers="+x.issuer,
+	x.manifests[1] = generate(t, "--flavour", "node", "--set", "site=worker-2", "--set-file", "mesh.authority="+x.authority.cert(), "--set", "mesh.issuers="+x.issuer,
 		"--set", "mesh.gateways="+x.gossip, "--set", "hub.namespace="+hubSpace, "--set", "hub.kubeconfigSecret=hub")
 	secret, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]string{"name": "hub", "namespace": rigSpace}, "stringData": map[string]string{"kubeconfig": kubeconfig}})
 	if err != nil {
@@ -121,7 +119,7 @@ func (x *installation) edge(t *testing.T, c *kubetest.Cluster) {
 			}
 		}
 	}
-	authority, err := os.ReadFile(x.authority.Path(fileAuthorityCert))
+	authority, err := os.ReadFile(x.authority.cert())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,8 +130,7 @@ const installTime = time.Minute
 // its pod's token, and the sites are connected through NodePorts. Uninstalling
 // leaves nothing. Then the second cluster is installed by Helm and by kustomize, in
 // other flavours, each time to the same end.
-func TestInstallations(t *testing.T) {
-	t.Parallel()
+func TestInstallations(t *testing.T) { // alone: what it loses while it upgrades is counted
 	rig := kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})
 	rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t))
 	began := time.Now()

@@ -180,6 +180,7 @@ func TestPodsOnTheSlice(t *testing.T) {
 	p.checkSidecars(t)
 	p.checkDevice(t)
 	p.checkVerbs(t)
+	p.checkMultus(t)
 	p.checkWithout(t)
 	t.Logf("all after %v", time.Since(began).Round(100*time.Millisecond))
 }

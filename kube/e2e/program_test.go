@@ -88,7 +88,7 @@ func (a authority) certify(t *testing.T, manifest, site, node, state string, mor
 	dir := t.TempDir()
 	request, bundle := filepath.Join(dir, "request"), filepath.Join(dir, "bundle")
 	writeFile(t, request, must(t, "cert", "request", "--state", state))
-	writeFile(t, bundle, must(t, append(more, "ca", "sign", "--dir", string(a), "--manifests", manifest, "--site", site, "--node", node, request)...))
+	writeFile(t, bundle, must(t, append([]string{"ca", "sign", "--dir", string(a), "--manifests", manifest, "--site", site, "--node", node, request}, more...)...))
 	must(t, "cert", "install", "--state", state, bundle)
 }
 

@@ -40,6 +40,7 @@ var alone = map[string]struct{ pkg, version string }{
 	"coredns": {".", coreDNSVersion},
 	"helm":    {"helm.sh/helm/v4/cmd/helm", "v4.3.1"},
 	"kwok":    {"sigs.k8s.io/kwok/cmd/kwok", "v0.8.0"},
+	"multus":  {"gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus", "v4.2.3"},
 }
 
 const linkerFlags = "-s -w"

@@ -2,7 +2,7 @@
 // controller manager, scheduler, and nodes with kubelet, kube-proxy, containerd
 // and pods, without a registry and without touching the machine it runs on.
 //
-//	testcluster build                      builds Kubernetes, once for a version, and CoreDNS, helm and kwok
+//	testcluster build                      builds Kubernetes, once for a version, and CoreDNS, helm, kwok and multus
 //	testcluster up [--clusters --nodes]    runs clusters until its standard input ends
 //
 // While clusters run, it does what lines of its standard input say, and prints a

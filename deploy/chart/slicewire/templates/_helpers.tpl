@@ -214,12 +214,14 @@ spec:
   - name: cni
     image: {{ include "slicewire.image" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    args: [cni, keep, --socket, /state/slicewire.sock, --node-socket, /var/lib/slicewire/slicewire.sock, --conf-dir, /host/conf, --bin-dir, /host/bin]
+    args: [cni, keep, --socket, /state/slicewire.sock, --node-socket, /var/lib/slicewire/slicewire.sock, --bin-dir, /host/bin{{ if .Values.cni.chain }}, --conf-dir, /host/conf{{ end }}]
     resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {memory: 256Mi}}
     securityContext: {privileged: true, readOnlyRootFilesystem: true}
     volumeMounts:
     - {name: state, mountPath: /state}
+    {{- if .Values.cni.chain }}
     - {name: cni-conf, mountPath: /host/conf}
+    {{- end }}
     - {name: cni-bin, mountPath: /host/bin}
     - {name: cni-state, mountPath: /run/slicewire-cni}
     - {name: netns, mountPath: /run/netns, mountPropagation: HostToContainer}
@@ -227,8 +229,10 @@ spec:
   {{- end }}
   volumes:
   {{- if .Values.cni.enabled }}
+  {{- if .Values.cni.chain }}
   - name: cni-conf
     hostPath: {path: {{ quote .Values.cni.confDir }}, type: Directory}
+  {{- end }}
   - name: cni-bin
     hostPath: {path: {{ quote .Values.cni.binDir }}, type: DirectoryOrCreate}
   - name: cni-state

@@ -53,7 +53,7 @@ func newDetachCommand(opts *clientOptions) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req.Netns = namespacePath(req.Netns)
-			return newClient(opts.socket).detach(cmd.Context(), req)
+			return detachNamespace(cmd.Context(), opts.socket, req)
 		},
 	}
 	addNamespaceFlags(cmd, &req.Slice, &req.Netns, &req.Device, "device to remove (default: all that were attached there)")
@@ -100,21 +100,60 @@ func attachNamespace(ctx context.Context, socket string, req api.WorkloadRequest
 	if err != nil || m.Offer == nil {
 		return none, fmt.Errorf("the daemon's offer: %w", cmpErr(err, errors.New(cmp.Or(m.Error, "none"))))
 	}
-	var file *os.File
-	if err := port.Namespace(netns).Do(func() (err error) { file, err = port.OpenTUNFile(portConfig(*m.Offer, device)); return err }); err != nil {
+	file, undo, err := openGuarded(netns, portConfig(*m.Offer, device))
+	if err != nil {
 		_ = conn.send(linkMessage{Error: err.Error()}, nil) // the daemon frees the address
 		return none, explainNamespace(err)
 	}
 	err = conn.send(linkMessage{Medium: mediumTUN}, file)
 	file.Close()
 	if err != nil {
+		undo()
 		return none, fmt.Errorf("pass the device: %w", err)
 	}
 	ready, _, err := conn.receive()
 	if err != nil || !ready.Ready {
+		undo()
 		return none, fmt.Errorf("the daemon: %w", cmpErr(err, errors.New(cmp.Or(ready.Error, "not ready"))))
 	}
 	return *m.Offer, nil
+}
+
+// openGuarded makes the device in a namespace which may have other ways out:
+// what is for the slice leaves by the device or not at all, also when the daemon
+// and with it the device have gone. undo is for when nothing comes of it; it
+// leaves the guards of a namespace that had them before.
+func openGuarded(netns string, cfg port.Config) (file *os.File, undo func(), err error) {
+	fresh := false
+	err = port.Namespace(netns).Do(func() (err error) {
+		if fresh, err = port.Guard(cfg.Routes); err == nil {
+			file, err = port.OpenTUNFile(cfg)
+		}
+		return err
+	})
+	undo = func() {
+		if fresh {
+			_ = port.Namespace(netns).Do(port.Unguard) // what is left refuses what goes nowhere anyway
+		}
+	}
+	if err != nil {
+		undo()
+	}
+	return file, undo, err
+}
+
+// detachNamespace takes a namespace off its slices, and lets what was for them go
+// where it went before.
+func detachNamespace(ctx context.Context, socket string, req api.DetachRequest) error {
+	err := newClient(socket).detach(ctx, req)
+	if coded := new(exitError); err != nil && (!errors.As(err, &coded) || coded.code != exitUnreachable) {
+		return err
+	}
+	clear := port.Namespace(req.Netns).Do(port.Unguard)
+	if errors.Is(clear, fs.ErrNotExist) || errors.Is(clear, fs.ErrPermission) {
+		clear = nil // the namespace has gone, or is root's alone: so are its routes
+	}
+	return errors.Join(err, clear)
 }
 
 // maxDevices bounds the search for a free name.

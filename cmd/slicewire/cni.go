@@ -85,7 +85,7 @@ func (d *podDaemon) Attach(ctx context.Context, r cni.Request) (cni.Place, error
 }
 
 func (d *podDaemon) Detach(ctx context.Context, slice, netns, device string) error {
-	err := newClient(d.socket).detach(ctx, api.DetachRequest{Slice: slice, Netns: netns, Device: device})
+	err := detachNamespace(ctx, d.socket, api.DetachRequest{Slice: slice, Netns: netns, Device: device})
 	if coded := new(exitError); errors.As(err, &coded) && coded.code == exitUnreachable {
 		return nil
 	}

@@ -47,7 +47,7 @@ var layers = map[string][]string{
 	"deploy/inject":        {"go.yaml.in/yaml", "sigs.k8s.io/yaml"}, // keeps order and comments
 	"deploy/image":         {},
 	"deploy/mkimage":       {"slicewire/deploy/image"},
-	"kube/kubetest":        {"slicewire/deploy/image"},             // for tests only: it starts kube/testcluster, a module of its own
+	"kube/kubetest":        {"slicewire/deploy/image"},                                 // for tests only: it starts kube/testcluster, a module of its own
 	"kube/e2e":             {"slicewire/api", "slicewire/overlay", "sigs.k8s.io/yaml"}, // for tests only, from outside: the program is run, not imported
 	"kube/kubetest/peer":   {"github.com/pires/go-proxyproto"},
 	"api":                  {"slicewire/overlay", "slicewire/router"}, // what the control socket says, in the router's words

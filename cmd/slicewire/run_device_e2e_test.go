@@ -230,7 +230,22 @@ func TestAttachPutsANamespaceOnASlice(t *testing.T) {
 	if _, errs, code := verb("detach"); code != exitUnreachable {
 		t.Errorf("detach of nothing: exit %d, %s", code, errs)
 	}
+	if said := inside("ip", "route", "show", "type", "unreachable"); said != "" {
+		t.Errorf("what is for the slice has no way out after detach: %s", said)
+	}
 	if out, _, code := verb("attach"); code != 0 || !strings.Contains(out, all[0].Address.String()) {
 		t.Errorf("attached again: exit %d, %q, before %v", code, out, all[0].Address)
+	}
+	if said := inside("sh", "-c", "ip link add up0 type veth peer name up1 && ip link set up0 up && ip link set up1 up && ip address add 192.0.2.1/24 dev up0 && ip route add default via 192.0.2.2"); said != "" {
+		t.Fatal(said)
+	}
+	if err := n.process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = n.wait() // it was killed
+	n.process, n.exited = nil, nil
+	m.until("the device goes with the daemon", func() bool { return !strings.Contains(inside("ip", "-br", "link"), "sw0") })
+	if said := inside("ip", "route", "get", web); strings.Contains(said, "up0") || !strings.Contains(said, "unreachable") && !strings.Contains(said, "No route to host") {
+		t.Errorf("without the daemon, what is for the slice leaves in plaintext: %s", said)
 	}
 }

@@ -282,6 +282,15 @@ func hearsNobody(site string, mesh *overlay.Mesh, records []overlay.Record) bool
 	})
 }
 
+// held returns of how many objects of the cluster something is kept, and how often
+// they have changed.
+func (k *kubeCluster) held() (objects, changes int) {
+	if k == nil {
+		return 0, 0
+	}
+	return k.cluster.Held()
+}
+
 func (k *kubeCluster) parts() []part {
 	if k == nil {
 		return nil

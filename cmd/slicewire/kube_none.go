@@ -35,6 +35,7 @@ func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish)     {
 func (*kubeCluster) doors(string) []publish.Backend                            { return nil }
 func (*kubeCluster) guard(string) doorGuard                                    { return nil }
 func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView, []overlay.Record) {}
+func (*kubeCluster) held() (objects, changes int)                              { return 0, 0 }
 func (*kubeCluster) tokenNews() <-chan struct{}                                { return nil }
 func (*kubeCluster) tokenKeys() (issuer, keys string)                          { return "", "" }
 func (*kubeCluster) parts() []part                                             { return nil }

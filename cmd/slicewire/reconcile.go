@@ -172,7 +172,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			if !d.sharing {
 				d.shape(now)
 			}
-			d.swelling.settle(d.gossip.Held(), debug.FreeOSMemory)
+			objects, changes := d.cluster.held()
+			d.swelling.settle(d.gossip.Held()+objects, changes, debug.FreeOSMemory)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}

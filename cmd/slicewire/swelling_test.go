@@ -23,7 +23,7 @@ func TestMemoryIsGivenBackOnceASwellingIsOver(t *testing.T) {
 			s.turns++
 		}
 		got := false
-		s.settle(step.records, func() { got = true })
+		s.settle(step.records, 0, func() { got = true })
 		if got != step.want {
 			t.Errorf("step %d: %v", i, got)
 		}
@@ -33,7 +33,7 @@ func TestMemoryIsGivenBackOnceASwellingIsOver(t *testing.T) {
 func TestMemoryIsGivenBackAfterChangesButNotOften(t *testing.T) {
 	var s swelling
 	released := 0
-	look := func(records int) { s.settle(records, func() { released++ }) }
+	look := func(records int) { s.settle(records, 0, func() { released++ }) }
 	s.turns++
 	look(5000)
 	look(5000) // quiet: they came
@@ -58,7 +58,6 @@ func TestMemoryIsGivenBackAfterChangesButNotOften(t *testing.T) {
 	}
 	var few swelling
 	for i := range 10 * settledLooks {
-		few.turns += i % 2
-		few.settle(20, func() { t.Error("20 records leave nothing behind") })
+		few.settle(20, i/2, func() { t.Error("20 records leave nothing behind") })
 	}
 }

@@ -56,6 +56,8 @@ type Cluster struct {
 	recorder *kube.Recorder
 	writer   *writer
 
+	held      atomic.Int64 // objects
+	looks     atomic.Int64
 	state     atomic.Pointer[State]
 	stated    chan struct{} // level-triggered: another state
 	result    atomic.Pointer[Result]
@@ -195,6 +197,10 @@ func (c *Cluster) called() bool {
 	return false
 }
 
+// Held returns of how many objects something is kept, and how often they have been
+// looked at because something had changed.
+func (c *Cluster) Held() (objects, looks int) { return int(c.held.Load()), int(c.looks.Load()) }
+
 // Status says how the cluster part is doing.
 type Status struct {
 	Synced     bool
@@ -277,6 +283,8 @@ func (c *Cluster) look() {
 	case synced:
 		objects, c.before = c.objects(), nil
 	}
+	c.held.Store(int64(len(objects.all)))
+	c.looks.Add(1)
 	c.mu.Lock()
 	c.admission = NewAdmission(objects, state)
 	close(c.admitted)

@@ -22,8 +22,8 @@ var kwokFull = flag.Bool("kwok-full", false, "the cluster of fake nodes at its f
 // nothing changes, and what it may cost: the figures that the documentation
 // promises, or for a machine that does much else.
 type crowd struct {
-	nodes, exports int // two pods for each export
-	idle, sync     time.Duration
+	nodes, exports, per int // pods for each export
+	idle, sync          time.Duration
 }
 
 // crowdMemory is how much more memory a node may need for any crowd.
@@ -34,9 +34,9 @@ const crowdMemory = 64 << 20
 // said so. In CI the cluster is smaller.
 func TestACrowdOfFakePods(t *testing.T) {
 	t.Parallel()
-	size := crowd{nodes: 20, exports: 100, idle: 10 * time.Second, sync: 30 * time.Second}
+	size := crowd{nodes: 20, exports: 100, per: 2, idle: 10 * time.Second, sync: 30 * time.Second}
 	if *kwokFull {
-		size = crowd{nodes: 200, exports: 1000, idle: time.Minute, sync: 10 * time.Second}
+		size = crowd{nodes: 200, exports: 1000, per: 5, idle: time.Minute, sync: 10 * time.Second}
 	}
 	rig := kubetest.Start(t, kubetest.Options{Nodes: 0})
 	c := rig.Clusters[0]
@@ -52,13 +52,13 @@ func TestACrowdOfFakePods(t *testing.T) {
 		for _, x := range s.Slices[0].Services {
 			ready += len(x.Endpoints)
 		}
-		if ready != 2*size.exports {
-			return fmt.Errorf("%d endpoints of %d", ready, 2*size.exports)
+		if ready != size.per*size.exports {
+			return fmt.Errorf("%d endpoints of %d", ready, size.per*size.exports)
 		}
 		return nil
 	})
 	took := time.Since(began)
-	t.Logf("%d exports with %d endpoints are on the slice %v after the node was started", size.exports, 2*size.exports, took.Round(10*time.Millisecond))
+	t.Logf("%d exports with %d endpoints are on the slice %v after the node was started", size.exports, size.per*size.exports, took.Round(10*time.Millisecond))
 	if took > size.sync {
 		t.Errorf("the first sync took %v, want %v at most", took, size.sync)
 	}
@@ -193,8 +193,8 @@ func (s *crowd) gather(t *testing.T, rig *kubetest.Rig) {
 		fmt.Fprintf(&nodes, "---\n{apiVersion: v1, kind: Node, metadata: {name: fake-%d}, status: {capacity: {cpu: 8, memory: 16Gi, pods: 110}, allocatable: {cpu: 8, memory: 16Gi, pods: 110}}}\n", i)
 	}
 	for i := range s.exports {
-		for k := range 2 {
-			fmt.Fprintf(&objects, "---\n{apiVersion: v1, kind: Pod, metadata: {name: web%d-%d, namespace: iperf, labels: {app: web%d}}, spec: {nodeName: fake-%d, containers: [{name: web, image: web, ports: [{containerPort: 80}]}]}}\n", i, k, i, (2*i+k)%s.nodes)
+		for k := range s.per {
+			fmt.Fprintf(&objects, "---\n{apiVersion: v1, kind: Pod, metadata: {name: web%d-%d, namespace: iperf, labels: {app: web%d}}, spec: {nodeName: fake-%d, containers: [{name: web, image: web, ports: [{containerPort: 80}]}]}}\n", i, k, i, (s.per*i+k)%s.nodes)
 		}
 		if i%2 == 0 {
 			fmt.Fprintf(&objects, "---\n{apiVersion: networking.kubeslice.io/v1beta1, kind: ServiceExport, metadata: {name: web%d, namespace: iperf}, spec: {slice: iperf-slice, selector: {matchLabels: {app: web%d}}, ports: [{name: http, containerPort: 80, protocol: TCP}]}}\n", i, i)
@@ -210,8 +210,8 @@ func (s *crowd) gather(t *testing.T, rig *kubetest.Rig) {
 	}
 	kubetest.Eventually(t, 5*time.Minute, func(ctx context.Context) error {
 		ready, err := c.Kubectl(ctx, "", "-n", "iperf", "get", "pods", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
-		if n := strings.Count(ready, "True"); err == nil && n != 2*s.exports {
-			err = fmt.Errorf("%d pods of %d are ready", n, 2*s.exports)
+		if n := strings.Count(ready, "True"); err == nil && n != s.per*s.exports {
+			err = fmt.Errorf("%d pods of %d are ready", n, s.per*s.exports)
 		}
 		return err
 	})

@@ -180,7 +180,7 @@ func (d *daemon) stop(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the daemon does not end")
 		_ = d.cmd.Process.Kill()
-		<-d.ended //nolint:errcheck // it was killed
+		<-d.ended
 	}
 	d.cmd = nil
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,7 +71,8 @@ type Cluster struct {
 
 	before *Objects          // what was kept, until the server was heard; Run's
 	latest *plan             // that follows from what the server has; nil: none yet; Run's
-	saved  []byte            // what Save was given last; Run's
+	saved  [sha256.Size]byte // of what Save was given last; Run's
+	kept   *plan             // of which that is; Run's
 	given  map[string]uint16 // ports of doors; Run's
 	told   map[string]bool   // notices that were given; Run's
 	lost   atomic.Int64

@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -44,7 +44,7 @@ func (c *Cluster) restore(state []byte) error {
 		x.ours = x.Ours
 		list = append(list, x.Object)
 	}
-	c.before, c.saved = NewObjects(list), state
+	c.before, c.saved = NewObjects(list), sha256.Sum256(state)
 	for key, port := range k.Ports {
 		c.given[key] = port
 	}
@@ -68,21 +68,19 @@ func (x *keptObject) complete() bool {
 
 // keep saves what the cluster said last, if that is another.
 func (c *Cluster) keep() {
-	if c.cfg.Save == nil || c.latest == nil {
+	if c.cfg.Save == nil || c.latest == c.kept {
 		return
 	}
 	text, err := json.Marshal(c.keeping(c.latest.objects, c.state.Load()))
-	if err == nil && bytes.Equal(text, c.saved) {
-		return
-	}
-	if err == nil {
+	sum := sha256.Sum256(text)
+	if err == nil && sum != c.saved {
 		err = c.cfg.Save(text)
 	}
 	if err != nil {
 		c.cfg.Log.Error("what the cluster says is not kept for a restart", "err", err)
 		return
 	}
-	c.saved = text
+	c.kept, c.saved = c.latest, sum
 }
 
 // keeping picks what is kept: of namespaces that slices bind, and of slicewire's own.

@@ -1,13 +1,13 @@
 package cluster
 
 import (
-	"encoding/json"
 	"net/netip"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"slicewire/kube"
 	"slicewire/overlay"
@@ -40,11 +40,12 @@ type Ref struct {
 func (r Ref) String() string { return strings.TrimPrefix(r.Namespace+"/"+r.Name, "/") }
 
 // An Object is what is kept of an object: what its kind says, and where
-// slicewire may have to write it the rest as JSON, which is a fifth of the same in
-// maps. Objects are shared and not to be changed.
+// slicewire may have to write it the rest as compressed JSON, which is a twentieth
+// of the same in maps. Objects are shared and not to be changed.
 type Object struct {
 	Ref
-	meta        metav1.ObjectMeta // what names it
+	version     string // resourceVersion
+	uid         types.UID
 	Generation  int64
 	Labels      map[string]string
 	Annotations map[string]string // of namespaces and exports
@@ -52,7 +53,7 @@ type Object struct {
 	Ending      bool              // its deletion has begun
 	told        string            // exportStatus of KubeSlice's export
 	ours        bool              // slicewire made it
-	json        []byte            // nil: not kept
+	packed      []byte            // the whole object; nil: not kept
 
 	Pod     *Pod
 	Service *Service
@@ -111,7 +112,7 @@ type ServiceExport struct {
 // NewObject reads an object.
 func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), Labels: u.GetLabels(), ours: kube.Ours(u)}
-	o.meta = metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: u.GetResourceVersion(), UID: u.GetUID()}
+	o.version, o.uid = u.GetResourceVersion(), u.GetUID()
 	o.Created = u.GetCreationTimestamp().UTC()
 	o.Ending = u.GetDeletionTimestamp() != nil
 	raw := u.Object
@@ -127,7 +128,7 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	}
 	if kind == KindNamespace || kind == KindNetworkPolicy || kind == KindExport || kind == KindMCSExport || o.ours {
 		keepOwnFields(raw)
-		o.json, _ = json.Marshal(raw) // it came as JSON
+		o.packed = pack(raw)
 	}
 	switch kind {
 	case KindPod:
@@ -157,19 +158,17 @@ func keepOwnFields(raw map[string]any) {
 }
 
 // GetObjectMeta returns what names the object.
-func (o *Object) GetObjectMeta() metav1.Object { return &o.meta }
+func (o *Object) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: o.version, UID: o.uid}
+}
 
 // whole returns the object as it came, as far as that is kept; nil if it is not.
 // It is the caller's.
 func (o *Object) whole() *unstructured.Unstructured {
-	if o == nil || o.json == nil {
+	if o == nil || o.packed == nil {
 		return nil
 	}
-	u := &unstructured.Unstructured{}
-	if err := u.UnmarshalJSON(o.json); err != nil {
-		return nil
-	}
-	return u
+	return unpack(o.packed)
 }
 
 // status returns the status as it came, as far as that is kept.

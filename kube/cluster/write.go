@@ -241,7 +241,7 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 	now := time.Now()
 	t := try{hash: hashOf(u), at: now}
 	if live != nil {
-		t.seen = live.meta.ResourceVersion
+		t.seen = live.version
 		w.mu.Lock()
 		ok := w.clean[key] == found{t.hash, t.seen}
 		w.mu.Unlock()

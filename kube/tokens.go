@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -51,6 +52,25 @@ func (c *Client) Review(ctx context.Context, token, audience string) (TokenRevie
 		}
 	}
 	return r, nil
+}
+
+var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+
+// PodUID returns the UID of the pod of that name, as it is now; empty: there is
+// none. It needs the right to list pods, and no other.
+func (c *Client) PodUID(ctx context.Context, namespace, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := c.Dynamic.Resource(pods).Namespace(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		return "", fmt.Errorf("pod %s/%s: %w", namespace, name, err)
+	}
+	for i := range list.Items {
+		if list.Items[i].GetName() == name {
+			return string(list.Items[i].GetUID()), nil
+		}
+	}
+	return "", nil
 }
 
 // Issuer returns how the server names itself in the tokens of service accounts,

@@ -288,6 +288,22 @@ func (l *Ledger) Issuers() []NodeID {
 	return out
 }
 
+// Withdrawn returns the origins of which nothing but tombstones is held, sorted.
+func (l *Ledger) Withdrawn() []NodeID {
+	var out []NodeID
+	for id, o := range l.origins {
+		gone := len(o.entries) > 0
+		for _, e := range o.entries {
+			gone = gone && e.record.Deleted
+		}
+		if gone {
+			out = append(out, id)
+		}
+	}
+	slices.SortFunc(out, compareID)
+	return out
+}
+
 func (o *origin) keys() []Key {
 	out := make([]Key, 0, len(o.entries))
 	for k := range o.entries {

@@ -31,6 +31,7 @@ const (
 	FileIssuerKey  = "issuer.key"
 	FileIssuer     = "issuer.crt"
 	FileTokens     = "tokens.json"
+	FileNumbers    = "numbers.json"
 	FileClock      = "clock"
 	FileEpoch      = "epoch"
 	FileRecords    = "records"

@@ -263,6 +263,6 @@ func (r revoking) request(now time.Time) (api.RevokeRequest, error) {
 	if err != nil {
 		return api.RevokeRequest{}, err
 	}
-	message, err := newRevocation(ca, limits, what, now, 0)
+	message, err := newRevocation(ca, limits, what, now.Add(revocationLife), 0)
 	return api.RevokeRequest{Revocation: message}, err
 }

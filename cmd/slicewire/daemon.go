@@ -360,7 +360,7 @@ func newDaemon(path, socket string, wall func() time.Time, log *slog.Logger) (_ 
 		{"control", func(ctx context.Context) error { return ctl.run(ctx, path) }},
 	}
 	if d.issue != nil {
-		parts = append(parts, part{"join", d.issue.server.Run})
+		parts = append(parts, part{"join", d.issue.server.Run}, part{"pods", d.askForPods})
 	}
 	if shown != nil {
 		parts = append(parts, part{"metrics", shown.Run})

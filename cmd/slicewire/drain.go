@@ -160,14 +160,28 @@ func isGateway(nodes []overlay.Node, id overlay.NodeID) bool {
 	return false
 }
 
-// leave has pods and peers take other ways before the daemon ends. It returns
-// soon whatever they do.
+// leave has pods and peers take other ways before the daemon ends, and a node that
+// ends for good takes back what it told. It returns soon whatever they do.
 func (d *daemon) leave(ctx context.Context) {
 	d.cluster.leave(ctx)
-	ctx, cancel := context.WithTimeout(ctx, leaveGrace)
-	defer cancel()
+	drained, stop := context.WithTimeout(ctx, leaveGrace)
+	defer stop()
 	d.gateway.SetLeaving(true)
-	if err := d.gateway.Drain(ctx); err != nil {
+	if err := d.gateway.Drain(drained); err != nil {
 		d.log.Info("not every peer took another way in time", "err", err)
 	}
+	told, stop := context.WithTimeout(ctx, leaveGrace)
+	defer stop()
+	if err := d.within(told, d.withdraw); err != nil {
+		d.log.Warn("others are not told that this node ends", "err", err)
+	}
+}
+
+// withdraw takes back what a node told that ends for good. The daemon's loop
+// calls it.
+func (d *daemon) withdraw() error {
+	if !d.want.file.Ephemeral {
+		return nil
+	}
+	return d.gossip.Withdraw()
 }

@@ -30,7 +30,9 @@ type issuance struct {
 	server   *join.Server
 	addr     netip.AddrPort
 	pods     podKeys
-	numbers  podNumbers // of pods that were let in; the loop's
+	numbers  *podNumbers
+	clashes  atomic.Uint64 // numbers that two nodes had
+	full     atomic.Bool   // there is no room for revocations of pods that end
 }
 
 // issuerCert is an issuer's key with its certificate and what that allows.
@@ -118,6 +120,7 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the tokens in %s: %w: remove it, which voids all that are out", d.state.Path(statedir.FileTokens), err)
 	}
+	x.numbers = d.openNumbersOf()
 	at := d.want.file.Join.Listen
 	if !at.IsValid() {
 		at = d.listen
@@ -129,7 +132,7 @@ func (d *daemon) openIssuance() (*issuance, error) {
 	x.server, err = join.NewServer(join.Config{
 		Listener: x.listener, Verifier: d.id.verifier, Book: x.book,
 		Keys: func() join.Keys { ring := d.keys.get(); return ring.handOut(time.Now()) },
-		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder, Pods: d.podTerms,
+		Now:  d.id.clock.Now, Log: d.log, Holder: d.holder, Pods: d.podTerms, Lives: podLife,
 	}, cert.Issuer)
 	if err != nil {
 		x.listener.Close()
@@ -274,18 +277,7 @@ func grantsFor(mesh *overlay.Mesh, site string, req api.TokenRequest) ([]overlay
 // freeIndex returns the first number within a site that no other node of it is
 // known to have, or is to get by a token.
 func (d *daemon) freeIndex(id overlay.NodeID) int {
-	taken := make(map[int]bool)
-	for _, c := range d.known() {
-		if c.authority.ID.Site == id.Site && c.authority.Issuer == nil && c.authority.ID != id {
-			taken[c.authority.Index] = true
-		}
-	}
-	for _, t := range d.issue.book.List() {
-		if t.Node.Site == id.Site && t.Node != id {
-			taken[t.Index] = true
-		}
-	}
-	d.issue.numbers.mark(taken, id, d.id.clock.Now())
+	taken, _ := d.takenNumbers(id)
 	for i := 0; ; i++ {
 		if !taken[i] {
 			return i
@@ -318,11 +310,11 @@ const (
 )
 
 // newRevocation seals a revocation by an issuer whose authority is limits. It
-// holds as long as any certificate that it could void, or, for a key and at
-// most, as long as the issuer's own certificate. again is SealRevocation's.
-func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Revocation, now time.Time, again uint64) ([]byte, error) {
+// holds until the given time, or, for a key and at most, as long as the issuer's
+// own certificate. again is SealRevocation's.
+func newRevocation(signer gossip.Signer, limits overlay.Authority, r overlay.Revocation, end time.Time, again uint64) ([]byte, error) {
 	until := limits.NotAfter
-	if end := now.Add(revocationLife); r.Key == ([32]byte{}) && end.Before(until) {
+	if r.Key == ([32]byte{}) && end.Before(until) {
 		until = end
 	}
 	return gossip.SealRevocation(signer, limits.ID, r, until, again)
@@ -352,7 +344,7 @@ func (d *daemon) Revoke(_ context.Context, req api.RevokeRequest) error {
 				id, c.authority.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	message, err := newRevocation(issuer, issuer.limits, r, now, 0)
+	message, err := newRevocation(issuer, issuer.limits, r, now.Add(revocationLife), 0)
 	if err != nil {
 		return err
 	}

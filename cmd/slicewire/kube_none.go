@@ -46,6 +46,10 @@ func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, er
 	return podtoken.Review{}, errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about tokens")
 }
 
+func (*kubeCluster) podUID(context.Context, string, string) (string, error) {
+	return "", errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about pods")
+}
+
 func newWebhookCommand() *cobra.Command   { return notBuilt("webhook") }
 func newUninstallCommand() *cobra.Command { return notBuilt("uninstall") }
 

@@ -106,6 +106,11 @@ func (k *kubeCluster) review(ctx context.Context, token, audience string) (podto
 	return podtoken.Review(r), err
 }
 
+// podUID asks the cluster which pod has a name now; empty: none.
+func (k *kubeCluster) podUID(ctx context.Context, namespace, name string) (string, error) {
+	return k.client.PodUID(ctx, namespace, name)
+}
+
 // podTokens returns by what a site's pods prove who they are, as the hub has it.
 func (k *kubeHub) podTokens(site string) (issuer, keys string, err error) {
 	if k == nil {

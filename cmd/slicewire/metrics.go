@@ -52,6 +52,9 @@ var (
 
 	clusterLeft = &metrics.Family{Name: "slicewire_cluster_incomplete", Help: "What the node's part in its Kubernetes cluster has no room for: ipv6-only (endpoints without an IPv4 address), not-published (endpoints), no-port (ports of imported services).", Kind: metrics.Gauge, Labels: []string{"what"}}
 
+	podNumbersHeld  = &metrics.Family{Name: "slicewire_pod_numbers", Help: "Numbers of pods that an issuer keeps: used, ended (the pod may come back) and waiting (not heard of yet, or void but not free).", Kind: metrics.Gauge, Labels: []string{"state"}}
+	numberConflicts = counterOf("slicewire_pod_number_conflicts_total", "Numbers that two nodes had: the later one was put out.")
+
 	virtualConns    = &metrics.Family{Name: "slicewire_virtual_connections", Help: "Open TCP connections and UDP flows by virtual addresses.", Kind: metrics.Gauge, Labels: []string{"slice", "protocol"}}
 	virtualAccepted = counterOf("slicewire_virtual_accepted_total", "TCP connections and UDP flows taken by virtual addresses.", "slice")
 	virtualFailed   = counterOf("slicewire_virtual_failed_total", "TCP connections and UDP flows by virtual addresses that came to nothing, by reason.", "slice", "reason")
@@ -69,6 +72,13 @@ func (d *daemon) measure(emit func(*metrics.Family, metrics.Sample)) {
 		for what, n := range map[string]int{"ipv6-only": s.IPv6Only, "not-published": s.NoAddress, "no-port": s.NoPort} {
 			emit(clusterLeft, metrics.Sample{Labels: []string{what}, Value: float64(n)})
 		}
+	}
+	if d.issue != nil {
+		used, ended, waiting := d.issue.numbers.counts()
+		for state, n := range map[string]int{"used": used, "ended": ended, "waiting": waiting} {
+			emit(podNumbersHeld, metrics.Sample{Labels: []string{state}, Value: float64(n)})
+		}
+		emit(numberConflicts, metrics.Sample{Value: float64(d.issue.clashes.Load())})
 	}
 	view := d.view.Load()
 	if view == nil {

@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"slicewire/api"
-	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 	"slicewire/overlay/pki/join"
 	"slicewire/overlay/pki/podtoken"
@@ -88,9 +85,12 @@ func (d *daemon) podTerms(ctx context.Context, r join.PodRequest) (out join.Term
 			Text: fmt.Sprintf("pod %s/%s was let in with another key: was its token stolen? A pod that lost its state has to be made anew", pod.Namespace, pod.Name)}
 	}
 	err = d.within(ctx, func() error {
-		out, err = d.podGrants(r.Want, c)
+		out, err = d.podGrants(r, pod, c)
 		return err
 	})
+	if err == nil {
+		err = d.issue.numbers.keep()
+	}
 	return out, err
 }
 
@@ -174,97 +174,3 @@ func judgePod(ctx context.Context, clusters []manifest.NodeJoinCluster, r join.P
 	}
 	return podtoken.Pod{}, manifest.NodeJoinCluster{}, join.Refusal{Reason: join.RefusedToken, Text: strings.Join(why, "; or else: ")}
 }
-
-// podGrants works out what a pod gets. The daemon's loop calls it.
-func (d *daemon) podGrants(want overlay.NodeID, c manifest.NodeJoinCluster) (join.Terms, error) {
-	index := d.podIndex(want)
-	grants, err := grantsFor(&d.want.mesh, want.Site, api.TokenRequest{Index: index, Gateway: c.Gateway, Slices: c.Slices})
-	if err != nil {
-		return join.Terms{}, join.Refusal{Reason: join.RefusedIssuer, Text: err.Error()}
-	}
-	d.issue.numbers.hold(want, index, d.id.clock.Now())
-	return join.Terms{Node: want, Gateway: c.Gateway, Index: index, Grants: grants}, nil
-}
-
-// holdFor is how long a number is kept for a pod that was let in and of which
-// nothing is heard. Those that start do so within their startup probe's time.
-const holdFor = 2 * time.Minute
-
-// podNumbers are the numbers of pods that were let in a moment ago: until they
-// tell of themselves nothing else keeps them from being given twice. Its owner is
-// one goroutine; the zero value is ready to use.
-type podNumbers struct {
-	held map[overlay.NodeID]heldNumber
-}
-
-type heldNumber struct {
-	index int
-	until time.Time
-}
-
-// hold keeps a number for a node. Of more than maxPods the oldest is let go.
-func (p *podNumbers) hold(id overlay.NodeID, index int, now time.Time) {
-	if p.held == nil {
-		p.held = make(map[overlay.NodeID]heldNumber)
-	}
-	p.held[id] = heldNumber{index, now.Add(holdFor)}
-	first := id
-	for x, h := range p.held {
-		if now.After(h.until) {
-			delete(p.held, x)
-		} else if h.until.Before(p.held[first].until) {
-			first = x
-		}
-	}
-	if len(p.held) > maxPods {
-		delete(p.held, first)
-	}
-}
-
-// mark adds the numbers of other nodes of id's site to those that are taken.
-func (p *podNumbers) mark(taken map[int]bool, id overlay.NodeID, now time.Time) {
-	for x, h := range p.held {
-		if x.Site == id.Site && x != id && !now.After(h.until) {
-			taken[h.index] = true
-		}
-	}
-}
-
-// of returns the number that is held for a node.
-func (p *podNumbers) of(id overlay.NodeID, now time.Time) (index int, ok bool) {
-	h, ok := p.held[id]
-	return h.index, ok && !now.After(h.until)
-}
-
-// podIndex is the number of a pod within its site: the one that it has, else the
-// one at the end of its name, so that issuers that do not hear each other say
-// the same, else the first that is free.
-func (d *daemon) podIndex(id overlay.NodeID) int {
-	taken := make(map[int]bool)
-	own := -1
-	for _, c := range d.known() {
-		a := c.authority
-		if a.ID == id {
-			own = a.Index
-		} else if a.ID.Site == id.Site && a.Issuer == nil {
-			taken[a.Index] = true
-		}
-	}
-	now := d.id.clock.Now()
-	d.issue.numbers.mark(taken, id, now)
-	if n, ok := d.issue.numbers.of(id, now); ok && own < 0 {
-		own = n
-	}
-	tail := id.Node[strings.LastIndexByte(id.Node, '-')+1:]
-	if n, err := strconv.Atoi(tail); own < 0 && err == nil && n <= maxOrdinal && strconv.Itoa(n) == tail {
-		own = n
-	}
-	if own >= 0 && !taken[own] {
-		return own
-	}
-	return d.freeIndex(id)
-}
-
-// maxOrdinal is the highest number at the end of a pod's name that is taken for
-// its number within its set.
-const maxOrdinal = 99

@@ -208,6 +208,41 @@ func (x *tokenCluster) onlyReviews() {
 	}
 }
 
+// The issuer's cluster says which pod has a name now, by the right to list pods.
+func TestAClusterKnowsWhichPodsAreThere(t *testing.T) {
+	x := newTokenCluster(t)
+	rights, err := os.ReadFile("../../deploy/rbac/cluster.yaml")
+	x.must(err)
+	for _, part := range strings.Split(string(rights), "---\n") {
+		x.must(apitest.Put(t.Context(), x.client, "slicewire-system", part))
+	}
+	k := &kubeCluster{client: x.impersonate("system:serviceaccount:slicewire-system:slicewire")}
+	uid := func(name string) string {
+		s, err := k.podUID(t.Context(), "apps", name)
+		x.must(err)
+		return s
+	}
+	first := uid("slicewire-0")
+	if first == "" || uid("slicewire-1") != "" {
+		t.Fatalf("the pod is %q", first)
+	}
+	x.must(apitest.Kill(t.Context(), x.client, "apps", "slicewire-0"))
+	if s := uid("slicewire-0"); s != "" {
+		t.Errorf("a pod that was killed is %q", s)
+	}
+	x.must(apitest.PutPod(t.Context(), x.client, "apps", "slicewire-0", "slicewire", "10.244.0.7"))
+	if s := uid("slicewire-0"); s == "" || s == first {
+		t.Errorf("its successor is %q", s)
+	}
+	if _, err := (&kubeCluster{client: x.impersonate("nobody")}).podUID(t.Context(), "apps", "slicewire-0"); err == nil {
+		t.Error("nobody may ask, and got an answer")
+	}
+	x.server.StopAPI()
+	if s, err := k.podUID(t.Context(), "apps", "slicewire-0"); err == nil {
+		t.Errorf("without the server the pod is %q", s)
+	}
+}
+
 func TestKeysOnAHubThatAreNoneLetNobodyIn(t *testing.T) {
 	file := t.TempDir() + "/keys"
 	sign := podSigner(t, file)

@@ -9,10 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,52 +109,6 @@ func TestAPodHasOneKey(t *testing.T) {
 	}
 	if len(p.keys) != maxPods || len(p.order) != maxPods {
 		t.Errorf("%d keys are kept, %d in order: at most %d", len(p.keys), len(p.order), maxPods)
-	}
-}
-
-// Pods that join before anything is heard of those before them get numbers, and
-// by them addresses, of their own.
-func TestANumberIsKeptForAPodThatWasLetIn(t *testing.T) {
-	var p podNumbers
-	now := time.Now()
-	node := func(site string, n int) overlay.NodeID {
-		return overlay.NodeID{Site: site, Node: fmt.Sprint("pod-", n)}
-	}
-	taken := func(id overlay.NodeID, at time.Time) []int {
-		m := make(map[int]bool)
-		p.mark(m, id, at)
-		return slices.Sorted(maps.Keys(m))
-	}
-	p.hold(node("a", 1), 0, now)
-	p.hold(node("a", 2), 1, now.Add(time.Minute))
-	p.hold(node("b", 3), 7, now)
-	for _, c := range []struct {
-		name string
-		id   overlay.NodeID
-		at   time.Time
-		want []int
-	}{
-		{"another pod of the site", node("a", 4), now, []int{0, 1}},
-		{"one of them asks again", node("a", 1), now, []int{1}},
-		{"another site", node("b", 4), now, []int{7}},
-		{"one was never heard of", node("a", 4), now.Add(holdFor + time.Second), []int{1}},
-	} {
-		if got := taken(c.id, c.at); !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v is taken, want %v", c.name, got, c.want)
-		}
-	}
-	if n, ok := p.of(node("a", 2), now); n != 1 || !ok {
-		t.Errorf("a pod that asks again gets %d, %v", n, ok)
-	}
-	if _, ok := p.of(node("a", 2), now.Add(time.Hour)); ok {
-		t.Error("a number is held for an hour")
-	}
-	later := now.Add(time.Hour)
-	for i := range maxPods + 1 {
-		p.hold(node("c", i), i, later.Add(time.Duration(i)))
-	}
-	if _, ok := p.of(node("c", 0), later); len(p.held) != maxPods || ok {
-		t.Errorf("%d numbers are held, the oldest: %v; at most %d", len(p.held), ok, maxPods)
 	}
 }
 

@@ -146,6 +146,8 @@ func (d *daemon) loop(ctx context.Context) error {
 	defer share.Stop()
 	names := time.NewTicker(namesLook)
 	defer names.Stop()
+	numbers := time.NewTicker(numbersLook)
+	defer numbers.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -161,6 +163,8 @@ func (d *daemon) loop(ctx context.Context) error {
 			}
 		case <-names.C:
 			d.lookNames()
+		case <-numbers.C:
+			d.tendNumbers()
 		case <-d.relinked:
 			d.lookNames()
 			d.tellHub(d.view.Load())

@@ -302,6 +302,9 @@ func (d *daemon) trustWarnings() (out []string) {
 		if left := d.issue.cert.Load().limits.NotAfter.Sub(now); left < issuerWarning {
 			out = append(out, fmt.Sprintf("the issuer's certificate of this node ends in %s: have it made anew (slicewire ca intermediate)", show.Short(left)))
 		}
+		if d.issue.full.Load() {
+			out = append(out, fmt.Sprintf("more than %d pods ended in %s: numbers of others are free only when their certificates end", maxPodRevocations, show.Short(voidFor)))
+		}
 	}
 	return append(out, d.rootWarnings(now)...)
 }

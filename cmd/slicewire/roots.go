@@ -13,6 +13,7 @@ import (
 	"slicewire/overlay"
 	"slicewire/overlay/gossip"
 	"slicewire/overlay/pki"
+	"slicewire/overlay/pki/podtoken"
 	"slicewire/show"
 	"slicewire/statedir"
 )
@@ -215,7 +216,11 @@ func (d *daemon) carryRevocations(records []overlay.Record) error {
 		if !ok || x.Key != ([32]byte{}) || !mine[r.Origin.Node] || !issuer.limits.Certifies(x.Node.Site) || !said[x.Node].Before(x.Until) {
 			continue
 		}
-		message, err := newRevocation(issuer, issuer.limits, x, now, roots.Last().Serial)
+		end := now.Add(revocationLife)
+		if podtoken.IsNodeName(x.Node.Node) { // of these there are many, and their certificates are short
+			end = later(r.NotAfter, now.Add(voidFor))
+		}
+		message, err := newRevocation(issuer, issuer.limits, x, end, roots.Last().Serial)
 		if err == nil {
 			err = d.gossip.Announce(message)
 		}

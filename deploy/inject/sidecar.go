@@ -119,6 +119,7 @@ var nodeFile = template.Must(template.New("node").Parse(`version: 1
 mesh: {{.Mesh}}
 site: {{.Site}}
 node: ${SLICEWIRE_POD_NODE}
+ephemeral: true
 state: /state/node
 socket: /state/slicewire.sock
 listen: 0.0.0.0:0

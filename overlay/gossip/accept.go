@@ -24,7 +24,8 @@ const (
 //  5. The origin's pace, then the ledger.
 //
 // offered are chains that came along. It returns why it refused the record, if it
-// did, and whether the record is new here.
+// did, and whether the record is new here. What a revocation voids goes with
+// settle, which the caller calls after the last of several records.
 func (g *Gossip) accept(s sealed, offered map[fingerprint]chain, paced bool) (reason string, fresh bool) {
 	reason, fresh = g.judge(s, offered, paced)
 	if reason != "" {
@@ -100,8 +101,7 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 	g.ledger.Offer(s.record, g.cfg.Keep(s.raw))
 	g.keepChainLocked(s.signer, c)
 	if s.record.Key.Kind == overlay.KindRevocation {
-		g.enforceLocked()
-		g.queues.wakeMaintainer() // whoever is void is put out
+		g.unsettled = true
 	}
 	if mine {
 		// Somebody told this node what it once said itself. A later version than
@@ -113,6 +113,19 @@ func (g *Gossip) keep(s sealed, c chain, now time.Time, paced bool) (reason stri
 		}
 	}
 	return reason, true
+}
+
+// settle makes the revocations count that were accepted since the last time. To do
+// so once for all that a message has is what lets a node hear of thousands.
+func (g *Gossip) settle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.unsettled {
+		return
+	}
+	g.unsettled = false
+	g.enforceLocked()
+	g.queues.wakeMaintainer() // whoever is void is put out
 }
 
 // keepChainLocked keeps the chain of a signer whose record is held now.

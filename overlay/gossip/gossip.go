@@ -113,16 +113,17 @@ type Gossip struct {
 
 	sessions sessions
 
-	mu     sync.Mutex // guards what follows; never held while calling memberlist
-	ledger overlay.Ledger
-	chains map[fingerprint]chain // of the signers of what the ledger holds
-	own    own
-	filled time.Time // when many records came at once
-	pruned time.Time // when pruneChainsLocked last ran
-	pace   map[overlay.NodeID]*bucket
-	relays bucket                      // what is passed on of others, see mayRelay
-	asked  map[overlay.NodeID]question // the last one about an origin
-	seeds  []string
+	mu        sync.Mutex // guards what follows; never held while calling memberlist
+	ledger    overlay.Ledger
+	chains    map[fingerprint]chain // of the signers of what the ledger holds
+	own       own
+	unsettled bool      // revocations are held that do not count yet, see settle
+	filled    time.Time // when many records came at once
+	pruned    time.Time // when pruneChainsLocked last ran
+	pace      map[overlay.NodeID]*bucket
+	relays    bucket                      // what is passed on of others, see mayRelay
+	asked     map[overlay.NodeID]question // the last one about an origin
+	seeds     []string
 }
 
 // New checks cfg. It opens nothing and starts nothing.
@@ -210,6 +211,13 @@ func (g *Gossip) RecordsOf(id overlay.NodeID) []overlay.Record {
 		}
 	}
 	return out
+}
+
+// Withdrawn returns the nodes that have taken back all that they told.
+func (g *Gossip) Withdrawn() []overlay.NodeID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ledger.Withdrawn()
 }
 
 // Changed delivers whenever Records may have changed since the last delivery.

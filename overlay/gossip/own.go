@@ -16,6 +16,7 @@ import (
 // guarded by Gossip.mu.
 type own struct {
 	told   bool // Set was called
+	gone   bool // Withdraw was called
 	facts  map[overlay.Key]overlay.Record
 	epoch  uint64
 	dirty  bool        // the ledger holds a record of this node that it did not just sign
@@ -35,9 +36,13 @@ const healEvery = 10 * time.Second
 // Set's business and need not be given. The error tells which records the node's
 // own certificate does not permit; the others are said.
 //
-// Call it again when the Signer has another chain.
+// Call it again when the Signer has another chain. After Withdraw it does nothing.
 func (g *Gossip) Set(facts []overlay.Record) error {
 	g.mu.Lock()
+	if g.own.gone {
+		g.mu.Unlock()
+		return nil
+	}
 	g.own.told = true
 	g.own.facts = make(map[overlay.Key]overlay.Record, len(facts))
 	for _, f := range facts {
@@ -46,6 +51,17 @@ func (g *Gossip) Set(facts []overlay.Record) error {
 	changed, err := g.reconcileLocked()
 	g.mu.Unlock()
 	g.publish(changed)
+	return err
+}
+
+// Withdraw takes back everything that this node has told, for good: Set does
+// nothing afterwards. Others know within moments that the node has gone, see
+// Withdrawn. Call it before Run is ended, which still sends what Withdraw signed.
+func (g *Gossip) Withdraw() error {
+	err := g.Set(nil)
+	g.mu.Lock()
+	g.own.gone = true
+	g.mu.Unlock()
 	return err
 }
 

@@ -250,3 +250,33 @@ func TestADamagedSnapshotLosesOnlyWhatIsDamaged(t *testing.T) {
 		t.Errorf("%d records after the others told them again, refused %v", n, hurt.Refused())
 	}
 }
+
+// A node that ends for good takes back what it told, and nothing of it is told
+// again; others hear of it although its session ends at the same moment.
+func TestAnEndOfANodeIsHeardOf(t *testing.T) {
+	leakCheck(t)
+	ca := newAuthority("ca")
+	gateway := newTest(t, testConfig(t, ca, 0))
+	set(t, gateway, facts(0))
+	start(t, gateway)
+	leaf := newTest(t, leafConfig(t, ca, 1))
+	set(t, leaf, facts(1))
+	leaf.SetSeeds([]string{gateway.Addr().String()})
+	stop := start(t, leaf)
+	id := allowed(1).ID
+	eventually(t, "it is known", func() bool { return len(gateway.RecordsOf(id)) == 4 })
+	if gone := gateway.Withdrawn(); len(gone) != 0 {
+		t.Errorf("%v have withdrawn", gone)
+	}
+	if err := leaf.Withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if gone := gateway.Withdrawn(); len(gone) != 1 || gone[0] != id || len(gateway.RecordsOf(id)) != 0 {
+		t.Errorf("%v have withdrawn, and %d records hold", gone, len(gateway.RecordsOf(id)))
+	}
+	set(t, leaf, facts(1))
+	if n := len(leaf.RecordsOf(id)); n != 0 {
+		t.Errorf("it tells %d records after its end", n)
+	}
+}

@@ -65,6 +65,7 @@ func (g *Gossip) Announce(message []byte) error {
 		offered[c.leaf()] = c
 	}
 	reason, fresh := g.judge(m.records[0], offered, false)
+	g.settle()
 	switch {
 	case reason == RefusedStale: // a later one of the same node and issuer is held
 		return nil

@@ -126,6 +126,7 @@ func TestRevocationsAreComparedBesideBroadcasts(t *testing.T) {
 		if _, fresh := g.accept(m.records[0], map[fingerprint]chain{m.chains[0].leaf(): m.chains[0]}, true); !fresh {
 			t.Fatal("refused", g.Refused())
 		}
+		g.settle()
 	}
 	a.queues.wakeMaintainer() // as its ticker does every maintainEvery
 	for _, g := range []*Gossip{a, b} {

@@ -271,6 +271,9 @@ func (s *session) write() error {
 		case <-gateways.C:
 			list()
 		case reason := <-s.ending:
+			if err := s.flush(); err != nil {
+				return err
+			}
 			if err := writeFrame(s.conn, encodeBye(reason)); err != nil {
 				return err
 			}
@@ -278,6 +281,19 @@ func (s *session) write() error {
 			return nil
 		case <-s.done:
 			return nil
+		}
+	}
+}
+
+// flush writes what waits to be sent: a node that ends may just have said so.
+func (s *session) flush() error {
+	for {
+		b, _ := s.out.take()
+		if b == nil {
+			return nil
+		}
+		if err := writeFrame(s.conn, b); err != nil {
+			return err
 		}
 	}
 }

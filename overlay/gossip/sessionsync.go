@@ -35,6 +35,7 @@ func (g *Gossip) takeFrom(s *session, m message) error {
 			others = append(others, x.raw)
 		}
 	}
+	g.settle()
 	if fresh := append(slices.Clip(own), others...); len(fresh) > 0 {
 		g.signal()
 		if !s.dialed {

@@ -179,10 +179,14 @@ func (g *Gossip) Restore(snapshot []byte) (n int, err error) {
 		return rank(a.record) - rank(b.record)
 	})
 	for _, s := range records {
+		if s.record.Key.Kind != overlay.KindRevocation {
+			g.settle()
+		}
 		if _, fresh := g.accept(s, chains, false); fresh {
 			n++
 		}
 	}
+	g.settle()
 	g.mu.Lock()
 	for _, f := range floors {
 		g.ledger.RaiseFloor(f)

@@ -91,6 +91,7 @@ func (g *Gossip) takeRecords(m message) {
 			g.askSigner(s.record.Origin)
 		}
 	}
+	g.settle()
 	if len(fresh) == 0 {
 		return
 	}

@@ -28,6 +28,7 @@ type NodeFile struct {
 	Advertise []netip.AddrPort `json:"advertise"`                      // where other nodes reach Listen; empty: worked out
 	Gossip    NodeGossip       `json:"gossip" default:"{}"`
 	Join      NodeJoin         `json:"join" default:"{}"`
+	Ephemeral bool             `json:"ephemeral"`                                 // the node ends for good when it is told to end: it then takes back what it told
 	Manifests []string         `json:"manifests" default:"manifests"`             // files and folders
 	State     string           `json:"state"`                                     // folder; empty: the daemon chooses
 	Socket    string           `json:"socket"`                                    // unix socket; empty: the daemon chooses

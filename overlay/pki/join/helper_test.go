@@ -31,6 +31,7 @@ type testIssuer struct {
 	until time.Duration               // the next gossip key is used
 	keys  map[[32]byte]overlay.NodeID // for Holder
 	pods  func(PodRequest) (Terms, error)
+	lives func(overlay.NodeID, bool) time.Duration // set before the first request
 }
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -71,7 +72,7 @@ func newTestIssuer(t *testing.T) *testIssuer {
 	}
 	x.addr = l.Addr().String()
 	s, err := NewServer(Config{
-		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder, Pods: x.judge,
+		Listener: l, Verifier: x.verifier, Book: x.book, Keys: x.gossip, Now: x.clock, Holder: x.holder, Pods: x.judge, Lives: x.life,
 	}, x.issuer)
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +131,13 @@ func (x *testIssuer) judge(_ context.Context, r PodRequest) (Terms, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.pods(r)
+}
+
+func (x *testIssuer) life(id overlay.NodeID, gateway bool) time.Duration {
+	if x.lives == nil {
+		return 0
+	}
+	return x.lives(id, gateway)
 }
 
 var edge = overlay.NodeID{Site: "site-a", Node: "edge"}

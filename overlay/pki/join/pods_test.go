@@ -92,3 +92,57 @@ func TestBearersAreForPodsOnly(t *testing.T) {
 		}
 	}
 }
+
+// Certificates of pods live shorter, also those that are renewed, and one that is
+// let in again in the second of its revocation is enrolled after it.
+func TestCertificatesLiveAsTheirNodesDo(t *testing.T) {
+	x := newTestIssuer(t)
+	x.lives = func(id overlay.NodeID, gateway bool) time.Duration {
+		if id == edge && !gateway {
+			return time.Hour
+		}
+		return 0
+	}
+	x.pods = func(PodRequest) (Terms, error) {
+		return Terms{Node: edge, Index: 1, Grants: grants("10.1.1.0/24")}, nil
+	}
+	key, request := newRequest(t)
+	certified := func(chain []byte) overlay.Authority {
+		t.Helper()
+		id, err := pki.LoadIdentity(key, chain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := x.verifier.Authority(id.Chain(), x.clock())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	got, err := JoinPod(t.Context(), x.askPod("good", request))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := certified(got.Chain)
+	if !first.NotAfter.Equal(begin.Add(time.Hour)) {
+		t.Errorf("until %v", first.NotAfter)
+	}
+	id, err := pki.LoadIdentity(key, got.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.advance(time.Minute)
+	renewed, err := Renew(t.Context(), x.addr, id, x.verifier, edge, x.clock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := certified(renewed); !a.NotAfter.Equal(begin.Add(time.Minute + time.Hour)) {
+		t.Errorf("renewed until %v", a.NotAfter)
+	}
+	x.verifier.Revoke([]overlay.Revocation{{Node: edge, Until: x.clock()}})
+	x.advance(300 * time.Millisecond)
+	if got, err = JoinPod(t.Context(), x.askPod("good", request)); err != nil {
+		t.Fatal(err)
+	}
+	certified(got.Chain)
+}

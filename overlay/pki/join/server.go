@@ -1,6 +1,7 @@
 package join
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,10 +32,13 @@ type Config struct {
 	Listener net.Listener // the Server closes it
 	Verifier *pki.Verifier
 	Book     *Book
-	Keys     func() Keys      // those of the mesh's gossip, as they are now
-	Life     time.Duration    // of certificates; zero: DefaultLife
-	Now      func() time.Time // wall clock
-	Log      *slog.Logger     // zero: no log
+	Keys     func() Keys   // those of the mesh's gossip, as they are now
+	Life     time.Duration // of certificates; zero: DefaultLife
+	// Lives returns how long certificates of a node are valid, where that is not
+	// Life: zero. It may be called concurrently; zero: all live for Life.
+	Lives func(id overlay.NodeID, gateway bool) time.Duration
+	Now   func() time.Time // wall clock
+	Log   *slog.Logger     // zero: no log
 	// Holder returns the node that is known to have a key, by its pki.KeySum;
 	// zero: nobody's is known.
 	Holder func(key [32]byte) (overlay.NodeID, bool)
@@ -272,7 +276,8 @@ func (s *Server) admission(chain []byte, gateway bool) answer {
 
 // enrolment is when a node is let in: now, and after whatever was revoked of it.
 func (s *Server) enrolment(id overlay.NodeID, now time.Time) time.Time {
-	if until := s.cfg.Verifier.RevokedUntil(id); !now.After(until) {
+	// Both are of whole seconds in the certificate.
+	if until := s.cfg.Verifier.RevokedUntil(id); !now.Truncate(time.Second).After(until) {
 		return until.Add(time.Second)
 	}
 	return now
@@ -341,5 +346,9 @@ func (s *Server) issue(r request, subject pki.Subject, now time.Time) ([]byte, e
 	if _, err := s.cfg.Verifier.Authority(issuer.Chain(), now); err != nil {
 		return nil, Refusal{RefusedIssuer, "the issuer's own certificate is no good: " + err.Error()}
 	}
-	return issuer.Issue([]byte(r.Request), subject, now, s.cfg.Life)
+	life := s.cfg.Life
+	if s.cfg.Lives != nil {
+		life = cmp.Or(s.cfg.Lives(subject.ID, subject.Gateway), life)
+	}
+	return issuer.Issue([]byte(r.Request), subject, now, life)
 }

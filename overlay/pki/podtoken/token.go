@@ -225,12 +225,21 @@ func HostName(machine string) string {
 	return NodeName("", machine)
 }
 
+// sumDigits is how many characters a pod's sum has in its node's name.
+const sumDigits = 12
+
+// IsNodeName reports whether a node's name has the form of what NodeName returns.
+func IsNodeName(name string) bool {
+	at := len(name) - sumDigits - 1
+	return at > 0 && name[at] == '-' && strings.Trim(name[at+1:], "0123456789abcdef") == ""
+}
+
 // NodeName is how a pod is called as a node of its site: by its name and by a sum
 // of its namespace and name, since pods of several namespaces may have one name.
 // The sum makes it no other pod's.
 func NodeName(namespace, pod string) string {
 	sum := sha256.Sum256([]byte(namespace + "/" + pod))
-	tail := "-" + hex.EncodeToString(sum[:6])
+	tail := "-" + hex.EncodeToString(sum[:sumDigits/2])
 	name := strings.ReplaceAll(pod, ".", "-")
 	if len(name)+len(tail) > maxLabel {
 		name = strings.TrimRight(name[:maxLabel-len(tail)], "-")

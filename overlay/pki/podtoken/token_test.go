@@ -238,3 +238,14 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+func TestNamesOfPodsAreKnownByTheirForm(t *testing.T) {
+	for name, want := range map[string]bool{
+		NodeName("apps", "web-0"): true, NodeName("apps", strings.Repeat("x", 253)): true, "slicewire-0": false, "gw": false,
+		"web-0123456789ab": true, "-0123456789ab": false, "web-0123456789ag": false, "web0123456789ab": false, "": false,
+	} {
+		if IsNodeName(name) != want {
+			t.Errorf("%q is taken for a pod's: %v", name, !want)
+		}
+	}
+}

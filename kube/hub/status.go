@@ -128,7 +128,11 @@ func (s *site) pods(slice string) []any {
 	out := []any{}
 	all = slices.Compact(all)
 	for _, p := range all[:min(len(all), maxListed)] {
-		out = append(out, map[string]any{"podName": p.name, "podNamespace": p.namespace, "nsmIp": p.addr})
+		m := map[string]any{"podName": p.name, "podNamespace": p.namespace, "nsmIp": p.addr}
+		if ip := s.facts.PodIPs[p.namespace+"/"+p.name]; ip != "" {
+			m["podIp"] = ip
+		}
+		out = append(out, m)
 	}
 	return out
 }

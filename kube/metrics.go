@@ -16,8 +16,8 @@ type Sample struct {
 	Value  float64
 }
 
-// MetricLabels are the labels of KubeSlice's metrics of a worker, besides those
-// that all have (see MetricBase). It is never written to.
+// MetricLabels are KubeSlice's metrics that a node tells, with the labels that they
+// have besides those of all of a worker's (see MetricBase). It is never written to.
 var MetricLabels = map[string][]string{
 	"kubeslice_cluster_up":                  {},
 	"kubeslice_cluster_component_up":        {"slice_cluster_component"},
@@ -33,6 +33,29 @@ var MetricLabels = map[string][]string{
 	"kubeslice_slice_creation_failed_total": {"slice"},
 	"kubeslice_slice_updation_failed_total": {"slice"},
 	"kubeslice_slice_deletion_failed_total": {"slice"},
+
+	// Of a gateway: all their labels. Milliseconds, percent, and bytes a second.
+	"kubeslice_system_slicegw_latency":  gatewayLabels,
+	"kubeslice_system_slicegw_pkt_loss": gatewayLabels,
+	"kubeslice_system_slicegw_rx_rate":  gatewayLabels,
+	"kubeslice_system_slicegw_tx_rate":  gatewayLabels,
+}
+
+var gatewayLabels = []string{"pod_name", "slice_name", "source_slice_cluster_id", "remote_slice_cluster_id", "source_gateway_id", "remote_gateway_id"}
+
+// MetricsLeftOut are those of KubeSlice's metrics that have no meaning here, and
+// why. It is never written to.
+var MetricsLeftOut = map[string]string{
+	"kubeslice_controller_events_counter":                  "it grows by a series for every object and event; the events themselves are on the hub, each with its count",
+	"kubeslice_controller_ipam_allocation_latency_seconds": "every node works addresses out by itself: nobody is asked for them, and nothing waits",
+	"kubeslice_controller_ipam_total_subnets":              "a slice's SliceIpam says it on the hub; nodes only read that",
+	"kubeslice_controller_ipam_available_subnets":          "a slice's SliceIpam says it on the hub; nodes only read that",
+	"kubeslice_controller_ipam_allocated_subnets":          "a slice's SliceIpam says it on the hub; nodes only read that",
+	"kubeslice_controller_ipam_utilization_rate":           "a slice's SliceIpam says it on the hub; nodes only read that",
+	"kubeslice_controller_ipam_fragmentation_rate":         "subnets of a slice are of one size: none is lost between others",
+	"kubeslice_controller_ipam_allocations_total":          "nodes allocate none: they only read SliceIpam",
+	"kubeslice_controller_ipam_releases_total":             "nodes release none: they only read SliceIpam",
+	"kubeslice_controller_ipam_cleanups_total":             "nodes release none: they only read SliceIpam",
 }
 
 // MetricBase returns the labels that all of KubeSlice's metrics of a worker have.

@@ -111,7 +111,7 @@ type hubbed interface {
 func (d *daemon) ConfirmHub(context.Context) error { return d.hub.confirm() }
 
 // HubMetrics writes what is told of a worker under KubeSlice's names.
-func (d *daemon) HubMetrics(w io.Writer) error { return d.hub.metrics(w) }
+func (d *daemon) HubMetrics(w io.Writer) error { return d.hub.metrics(w, d.gateway.Status()) }
 
 func (c *control) hubMetrics(w http.ResponseWriter, _ *http.Request) {
 	var text bytes.Buffer

@@ -110,6 +110,15 @@ func TestSlicesOfAHubOutliveIt(t *testing.T) {
 			t.Errorf("exit %d, %s: no line %s in\n%s", code, errs, want, out)
 		}
 	}
+	m.until("what a gateway is told to measure", func() bool {
+		out, _, _ := program(t, "hub", "metrics", "--socket", m.server().socket)
+		for _, name := range []string{"latency", "pkt_loss", "rx_rate", "tx_rate"} {
+			if !strings.Contains(out, "\nkubeslice_system_slicegw_"+name+`{pod_name="`) || !strings.Contains(out, `source_gateway_id="iperf-slice-worker-1-worker-2"`) {
+				return false
+			}
+		}
+		return true
+	})
 
 	server.StopAPI()
 	down := time.Now()

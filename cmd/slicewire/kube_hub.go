@@ -26,6 +26,7 @@ import (
 type kubeHub struct {
 	hub  *hub.Hub
 	file *manifest.NodeHub
+	site string
 }
 
 // openHub opens the hub that the node file names; nothing is asked of it yet.
@@ -49,7 +50,7 @@ func openHub(file *manifest.NodeFile, state statedir.Dir, log *slog.Logger) (*ku
 	if err != nil {
 		log.Warn("hub", "err", err)
 	}
-	return &kubeHub{hub: x, file: h}, nil
+	return &kubeHub{hub: x, file: h, site: file.Site}, nil
 }
 
 func (k *kubeHub) parts() []part {
@@ -109,9 +110,26 @@ func (k *kubeHub) tell(site string, own []netip.AddrPort, view []sliceView, clus
 		f.Exports = append(f.Exports, hub.ExportsOf(site, v.node.name, v.view.Services)...)
 		f.Imports = append(f.Imports, hub.ImportsOf(v.node.name, v.view.Services)...)
 	}
+	f.PodIPs = podAddrs(cluster, f.Exports)
 	f.TokenIssuer, f.TokenKeys = cluster.tokenKeys()
 	f.NodeIPs = hub.NodeIPs(endpoints)
 	k.hub.Tell(f)
+}
+
+// podAddrs finds the addresses in the cluster of the pods that are exported.
+func podAddrs(k *kubeCluster, exports []hub.Export) map[string]string {
+	if k == nil {
+		return nil
+	}
+	out := make(map[string]string)
+	for _, e := range exports {
+		for _, x := range e.Endpoints {
+			if a := k.cluster.PodAddr(e.Namespace, x.Name); a.IsValid() {
+				out[e.Namespace+"/"+x.Name] = a.String()
+			}
+		}
+	}
+	return out
 }
 
 // speaks reports whether this node is the one of its site's gateways that says how
@@ -147,12 +165,21 @@ func (k *kubeHub) confirm() error {
 	return nil
 }
 
-// metrics writes KubeSlice's metrics of a worker.
-func (k *kubeHub) metrics(w io.Writer) error {
+// metrics writes KubeSlice's metrics of a worker and of its gateways.
+func (k *kubeHub) metrics(w io.Writer, tunnels []gateway.TunnelStatus) error {
 	if k == nil {
 		return errNoHub
 	}
-	return kube.WriteSamples(w, k.hub.Samples())
+	var all []hub.Tunnel
+	for i := range tunnels {
+		t := &tunnels[i]
+		for _, p := range t.Peers {
+			if site, _, _ := strings.Cut(p.Name, "/"); site != k.site && p.Watched && !t.Passive {
+				all = append(all, hub.Tunnel{Slice: t.Slice, Site: site, Up: p.Up, RTT: p.RTT, Loss: p.Loss, Rx: p.RxBytes, Tx: p.TxBytes})
+			}
+		}
+	}
+	return kube.WriteSamples(w, append(k.hub.Samples(), k.hub.GatewaySamples(time.Now(), all)...))
 }
 
 func (k *kubeHub) status() *api.HubStatus {

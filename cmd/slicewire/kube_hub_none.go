@@ -41,6 +41,6 @@ func (*kubeHub) podTokens(string) (issuer, keys string, err error) { return "", 
 
 func (*kubeHub) confirm() error { return errNoHub }
 
-func (*kubeHub) metrics(io.Writer) error { return errNoHub }
+func (*kubeHub) metrics(io.Writer, []gateway.TunnelStatus) error { return errNoHub }
 
 func (*kubeHub) status() *api.HubStatus { return nil }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -52,12 +53,30 @@ type joinLab struct {
 
 func (x *joinLab) wall() time.Time { return x.began.Add(haste * time.Since(x.began)) }
 
+// certifyNode gives a node its identity, in its state folder.
+func certifyNode(s signing, state statedir.Dir) error {
+	request, err := requestIdentity(state)
+	if err != nil {
+		return err
+	}
+	bundle, err := s.sign(request, time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = installBundle(state, bundle, time.Now)
+	return err
+}
+
 func newJoinLab(t *testing.T) *joinLab {
 	t.Helper()
 	t.Setenv(asProgram, "1") // what it starts is slicewire
 	x := &joinLab{t: t, began: time.Now(), holds: make(map[int]string)}
 	dir := t.TempDir()
-	example := strings.Replace(kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"), "spec:", "spec:\n  maxClusters: 2", 1)
+	text, err := os.ReadFile(filepath.Join(exampleDir, "01-sliceconfig-iperf-isolated.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := strings.Replace(string(text), "spec:", "spec:\n  maxClusters: 2", 1)
 	folder := filepath.Join(dir, "manifests", "slice.yaml")
 	if err := statedir.Dir(filepath.Dir(folder)).Create(); err != nil {
 		t.Fatal(err)
@@ -67,7 +86,7 @@ func newJoinLab(t *testing.T) *joinLab {
 	if err := initAuthority(authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := certifyRig(signing{authority: authority, manifests: []string{folder}, id: overlay.NodeID{Site: "worker-1", Node: "gw"}, life: certLife}, state); err != nil {
+	if err := certifyNode(signing{authority: authority, manifests: []string{folder}, id: overlay.NodeID{Site: "worker-1", Node: "gw"}, life: certLife}, state); err != nil {
 		t.Fatal(err)
 	}
 	makeIssuer(t, dir, string(state), []string{"worker-1"})

@@ -131,6 +131,15 @@ func (c *Cluster) Result() *Result { return c.result.Load() }
 // Changed is told, level-triggered, that there is another result.
 func (c *Cluster) Changed() <-chan struct{} { return c.changed }
 
+// PodAddr returns a pod's own address in the cluster, as far as it is known; the
+// zero Addr when there is none.
+func (c *Cluster) PodAddr(namespace, name string) netip.Addr {
+	if x := c.live(Ref{KindPod, namespace, name}); x != nil && x.Pod != nil && len(x.Pod.IPs) > 0 && !x.Pod.Over {
+		return x.Pod.IPs[0]
+	}
+	return netip.Addr{}
+}
+
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

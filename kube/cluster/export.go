@@ -72,7 +72,7 @@ func sliceFor(x *Object, state *State) (*Slice, fault) {
 	var s *Slice
 	if name := x.Export.Slice; name != "" {
 		if s = state.slice(name); s == nil {
-			return nil, fault{"Ready", "Pending", fmt.Sprintf("there is no slice %q at this site", name), true}
+			return nil, fault{"Ready", "Pending", fmt.Sprintf("there is no slice %.80q at this site", name), true}
 		}
 	} else if s = state.sliceOf(x.Namespace); s == nil {
 		return nil, fault{"Ready", "Pending", fmt.Sprintf("namespace %s is an application namespace of no slice at this site", x.Namespace), true}

@@ -58,7 +58,7 @@ func isolation(o *Objects, state *State, own string, k *[numKinds]kindInfo) []wa
 				set(n, kube.LabelSlice, s.Name)
 				set(n, kube.LabelInject, "true")
 				if s.Isolated {
-					out = append(out, isolate(s, n, own, k))
+					out = append(out, isolate(o, s, n, own, k))
 				}
 			}
 		}
@@ -105,9 +105,14 @@ func labelledByUs(x *Object) bool {
 	return there
 }
 
-// isolate makes the policy of one namespace.
-func isolate(s *Slice, namespace, own string, k *[numKinds]kindInfo) want {
+// isolate makes the policy of one namespace. Where somebody else has taken its name,
+// it gets another: who may write policies there could else keep the namespace
+// from being isolated at all.
+func isolate(o *Objects, s *Slice, namespace, own string, k *[numKinds]kindInfo) want {
 	r := Ref{KindNetworkPolicy, namespace, s.Name + "-" + namespace}
+	if x := o.Get(r); x != nil && !x.ours {
+		r.Name = "slicewire-" + short(s.Name, namespace)
+	}
 	return want{Ref: r, slice: s.Name, whole: func() *unstructured.Unstructured { return policyOf(r, s, own, k) }}
 }
 
@@ -131,21 +136,30 @@ func policyOf(r Ref, s *Slice, own string, k *[numKinds]kindInfo) *unstructured.
 
 // foreignPolicies says which NetworkPolicies of others are in a slice's
 // application namespaces, and which of them let in more than the slice does.
-// As in KubeSlice, only what comes in is looked at.
+// As in KubeSlice, only what comes in is looked at. Of one policy maxWidened peers
+// are told.
 func foreignPolicies(o *Objects, state *State) (out []notice) {
 	for _, x := range o.kinds[KindNetworkPolicy] {
 		s := state.sliceOf(x.Namespace)
-		if s == nil || !s.Isolated || x.ours || x.Name == s.Name+"-"+x.Namespace {
+		if s == nil || !s.Isolated || x.ours {
 			continue
 		}
 		raw := x.whole()
 		if raw == nil {
 			continue
 		}
-		say := func(event, message string) { out = append(out, notice{event, s.Name, raw, message}) }
+		left := 1 + maxWidened
+		say := func(event, message string) {
+			if left--; left >= 0 {
+				out = append(out, notice{event, s.Name, raw, message})
+			}
+		}
 		say("NetPolAdded", "NetworkPolicy "+x.String()+" is not the slice's")
 		for _, rule := range objectsIn(raw.Object, "spec", "ingress") {
 			for _, peer := range objectsIn(rule, "from") {
+				if left <= 0 {
+					break
+				}
 				if n := widened(o, s, peer); n != "" {
 					say("NetPolScopeWidenedNamespace", "NetworkPolicy "+x.String()+" lets in namespace "+n)
 				}
@@ -157,6 +171,10 @@ func foreignPolicies(o *Objects, state *State) (out []notice) {
 	}
 	return out
 }
+
+// maxWidened bounds of how many peers of one policy it is told that they are let
+// in: it may have as many as fit into its size.
+const maxWidened = 20
 
 // widened returns a namespace that a peer selects and the slice does not allow.
 func widened(o *Objects, s *Slice, peer map[string]any) string {

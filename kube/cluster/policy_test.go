@@ -89,7 +89,9 @@ func TestPoliciesOfOthers(t *testing.T) {
 		{"one that lets in every namespace", policy("shop", "mine", "{namespaceSelector: {}}"), "NetPolAdded NetPolScopeWidenedNamespace"},
 		{"one that lets in private addresses", policy("shop", "mine", `{ipBlock: {cidr: "10.0.0.0/8"}}`), "NetPolAdded NetPolScopeWidenedIPBlock"},
 		{"public ones are not the slice's matter", policy("shop", "mine", `{ipBlock: {cidr: "192.0.2.0/24"}}`), "NetPolAdded"},
-		{"the slice's own", policy("shop", "red-shop", `{ipBlock: {cidr: "10.0.0.0/8"}}`), ""},
+		{"the slice's own", strings.Replace(policy("shop", "red-shop", `{ipBlock: {cidr: "10.0.0.0/8"}}`), "namespace: shop", "namespace: shop, labels: {app.kubernetes.io/managed-by: slicewire}", 1), ""},
+		{"one that takes the name of the slice's", policy("shop", "red-shop", `{ipBlock: {cidr: "10.0.0.0/8"}}`), "NetPolAdded NetPolScopeWidenedIPBlock"},
+		{"one of very many peers", policy("shop", "mine", strings.Repeat(`{ipBlock: {cidr: "10.0.0.0/8"}}, `, 5000)+"{podSelector: {}}"), "NetPolAdded" + strings.Repeat(" NetPolScopeWidenedIPBlock", maxWidened)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := work(read(t, namespace("shop"), labelled, c.policy), red(), here(), nil)

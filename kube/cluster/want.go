@@ -1,7 +1,8 @@
 package cluster
 
 import (
-	"fmt"
+	"strings"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -94,9 +95,16 @@ type condition struct{ kind, status, reason, message string }
 // maxMessage is what the API takes of a condition's message, less a bit.
 const maxMessage = 30000
 
+// cut makes a text fit for a condition's message: valid, on one line, bounded.
 func cut(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
 	if len(s) > maxMessage {
-		return fmt.Sprintf("%s ...", s[:maxMessage])
+		return strings.ToValidUTF8(s[:maxMessage], "") + " ..."
 	}
 	return s
 }

@@ -21,32 +21,29 @@ const kubesliceClusters = `
 {apiVersion: controller.kubeslice.io/v1alpha1, kind: Cluster, metadata: {name: worker-2, namespace: kubeslice-demo}, spec: {networkInterface: eth0}}
 `
 
-// flavours brings the other flavours up, one after another: a hub on the first
-// cluster; on the second nodes that read it, and then a gateway that only dials.
+// flavours brings the other flavours up, one after another: a hub by Helm on the
+// first cluster; on the second nodes that read it, and then a gateway that only dials.
 // Of each nothing is left.
 func (x *installation) flavours(t *testing.T) {
 	one, two := x.rig.Clusters[0], x.rig.Clusters[1]
-	one.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+hubSpace+"}}")
-	hub := func(definitions string) string {
-		return generate(t, "--flavour", "hub", "-n", "slicewire-hub", "--set", "hub.namespace="+hubSpace, "--set", "hub.workers=worker-2", "--set", "crds.install="+definitions)
-	}
-	one.Apply(t, hub("true"))
+	one.Must(t, "apply", "--server-side", "--force-conflicts", "-f", "../../deploy/crds") // with the worker's beside it
 	one.Must(t, "wait", "--for=condition=Established", "crd/clusters.controller.kubeslice.io", "crd/sliceconfigs.controller.kubeslice.io")
+	for _, name := range []string{hubSpace, "slicewire-hub"} {
+		one.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
+	}
 	one.Apply(t, kubesliceClusters)
 	one.Apply(t, kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))
+	before := settledObjects(t, one)
+	one.Helm(t, "install", "hub", chart, "-n", "slicewire-hub", "--wait", "--timeout", "2m", "--set", "flavour=hub,hub.namespace="+hubSpace+",hub.workers[0]=worker-2,crds.install=false,image.tag=test")
 	x.nodes(t, two, hubConfig(t, one))
 	two.Must(t, "delete", "namespace", "iperf", "--ignore-not-found", "--wait")
 	if lease := one.Must(t, "-n", hubSpace, "get", "leases", "-o", "name"); !strings.Contains(lease, "slicewire") {
 		t.Errorf("the nodes have written nothing to the hub: leases %q", lease)
 	}
-	if out, said, code := run(t, "", "uninstall", "--kubeconfig", one.Kubeconfig, "--hub", hubSpace); code != 0 {
-		t.Errorf("uninstall from the hub: %s %s", out, said)
-	}
-	if left := one.Must(t, "-n", hubSpace, "get", "leases,workersliceconfigs,workerslicegateways", "-o", "name"); left != "" {
-		t.Errorf("on the hub %s is left", left)
-	}
-	if _, err := one.Kubectl(t.Context(), hub("false"), "delete", "-f", "-", "--wait"); err != nil { // the worker beside it has the same definitions
-		t.Error(err)
+	one.Helm(t, "uninstall", "hub", "-n", "slicewire-hub", "--wait", "--timeout", "2m")
+	nothingLeft(t, one, before)
+	if left := one.Must(t, "-n", hubSpace, "get", "sliceconfigs,clusters", "-o", "jsonpath={.items[*].status}"); left != "" {
+		t.Errorf("on the hub the statuses %s are left", left)
 	}
 	x.edge(t, two)
 }

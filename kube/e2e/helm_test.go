@@ -13,28 +13,7 @@ import (
 const chart = "../../deploy/chart/slicewire"
 
 // helmEcho is a service that one cluster exports and pods of the other ask for.
-const helmEcho = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: iperf, labels: {pod-security.kubernetes.io/enforce: restricted}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo, namespace: iperf}
-spec:
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-      containers:
-      - name: echo
-        image: tools:1
-        command: [peer, serve, ":8080"]
-        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
-`
+var helmEcho = kubetest.Restricted("iperf") + kubetest.Servers("iperf", "echo", 1, "serve")
 
 const helmExport = `
 apiVersion: networking.kubeslice.io/v1beta1

@@ -251,27 +251,7 @@ func nothingLeft(t *testing.T, c *kubetest.Cluster, before map[string]string) {
 	})
 }
 
-const sidecarPods = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: iperf, labels: {pod-security.kubernetes.io/enforce: restricted}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: app, namespace: iperf}
-spec:
-  selector: {matchLabels: {app: app}}
-  template:
-    metadata: {labels: {app: app}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-      containers:
-      - name: app
-        image: tools:1
-        command: [peer, serve, ":8080"]
-        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-`
+var sidecarPods = kubetest.Restricted("iperf") + kubetest.Pods("iperf", "app", "peer", "serve", ":8080")
 
 // sidecar puts a sidecar into a Deployment of the second cluster, in a namespace
 // whose pods may be nodes, under PodSecurity restricted. What its pod serves has

@@ -15,17 +15,7 @@ import (
 // The parts of TestMultiClusterServices, which have one rig.
 
 // toldServices is a service whose server reads the PROXY protocol.
-const toldServices = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: told, namespace: iperf}
-spec:
-  selector: {matchLabels: {app: told}}
-  template:
-    metadata: {labels: {app: told}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: told, image: "tools:1", command: [peer, proxied, ":8080"], readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}]
+var toldServices = kubetest.Servers("iperf", "told", 1, "proxied") + `
 ---
 apiVersion: v1
 kind: Service

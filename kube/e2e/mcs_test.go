@@ -12,17 +12,7 @@ import (
 
 // mcsServices are a service with an address and a headless one of a StatefulSet,
 // both exported by the Multi-Cluster Services API.
-const mcsServices = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo, namespace: iperf}
-spec:
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: echo, image: "tools:1", command: [peer, serve, ":8080"], readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}}]
+var mcsServices = kubetest.Servers("iperf", "echo", 1, "serve") + `
 ---
 apiVersion: v1
 kind: Service
@@ -117,7 +107,7 @@ func TestMultiClusterServices(t *testing.T) {
 
 	// The same service in the other cluster, under another port: a conflict, and the
 	// older one stands.
-	two.Apply(t, strings.Split(mcsServices, "\n---\n")[0])
+	two.Apply(t, kubetest.Servers("iperf", "echo", 1, "serve"))
 	two.Apply(t, `
 apiVersion: v1
 kind: Service

@@ -16,8 +16,8 @@ import (
 // podsOfTwo is where pods of the rig's second cluster are.
 const podsOfTwo = "10.241.0.0/16"
 
-// routedNode is a node of a site in the network of a cluster's node, with a device
-// there.
+// routedNode is what a node of a site in the network of a cluster's node, with a
+// device there, goes by.
 const routedNode = `
 apiVersion: v1
 kind: Secret
@@ -28,38 +28,6 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: config-n2, namespace: slicewire-system}
 data: %s
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: routed, namespace: slicewire-system}
-spec:
-  selector: {matchLabels: {app: routed}}
-  template:
-    metadata: {labels: {app: routed}}
-    spec:
-      serviceAccountName: slicewire
-      hostNetwork: true
-      terminationGracePeriodSeconds: 1
-      volumes:
-      - {name: state, emptyDir: {medium: Memory}}
-      - {name: identity, secret: {secretName: identity-n2}}
-      - {name: config, configMap: {name: config-n2}}
-      initContainers:
-      - name: identity
-        image: tools:1
-        command: [sh, -c, "umask 077 && mkdir /state/s && cp -L /identity/* /state/s/"]
-        securityContext: {runAsUser: 0}
-        volumeMounts: [{name: state, mountPath: /state}, {name: identity, mountPath: /identity}]
-      containers:
-      - name: slicewire
-        image: slicewire:test
-        args: [daemon, --config, /config/node.yaml]
-        env:
-        - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
-        - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-        securityContext: {privileged: true, runAsUser: 0}
-        volumeMounts: [{name: state, mountPath: /state}, {name: config, mountPath: /config}]
-        readinessProbe: {exec: {command: [/slicewire, status, --socket, /state/sock]}, periodSeconds: 1}
 `
 
 const routedConfig = `version: 1
@@ -90,7 +58,7 @@ func (m *rigMesh) routedServices(t *testing.T) {
 	m.authority.certify(t, manifest, "worker-2", "n2", state, "--index", "1", "--no-gateway")
 	slice := m.status(t, 1).Slices[0]
 	config := map[string]string{"node.yaml": fmt.Sprintf(routedConfig, m.gateways[1], slice.Name, podsOfTwo), "slice.yaml": m.slice}
-	two.Apply(t, fmt.Sprintf(routedNode, inline(t, secretOf(t, state)), inline(t, config)))
+	two.Apply(t, fmt.Sprintf(routedNode, inline(t, secretOf(t, state)), inline(t, config))+rigGateway("routed", "-n2", true))
 	two.Rollout(t, rigSpace, "deployment/routed")
 	two.Exec(t, rigSpace, "deployment/routed", "/slicewire", "attach", "--socket", "/state/sock", "--slice", slice.Name, "--netns", "/proc/1/ns/net", "--name", "sw0")
 	node := two.Must(t, "get", "pods", "-n", rigSpace, "-l", "app=routed", "-o", "jsonpath={.items[0].status.podIP}")

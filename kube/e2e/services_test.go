@@ -55,27 +55,39 @@ spec:
   ports:
   - {name: udp, port: 53, targetPort: 1053, protocol: UDP}
   - {name: tcp, port: 53, targetPort: 1053}
+`
+
+// rigGateway is a Deployment of one gateway whose identity and config are the Secret
+// and the ConfigMap with what follows their names. Of a node, it has the network
+// of its node and may do anything there.
+func rigGateway(name, suffix string, ofNode bool) string {
+	pod, first, rest := "securityContext: {runAsNonRoot: true, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}",
+		"{allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}", "{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}"
+	if ofNode {
+		pod, first, rest = "hostNetwork: true", "{runAsUser: 0}", "{privileged: true, runAsUser: 0}"
+	}
+	return fmt.Sprintf(`
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: slicewire, namespace: slicewire-system}
+metadata: {name: %[1]s, namespace: slicewire-system}
 spec:
-  selector: {matchLabels: {app: slicewire}}
+  selector: {matchLabels: {app: %[1]s}}
   template:
-    metadata: {labels: {app: slicewire}}
+    metadata: {labels: {app: %[1]s}}
     spec:
       serviceAccountName: slicewire
       terminationGracePeriodSeconds: 1
-      securityContext: {runAsNonRoot: true, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+      %[3]s
       volumes:
       - {name: state, emptyDir: {medium: Memory}}
-      - {name: identity, secret: {secretName: identity}}
-      - {name: config, configMap: {name: config}}
+      - {name: identity, secret: {secretName: identity%[2]s}}
+      - {name: config, configMap: {name: config%[2]s}}
       initContainers:
       - name: identity
         image: tools:1
         command: [sh, -c, "umask 077 && mkdir /state/s && cp -L /identity/* /state/s/"]
-        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+        securityContext: %[4]s
         volumeMounts: [{name: state, mountPath: /state}, {name: identity, mountPath: /identity}]
       containers:
       - name: slicewire
@@ -84,10 +96,11 @@ spec:
         env:
         - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
         - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-        securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+        securityContext: %[5]s
         volumeMounts: [{name: state, mountPath: /state}, {name: config, mountPath: /config}]
         readinessProbe: {exec: {command: [/slicewire, status, --socket, /state/sock]}, periodSeconds: 1}
-`
+`, name, suffix, pod, first, rest)
+}
 
 const rigNode = `version: 1
 mesh: rig
@@ -129,7 +142,7 @@ func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 		state := filepath.Join(dir, site)
 		m.authority.certify(t, manifest, site, "gw", state)
 		config := map[string]string{"node.yaml": fmt.Sprintf(rigNode, site, join), "slice.yaml": slice}
-		c.Apply(t, fmt.Sprintf(rigDeployment, rights, inline(t, secretOf(t, state)), inline(t, config)))
+		c.Apply(t, fmt.Sprintf(rigDeployment, rights, inline(t, secretOf(t, state)), inline(t, config))+rigGateway("slicewire", "", false))
 		c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: iperf}}")
 		c.Rollout(t, rigSpace, "deployment/slicewire")
 		ip := c.Must(t, "get", "pods", "-n", rigSpace, "-l", "app=slicewire", "-o", "jsonpath={.items[0].status.podIP}")

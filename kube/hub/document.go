@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"slicewire/kube"
 	"slicewire/overlay/manifest"
 )
 
@@ -42,6 +44,22 @@ func (d *document) parse() {
 	if len(set.Objects) == 1 {
 		d.object = set.Objects[0]
 		d.object.Remote = true
+		d.checkName()
+	}
+}
+
+// checkName refuses a WorkerSliceConfig that has not the name of what it is. Its
+// number would count for a site beside the one that is worked out.
+func (d *document) checkName() {
+	part, ok := d.object.Body.(*manifest.WorkerSliceConfig)
+	if !ok {
+		return
+	}
+	labels := part.Metadata.Labels
+	slice, cluster := cmp.Or(part.Spec.SliceName, labels[kube.LabelOriginalSlice]), labels[kube.LabelWorkerCluster]
+	if want := slice + "-" + cluster; cluster != "" && d.object.Name != want {
+		d.problems = append(d.problems, manifest.Problem{Severity: manifest.Error, File: d.ID, Field: "metadata.name",
+			Message: fmt.Sprintf("a WorkerSliceConfig is named for its slice and its cluster (label %s): %.130q", kube.LabelWorkerCluster, want)})
 	}
 }
 

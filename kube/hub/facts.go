@@ -25,6 +25,10 @@ type Facts struct {
 	// node of the site says it.
 	Links []Link
 
+	// PodIPs are addresses in the cluster of pods behind Exports, by namespace/name; a
+	// pod need not have one.
+	PodIPs map[string]string
+
 	// By what pods of the site's cluster prove who they are; empty: not known, or the
 	// site is no cluster.
 	TokenIssuer, TokenKeys string

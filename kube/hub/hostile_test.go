@@ -3,12 +3,14 @@ package hub
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 
+	"slicewire/kube"
 	"slicewire/overlay"
 	"slicewire/overlay/manifest"
 )
@@ -47,12 +49,69 @@ var hostile = map[string]struct {
 	"a cluster at no address":                {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"Cluster","metadata":{"name":"h10"},"spec":{"nodeIPs":["192.0.2.1\n<b>"]}}`, false},
 	"a part of a slice with another's number": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceConfig","metadata":{"name":"aaa","labels":{"worker-cluster":"two","app.kubernetes.io/managed-by":"slicewire"}},
 		"spec":{"sliceName":"red","octet":4711}}`, false},
+	"a part of a slice under a name that is not its own": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceConfig","metadata":{"name":"aab","labels":{"worker-cluster":"two","kubernetes.io/metadata.name":"kube-system"}},
+		"spec":{"sliceName":"red","octet":9,"clusterSubnetCIDR":"127.0.0.0/8"}}`, true},
 	"classes of a slice with markup in its name": {`{"apiVersion":"slicewire.io/v1alpha1","kind":"SliceClasses","metadata":{"name":"h11"},"spec":{"slice":"<b>red</b>","classes":[{"name":"rest"}]}}`, true},
 	"a class with a newline":                     {`{"apiVersion":"slicewire.io/v1alpha1","kind":"SliceClasses","metadata":{"name":"h12"},"spec":{"slice":"red","classes":[{"name":"a\nb"}]}}`, true},
 	"addresses of a slice that are no addresses": {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"SliceIpam","metadata":{"name":"h13"},
 		"spec":{"sliceName":"red","sliceSubnet":"10.1.0.0\n/16","subnetSize":24}}`, false},
 	"a mebibyte of aliases": {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"ServiceExportConfig","metadata":{"name":"h9"},
 		"spec":{"serviceName":"x","serviceNamespace":"red-app","sourceCluster":"one","sliceName":"red","aliases":["` + strings.Repeat("x_.", 80) + strings.Repeat(`","`+strings.Repeat("x_.", 80), 4000) + `"]}}`, true},
+}
+
+// made are of the kinds that come of others and are never gone by. What says that
+// it is slicewire's is removed, the rest gets a condition.
+var made = map[string]struct {
+	text  string
+	taken bool
+}{
+	"a gateway to a site with markup and a newline": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceGateway","metadata":{"name":"g1","labels":{"worker-cluster":"one"}},
+		"spec":{"sliceName":"red","localGatewayConfig":{"clusterName":"one"},"remoteGatewayConfig":{"clusterName":"<b>\nx","nodeIps":["169.254.169.254"]}}}`, true},
+	"a gateway to a site that is not on the slice": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceGateway","metadata":{"name":"red-one-three","labels":{"worker-cluster":"one"}},
+		"spec":{"sliceName":"red","localGatewayConfig":{"clusterName":"one"},"remoteGatewayConfig":{"clusterName":"three"}}}`, true},
+	"a gateway to itself": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceGateway","metadata":{"name":"red-one-one"},
+		"spec":{"sliceName":"red","localGatewayConfig":{"clusterName":"one"},"remoteGatewayConfig":{"clusterName":"one"}}}`, true},
+	"a gateway to a mebibyte": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceGateway","metadata":{"name":"g3"},
+		"spec":{"sliceName":"red","localGatewayConfig":{"clusterName":"one"},"remoteGatewayConfig":{"clusterName":"` + strings.Repeat("x", 1<<20) + `"}}}`, true},
+	"a gateway that says it is slicewire's": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerSliceGateway","metadata":{"name":"g4","labels":{"app.kubernetes.io/managed-by":"slicewire"}},
+		"spec":{"sliceName":"red","localGatewayConfig":{"clusterName":"one"},"remoteGatewayConfig":{"clusterName":"two"}}}`, true},
+	"an import into kube-system": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerServiceImport","metadata":{"name":"i1","labels":{"worker-cluster":"one","kubernetes.io/metadata.name":"kube-system"}},
+		"spec":{"serviceName":"kube-dns","serviceNamespace":"kube-system","sliceName":"red","sourceClusters":["two"],"serviceDiscoveryEndpoints":[{"podName":"a\nb","cluster":"two","nsmIp":"10.1.16.1"}]}}`, true},
+	"an import with markup": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerServiceImport","metadata":{"name":"i2"},
+		"spec":{"serviceName":"<script>","serviceNamespace":"red-app","sliceName":"red"}}`, true},
+	"an import that says it is slicewire's": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerServiceImport","metadata":{"name":"i3","labels":{"app.kubernetes.io/managed-by":"slicewire"}},
+		"spec":{"serviceName":"x","serviceNamespace":"kube-system","sliceName":"red"}}`, true},
+	"an import of a mebibyte": {`{"apiVersion":"worker.kubeslice.io/v1alpha1","kind":"WorkerServiceImport","metadata":{"name":"i4"},
+		"spec":{"serviceName":"x","serviceNamespace":"red-app","sliceName":"red","aliases":["` + strings.Repeat("x", 1<<20) + `"]}}`, false},
+	"a rotation of another slice": {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"VpnKeyRotation","metadata":{"name":"r1"},
+		"spec":{"sliceName":"red","rotationInterval":1}}`, false},
+	"a rotation of no slice": {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"VpnKeyRotation","metadata":{"name":"r2"},
+		"spec":{"sliceName":"r2","clusterGatewayMapping":{"one\n<b>":["x"]}}}`, true},
+	"a rotation that says it is slicewire's": {`{"apiVersion":"controller.kubeslice.io/v1alpha1","kind":"VpnKeyRotation","metadata":{"name":"r3","labels":{"app.kubernetes.io/managed-by":"slicewire"}},
+		"spec":{"sliceName":"r3"}}`, true},
+}
+
+// Every kind that is watched is somewhere in the tables.
+func TestHostileObjectsAreOfEveryKind(t *testing.T) {
+	seen := map[string]bool{}
+	see := func(text string) {
+		var o unstructured.Unstructured
+		if err := json.Unmarshal([]byte(text), &o.Object); err != nil {
+			t.Fatal(err)
+		}
+		seen[o.GetKind()] = true
+	}
+	for _, h := range hostile {
+		see(h.text)
+	}
+	for _, h := range made {
+		see(h.text)
+	}
+	for kind := range resources {
+		if !seen[kind] {
+			t.Errorf("no hostile %s", kind)
+		}
+	}
 }
 
 func TestHostileObjectsAreRefusedAlone(t *testing.T) {
@@ -103,8 +162,10 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: ` + user + `}
 	n := p.node("one", nil, func(_ *Config, access *rest.Config) { access.Impersonate.UserName = user }) // it may do anything
 	p.until("the slice", func() bool { return n.slices() == "red" })
 	n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{{Slice: "red", Namespace: "kube-system", Name: "web", Endpoints: []overlay.Endpoint{{Name: "a"}}}}})
-	var refused []*unstructured.Unstructured
-	for name, h := range hostile {
+	var refused, removed []*unstructured.Unstructured
+	both := maps.Clone(hostile)
+	maps.Copy(both, made)
+	for name, h := range both {
 		o := &unstructured.Unstructured{}
 		if err := json.Unmarshal([]byte(h.text), &o.Object); err != nil {
 			t.Fatal(err)
@@ -114,7 +175,11 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: ` + user + `}
 		if taken := err == nil; taken != h.taken {
 			t.Errorf("%s: taken by the server %v, %.300v", name, taken, err)
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case kube.Ours(o):
+			removed = append(removed, o)
+		default:
 			refused = append(refused, o)
 		}
 	}
@@ -124,9 +189,22 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: ` + user + `}
 			return c != nil && c["status"] == "False"
 		})
 	}
+	for _, o := range removed {
+		p.until(o.GetName()+" gone", func() bool { return p.get(o.GetKind(), o.GetName()) == nil })
+	}
 	p.settle(n)
+	for _, o := range refused {
+		c := conditionOf(p.get(o.GetKind(), o.GetName()), "Accepted")
+		if text, _ := c["message"].(string); c["status"] != "False" || len(text) > maxMessage || strings.ContainsAny(text, "\n\r\x00") {
+			t.Errorf("%s %s: condition %.2000v", o.GetKind(), o.GetName(), c)
+		}
+	}
 	if n.slices() != "red" {
 		t.Errorf("slices %q", n.slices())
+	}
+	// The one service is what the node itself was told to say.
+	if m := n.meshNow(); len(m.Slices) == 1 && (len(m.Slices[0].Services) != 1 || m.Slices[0].Sites[0].Index > 1 || m.Slices[0].Sites[1].Index > 1) {
+		t.Errorf("the slice has services %+v, sites %+v", m.Slices[0].Services, m.Slices[0].Sites)
 	}
 	n.steady(t, "red")
 	if strings.Contains(n.log.String(), "panic") {

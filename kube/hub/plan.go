@@ -43,29 +43,6 @@ func byName(objects []*unstructured.Unstructured) map[string]*unstructured.Unstr
 	return m
 }
 
-// foreign reports whether KubeSlice's controller, or something that does its work,
-// is at home: an object that it works out is not ours, or one of its finalizers
-// is on what it works from.
-func foreign(hub lister) bool {
-	for _, kind := range worked {
-		for _, o := range hub.list(kind) {
-			if !kube.Ours(o) {
-				return true
-			}
-		}
-	}
-	for _, kind := range []string{"SliceConfig", "Cluster", "SliceQoSConfig"} {
-		for _, o := range hub.list(kind) {
-			for _, f := range o.GetFinalizers() {
-				if strings.HasPrefix(f, kube.GroupController+"/") {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
 // planWorked returns what differs between what the controller would have written
 // and what is there. With adopt, objects of others are brought up to it too.
 func planWorked(hub lister, all []manifest.Worked, adopt bool) []write {
@@ -321,7 +298,7 @@ func (s *site) namespaces() []any {
 }
 
 func (s *site) export(e *Export) *unstructured.Unstructured {
-	var endpoints, ports []any
+	endpoints, ports := []any{}, []any{}
 	for _, x := range e.Endpoints {
 		dns := overlay.ServiceDNSName(e.Name, e.Namespace)
 		m := map[string]any{"podName": x.Name, "cluster": s.name, "nsmIp": x.Addr.String(), "dnsName": x.Name + "." + s.name + "." + dns}

@@ -19,7 +19,7 @@ func Remove(ctx context.Context, client *kube.Client, namespace string) (changed
 		list = append(list, kube.Swept{GroupVersionResource: r, Kind: kind, Namespace: namespace, Objects: true, Status: status})
 	}
 	for _, kind := range worked {
-		add(kind, resources[kind], false)
+		add(kind, resources[kind], true)
 	}
 	for _, kind := range append([]string{"Cluster"}, judged...) {
 		add(kind, resources[kind], true)

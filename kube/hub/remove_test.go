@@ -24,19 +24,23 @@ func TestRemoveLeavesWhatPeopleWrote(t *testing.T) {
 	p.until("conditions", func() bool {
 		return conditionOf(p.get("SliceConfig", "red"), "Accepted") != nil && conditionOf(p.get("SlicePolicy", "p"), "Accepted") != nil && conditionOf(p.get("ServiceExportConfig", "stray"), "Accepted") != nil
 	})
+	p.put(strays)
+	for _, x := range strayNames {
+		p.until("a condition of what nothing comes to", func() bool { return conditionOf(p.get(x[0], x[1]), "Accepted") != nil })
+	}
 	n.stop()
 	if changed, err := Remove(p.ctx, p.client, p.namespace); err != nil || changed < 8 {
 		t.Errorf("%d objects, %v", changed, err)
 	}
 	for _, kind := range worked {
-		if n := p.count(kind); n != 0 {
-			t.Errorf("%d %ss are left", n, kind)
+		if n := p.count(kind); n != 1 {
+			t.Errorf("%d %ss are there, want that of somebody else", n, kind)
 		}
 	}
 	if p.get("ServiceExportConfig", "web-red-app-one") != nil {
 		t.Error("an export is left")
 	}
-	for _, x := range [][2]string{{"SliceConfig", "red"}, {"Cluster", "one"}, {"SlicePolicy", "p"}, {"ServiceExportConfig", "stray"}} {
+	for _, x := range append([][2]string{{"SliceConfig", "red"}, {"Cluster", "one"}, {"SlicePolicy", "p"}, {"ServiceExportConfig", "stray"}}, strayNames...) {
 		o := p.get(x[0], x[1])
 		if o == nil {
 			t.Errorf("%s %s is gone", x[0], x[1])

@@ -67,6 +67,11 @@ func (p *project1) live(configure func(*Config, *rest.Config), controls bool) {
 				}
 				return true
 			})
+			p.put(strays)
+			for _, x := range strayNames {
+				p.until("a condition of what nothing comes to", func() bool { return conditionOf(p.get(x[0], x[1]), "Accepted") != nil })
+				p.remove(x[0], x[1])
+			}
 		}
 		n.hub.Tell(Facts{NodeIPs: []string{"198.51.100.7"}, Links: links})
 		p.until("no export", func() bool { return p.get("ServiceExportConfig", "web-red-app-one") == nil })
@@ -136,6 +141,31 @@ kind: ServiceExportConfig
 metadata: {name: stray}
 spec: {serviceName: stray, sourceCluster: nowhere, sliceName: red}
 `
+
+// strays are of the kinds that are worked out, and nothing comes to them.
+const strays = `
+apiVersion: worker.kubeslice.io/v1alpha1
+kind: WorkerSliceConfig
+metadata: {name: stray, labels: {worker-cluster: one}}
+spec: {sliceName: red, octet: 9}
+---
+apiVersion: worker.kubeslice.io/v1alpha1
+kind: WorkerSliceGateway
+metadata: {name: stray}
+spec: {sliceName: red, localGatewayConfig: {clusterName: one}, remoteGatewayConfig: {clusterName: two}}
+---
+apiVersion: worker.kubeslice.io/v1alpha1
+kind: WorkerServiceImport
+metadata: {name: stray}
+spec: {serviceName: stray, serviceNamespace: red-app, sliceName: red}
+---
+apiVersion: controller.kubeslice.io/v1alpha1
+kind: VpnKeyRotation
+metadata: {name: stray}
+spec: {sliceName: stray}
+`
+
+var strayNames = [][2]string{{"WorkerSliceConfig", "stray"}, {"WorkerSliceGateway", "stray"}, {"WorkerServiceImport", "stray"}, {"VpnKeyRotation", "stray"}}
 
 func TestTheRolesAreWhatANodeNeedsAndNoMore(t *testing.T) {
 	t.Cleanup(func() {

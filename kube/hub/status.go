@@ -38,26 +38,26 @@ func planStatus(hub lister, s site, lacks func(kind string) bool, now time.Time)
 		}
 		for _, o := range hub.list(kind) {
 			var status map[string]any
-			slice, _, _ := unstructured.NestedString(o.Object, "spec", "sliceName")
-			x := write{kind: kind, live: o, status: true, slice: slice}
+			name, _, _ := unstructured.NestedString(o.Object, "spec", "sliceName")
+			slice, known := s.mesh.Slice(name)
+			if !known {
+				continue // it is about to go, or somebody made it up
+			}
+			x := write{kind: kind, live: o, status: true, slice: name}
 			if kind == "WorkerSliceConfig" {
-				if o.GetLabels()[kube.LabelWorkerCluster] != s.name {
+				if !s.partOf(o, slice) {
 					continue
 				}
-				status = s.sliceStatus(o, slice, now)
+				status = s.sliceStatus(o, name, now)
 				if changed(o, status, "sliceHealth", "sliceHealthStatus") {
 					x.event, x.failed = "WorkerSliceHealthUpdated", "WorkerSliceHealthUpdateFailed"
 				}
 			} else {
-				local, _, _ := unstructured.NestedString(o.Object, "spec", "localGatewayConfig", "clusterName")
-				remote, _, _ := unstructured.NestedString(o.Object, "spec", "remoteGatewayConfig", "clusterName")
-				if local != s.name {
+				remote, ours := s.endOf(o, slice)
+				if !ours {
 					continue
 				}
-				status = s.gatewayStatus(o, slice, remote, now)
-			}
-			if _, member := s.mesh.Slice(slice); !member {
-				continue // it is about to go, or somebody made it up
+				status = s.gatewayStatus(o, name, remote, now)
 			}
 			if x.want = bare(o); status != nil {
 				x.want.Object["status"] = status
@@ -128,7 +128,11 @@ func (s *site) pods(slice string) []any {
 	out := []any{}
 	all = slices.Compact(all)
 	for _, p := range all[:min(len(all), maxListed)] {
-		out = append(out, map[string]any{"podName": p.name, "podNamespace": p.namespace, "nsmIp": p.addr})
+		m := map[string]any{"podName": p.name, "podNamespace": p.namespace, "nsmIp": p.addr}
+		if ip := s.facts.PodIPs[p.namespace+"/"+p.name]; ip != "" {
+			m["podIp"] = ip
+		}
+		out = append(out, m)
 	}
 	return out
 }

@@ -18,7 +18,7 @@ func TestWorkersSayHowTheirPartsAre(t *testing.T) {
 	n := p.node("one", nil, nil)
 	web := Export{Slice: "red", Namespace: "red-app", Name: "web", Ports: []overlay.ServicePort{{Port: 80, Protocol: "TCP"}}, Endpoints: []overlay.Endpoint{{Name: "pod-1"}}}
 	facts := func(up bool, rtt time.Duration, sites ...string) Facts {
-		f := Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{web}, Links: []Link{}}
+		f := Facts{NodeIPs: []string{"198.51.100.7"}, Exports: []Export{web}, Links: []Link{}, PodIPs: map[string]string{"red-app/pod-1": "10.244.1.1", "other/pod-1": "10.244.1.2"}}
 		for _, s := range sites {
 			f.Links = append(f.Links, Link{Slice: "red", Site: s, Up: up, RTT: rtt})
 		}
@@ -42,7 +42,7 @@ func TestWorkersSayHowTheirPartsAre(t *testing.T) {
 	w := p.get("WorkerSliceConfig", "red-one")
 	pods, _ := field(w, "status", "connectedAppPods").([]any)
 	namespaces, _ := field(w, "status", "onboardedAppNamespaces").([]any)
-	if len(pods) != 1 || pods[0].(map[string]any)["podName"] != "pod-1" || len(namespaces) != 1 || namespaces[0].(map[string]any)["name"] != "red-app" {
+	if len(pods) != 1 || pods[0].(map[string]any)["podName"] != "pod-1" || pods[0].(map[string]any)["podIp"] != "10.244.1.1" || len(namespaces) != 1 || namespaces[0].(map[string]any)["name"] != "red-app" {
 		t.Errorf("pods %v, namespaces %v", pods, namespaces)
 	}
 	for _, kind := range []string{"WorkerSliceConfig", "WorkerSliceGateway"} {

@@ -102,7 +102,8 @@ func (h *Hub) writeOnce(ctx context.Context, denied map[string]time.Time) (again
 	theirs := h.cfg.Controller != "slicewire" && foreign(h)
 	var errs []error
 	if h.cfg.Controller != "reader" && !theirs && may(leaseWorked) {
-		plan := append(planWorked(h, manifest.Work(m.set, &m.mesh, now), h.cfg.Controller == "slicewire"), planConditions(h, verdicts, now)...)
+		all := manifest.Work(m.set, &m.mesh, now)
+		plan := slices.Concat(planWorked(h, all, h.cfg.Controller == "slicewire"), planConditions(h, verdicts, now), planStrays(h, all, h.lacking, now))
 		wait, err := do(leaseWorked, plan)
 		again, errs = wait, append(errs, err)
 	}

@@ -8,28 +8,7 @@ import (
 	"time"
 )
 
-const echo = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: echo, labels: {pod-security.kubernetes.io/enforce: restricted}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo, namespace: echo}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: echo
-        image: tools:1
-        command: [peer, serve, ":8080"]
-        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+var echo = Restricted("echo") + Servers("echo", "echo", 2, "serve") + `
 ---
 apiVersion: v1
 kind: Service

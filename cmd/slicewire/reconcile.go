@@ -177,7 +177,7 @@ func (d *daemon) loop(ctx context.Context) error {
 				d.shape(now)
 			}
 			objects, changes := d.cluster.held()
-			d.swelling.settle(d.gossip.Held()+objects, changes, debug.FreeOSMemory)
+			d.swelling.settle(d.gossip.Held()+objects, changes, residentHeap, debug.FreeOSMemory)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}

@@ -47,7 +47,7 @@ type Object struct {
 	version     string // resourceVersion
 	uid         types.UID
 	Generation  int64
-	Labels      map[string]string
+	Labels      map[string]string // of namespaces and pods
 	Annotations map[string]string // of namespaces and exports
 	Created     time.Time         // zero: not known
 	Ending      bool              // its deletion has begun
@@ -111,14 +111,17 @@ type ServiceExport struct {
 
 // NewObject reads an object.
 func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
-	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), Labels: u.GetLabels(), ours: kube.Ours(u)}
+	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), ours: kube.Ours(u)}
 	o.version, o.uid = u.GetResourceVersion(), u.GetUID()
 	o.Created = u.GetCreationTimestamp().UTC()
 	o.Ending = u.GetDeletionTimestamp() != nil
-	raw := u.Object
+	raw, labels := u.Object, u.GetLabels()
 	switch kind {
 	case KindNamespace, KindExport, KindMCSExport:
 		o.Annotations = u.GetAnnotations()
+	}
+	if kind == KindNamespace || kind == KindPod {
+		o.Labels = labels
 	}
 	if kind == KindExport {
 		o.told = text(raw, "status", "exportStatus")
@@ -136,9 +139,9 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	case KindService:
 		o.Service = readService(raw)
 	case KindEndpointSlice:
-		o.Slice = readSlice(raw, o.Labels[kube.LabelEndpointsOf])
+		o.Slice = readSlice(raw, labels[kube.LabelEndpointsOf])
 	case KindExport, KindMCSExport:
-		o.Export = readExport(raw, o.Labels)
+		o.Export = readExport(raw, labels)
 	}
 	return o
 }

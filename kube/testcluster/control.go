@@ -181,6 +181,7 @@ func (c *cluster) startControllers() error {
 	if err := c.start("kube-controller-manager", append(flags("controllers", 10200+c.index),
 		"--use-service-account-credentials", "--service-account-private-key-file="+c.ca.keyFile("tokens"), "--root-ca-file="+c.ca.crt("ca"),
 		"--cluster-signing-cert-file="+c.ca.crt("ca"), "--cluster-signing-key-file="+c.ca.keyFile("ca"),
+		"--node-monitor-grace-period=5m", // fake nodes and busy machines are late
 		"--allocate-node-cidrs=false", "--service-cluster-ip-range="+serviceRange(c.index), "--cluster-name="+c.name)...); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"slicewire/api"
 	"slicewire/kube"
 	"slicewire/kube/apitest"
+	"slicewire/kube/kubetest"
 	"slicewire/statedir"
 )
 
@@ -174,22 +175,6 @@ func throughDoor(ctx context.Context, door string) error {
 	return nil
 }
 
-// ownAddress is one of this machine that a pod could have.
-func ownAddress(t *testing.T) string {
-	t.Helper()
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		if p, ok := a.(*net.IPNet); ok && p.IP.To4() != nil && p.IP.IsGlobalUnicast() {
-			return p.IP.String()
-		}
-	}
-	t.Fatalf("no address but those of loopback: %v", addrs)
-	return ""
-}
-
 // withCluster gives the client's daemon a cluster with one pod, which has the
 // address that is returned.
 func (m *mesh) withCluster(ctx context.Context, s *apitest.Server) (*kube.Client, string) {
@@ -198,7 +183,7 @@ func (m *mesh) withCluster(ctx context.Context, s *apitest.Server) (*kube.Client
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	addr := ownAddress(m.t)
+	addr := kubetest.OwnAddress(m.t)
 	err = errors.Join(apitest.InstallCRDs(ctx, c, "../../deploy/crds"), apitest.Namespace(ctx, c, "slicewire-system"), apitest.Namespace(ctx, c, "iperf"),
 		s.Kubeconfig(filepath.Join(m.dir, "cluster.kubeconfig")), apitest.PutPod(ctx, c, "iperf", "client", "default", addr))
 	if err != nil {

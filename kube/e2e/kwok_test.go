@@ -36,7 +36,7 @@ func TestACrowdOfFakePods(t *testing.T) {
 	t.Parallel()
 	size := crowd{nodes: 20, exports: 100, per: 2, idle: 10 * time.Second, sync: 30 * time.Second}
 	if *kwokFull {
-		size = crowd{nodes: 60, exports: 1000, per: 5, idle: time.Minute, sync: 10 * time.Second}
+		size = crowd{nodes: 200, exports: 1000, per: 5, idle: time.Minute, sync: 10 * time.Second}
 	}
 	rig := kubetest.Start(t, kubetest.Options{Nodes: 0})
 	c := rig.Clusters[0]
@@ -79,7 +79,7 @@ func crowdNode(t *testing.T, c *kubetest.Cluster) *crowdDaemon {
 	writeFile(t, manifest, kubesliceExample(t, "01-sliceconfig-iperf-isolated.yaml"))
 	newAuthority(t, dir).certify(t, manifest, "worker-1", "gw", state)
 	n := &crowdDaemon{newDaemon(t, dir, fmt.Sprintf("version: 1\nmesh: rig\nsite: worker-1\nnode: gw\nlisten: 127.0.0.1:0\ngossip: {listen: \"127.0.0.1:0\"}\nmetrics: off\nstate: %s\nsocket: %s\nmanifests: [%s]\n"+
-		"kubernetes:\n  cluster: {kubeconfig: %s, namespace: slicewire-system, podIP: %s}\n", state, filepath.Join(dir, "sock"), manifest, c.Kubeconfig, ownAddress(t)))}
+		"kubernetes:\n  cluster: {kubeconfig: %s, namespace: slicewire-system, podIP: %s}\n", state, filepath.Join(dir, "sock"), manifest, c.Kubeconfig, kubetest.OwnAddress(t)))}
 	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: slicewire-system}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: iperf}}")
 	n.start(t)
 	return n

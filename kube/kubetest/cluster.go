@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -188,4 +189,20 @@ func Eventually(t testing.TB, within time.Duration, ask func(context.Context) er
 			t.Fatalf("still after %v: %v", within, errors.Join(last))
 		}
 	}
+}
+
+// OwnAddress is an IPv4 address of this machine that is not loopback's.
+func OwnAddress(t testing.TB) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if p, ok := a.(*net.IPNet); ok && p.IP.To4() != nil && p.IP.IsGlobalUnicast() {
+			return p.IP.String()
+		}
+	}
+	t.Fatalf("no address but those of loopback: %v", addrs)
+	return ""
 }

@@ -90,7 +90,7 @@ func (g *Gossip) reconcileLocked() ([][]byte, error) {
 	}
 	var changed [][]byte
 	var errs []error
-	say := func(r overlay.Record) {
+	say := func(r overlay.Record, end time.Time) {
 		r.Origin, r.NotAfter, r.Version = g.cfg.Self, end, overlay.Version{Epoch: g.own.epoch, Seq: seq}
 		raw, err := g.signLocked(r, c, fp, authority, now)
 		if err != nil {
@@ -107,14 +107,28 @@ func (g *Gossip) reconcileLocked() ([][]byte, error) {
 			continue
 		}
 		r.Deleted = false
-		say(r)
+		say(r, end)
 	}
 	for _, k := range sortedKeys(held) {
-		if _, wanted := g.own.facts[k]; !wanted && !held[k].Record.Deleted {
-			say(overlay.Record{Key: k, Deleted: true})
+		h := held[k]
+		if _, wanted := g.own.facts[k]; wanted {
+			continue
+		}
+		if !h.Record.Deleted {
+			say(overlay.Record{Key: k, Deleted: true}, end)
+		} else if signerOf(h.Raw) != fp && now.Before(h.Record.NotAfter) {
+			// It lives no longer for it, but the certificate before has signed nothing any more.
+			say(overlay.Record{Key: k, Deleted: true}, earlier(end, h.Record.NotAfter))
 		}
 	}
 	return changed, errors.Join(errs...)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // nextSeqLocked moves this node past every version that was ever seen of it, and

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -130,6 +131,45 @@ func TestARenewedCertificateSignsEverythingAgain(t *testing.T) {
 	g.maintain()
 	if len(g.chains) != 1 {
 		t.Errorf("%d chains kept, want 1", len(g.chains))
+	}
+}
+
+// The certificate before stands behind nothing any more, what was taken back
+// included: else it would be listed, and its authority be in use, for as long
+// as the longest tombstone lives.
+func TestARenewedCertificateSignsTombstonesAgain(t *testing.T) {
+	ca := newAuthority("ca")
+	cfg := testConfig(t, ca, 1)
+	c := newClock()
+	cfg.Now = c.Now
+	id := ca.issue(t, allowed(1))
+	cfg.Signer = id
+	g := newTest(t, cfg)
+	set(t, g, facts(1))
+	set(t, g, facts(1)[:3])
+	gone := facts(1)[3].Key
+	ends := func() (at time.Time) {
+		for _, h := range g.ledger.Of(g.cfg.Self) {
+			if h.Record.Key == gone && h.Record.Deleted {
+				at = h.Record.NotAfter
+			}
+		}
+		return at
+	}
+	end := ends()
+	c.advance(time.Minute)
+	renewed := allowed(1)
+	renewed.NotAfter = renewed.NotAfter.Add(time.Hour)
+	id.chain = ca.issue(t, renewed).chain
+	set(t, g, facts(1)[:3])
+	if got := ends(); got.IsZero() || !got.Equal(end) {
+		t.Errorf("the tombstone ends at %v, before it was signed again at %v", got, end)
+	}
+	if chains := g.Chains(); len(chains) != 1 || !bytes.Equal(chains[0][0], id.chain[0]) {
+		t.Errorf("%d chains stand behind what is held, want the renewed one alone", len(chains))
+	}
+	if n := len(g.maintain()); n != 0 {
+		t.Errorf("%d signed with nothing new to say", n)
 	}
 }
 

@@ -74,13 +74,12 @@ func (st *Stack) DialUDP(src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	wq, ep, terr := st.udp(netip.AddrPortFrom(src, 0))
-	if terr == nil {
-		if terr = ep.Connect(full(dst)); terr != nil {
-			ep.Close()
-		}
+	wq, ep, err := st.bound(udp.ProtocolNumber, netip.AddrPortFrom(src, 0))
+	if err != nil {
+		return nil, fail(err)
 	}
-	if terr != nil {
+	if terr := ep.Connect(full(dst)); terr != nil {
+		ep.Close()
 		return nil, fail(fault(terr))
 	}
 	return newPacketConn(wq, ep, netip.AddrPortFrom(src, 0), dst)
@@ -89,22 +88,24 @@ func (st *Stack) DialUDP(src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 // ListenTCP listens on one of the stack's addresses. Port 0 means any free one.
 // Close of the listener ends its Accept with net.ErrClosed.
 func (st *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
+	if st.claims.has(claimed{tcp.ProtocolNumber, addr}) {
+		return nil, opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(addr))(syscall.EADDRINUSE)
+	}
+	l, err := st.listenTCP(addr)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (st *Stack) listenTCP(addr netip.AddrPort) (*listener, error) {
 	fail := opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(addr))
-	if err := st.own(addr.Addr()); err != nil {
+	wq, ep, err := st.bound(tcp.ProtocolNumber, addr)
+	if err != nil {
 		return nil, fail(err)
 	}
-	wq := new(waiter.Queue)
-	ep, terr := st.s.NewEndpoint(tcp.ProtocolNumber, family(addr.Addr()), wq)
-	if terr != nil {
-		return nil, fail(fault(terr))
-	}
-	// As servers everywhere do: connections of an earlier listener that are in
-	// TIME_WAIT do not keep its address.
-	ep.SocketOptions().SetReuseAddress(true)
-	if terr = ep.Bind(full(addr)); terr == nil {
-		terr = ep.Listen(backlog)
-	}
 	var local tcpip.FullAddress
+	terr := ep.Listen(backlog)
 	if terr == nil {
 		local, terr = ep.GetLocalAddress()
 	}
@@ -118,27 +119,42 @@ func (st *Stack) ListenTCP(addr netip.AddrPort) (net.Listener, error) {
 // ListenUDP makes a UDP socket on one of the stack's addresses. Port 0 means
 // any free one. Addresses it reports and takes are *net.UDPAddr.
 func (st *Stack) ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
-	fail := opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr))
-	if err := st.own(addr.Addr()); err != nil {
-		return nil, fail(err)
+	if st.claims.has(claimed{udp.ProtocolNumber, addr}) {
+		return nil, opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr))(syscall.EADDRINUSE)
 	}
-	wq, ep, terr := st.udp(addr)
-	if terr != nil {
-		return nil, fail(fault(terr))
+	pc, err := st.listenUDP(addr)
+	if err != nil {
+		return nil, err
+	}
+	return pc, nil
+}
+
+func (st *Stack) listenUDP(addr netip.AddrPort) (*packetConn, error) {
+	wq, ep, err := st.bound(udp.ProtocolNumber, addr)
+	if err != nil {
+		return nil, opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr))(err)
 	}
 	return newPacketConn(wq, ep, addr, netip.AddrPort{})
 }
 
-// udp makes a bound UDP endpoint.
-func (st *Stack) udp(addr netip.AddrPort) (*waiter.Queue, tcpip.Endpoint, tcpip.Error) {
-	wq := new(waiter.Queue)
-	ep, err := st.s.NewEndpoint(udp.ProtocolNumber, family(addr.Addr()), wq)
-	if err != nil {
+// bound makes an endpoint on one of the stack's addresses.
+func (st *Stack) bound(transport tcpip.TransportProtocolNumber, addr netip.AddrPort) (*waiter.Queue, tcpip.Endpoint, error) {
+	if err := st.own(addr.Addr()); err != nil {
 		return nil, nil, err
 	}
-	if err = ep.Bind(full(addr)); err != nil {
+	wq := new(waiter.Queue)
+	ep, terr := st.s.NewEndpoint(transport, family(addr.Addr()), wq)
+	if terr != nil {
+		return nil, nil, fault(terr)
+	}
+	if transport == tcp.ProtocolNumber {
+		// As servers everywhere do: connections of an earlier listener that are in
+		// TIME_WAIT do not keep its address.
+		ep.SocketOptions().SetReuseAddress(true)
+	}
+	if terr = ep.Bind(full(addr)); terr != nil {
 		ep.Close()
-		return nil, nil, err
+		return nil, nil, fault(terr)
 	}
 	return wq, ep, nil
 }

@@ -74,6 +74,8 @@ type Stack struct {
 
 	mu    sync.Mutex // serialises Set and Close
 	addrs atomic.Pointer[[]netip.Addr]
+
+	claims *claims
 }
 
 // New makes a Stack without addresses. gVisor starts its TCP workers at once:
@@ -133,6 +135,12 @@ func (st *Stack) configure(cfg Config) error {
 			return fmt.Errorf("netstack: set %T: %w", o, fault(err))
 		}
 	}
+	var err error
+	if st.claims, err = newClaims(st.s); err != nil {
+		return err
+	}
+	st.s.SetTransportProtocolHandler(tcp.ProtocolNumber, st.calledTCP)
+	st.s.SetTransportProtocolHandler(udp.ProtocolNumber, st.calledUDP)
 	st.s.SetICMPLimit(icmpPerSecond)
 	st.s.SetICMPBurst(icmpAtOnce)
 	trusted := &endpoint{mtu: uint32(cfg.MTU), out: st.out, caps: stack.CapabilityRXChecksumOffload}
@@ -210,6 +218,7 @@ func (st *Stack) Close() error {
 		return nil
 	}
 	st.out.shut() // first: it frees senders that wait for room
+	st.claims.close()
 	st.s.Destroy()
 	return nil
 }

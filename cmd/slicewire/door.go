@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -24,12 +25,22 @@ var errNotBound = errors.New("no pod of a namespace that the slice binds")
 // hostStack opens sockets of this machine, or of this pod.
 type hostStack struct{}
 
-func (hostStack) ListenTCP(a netip.AddrPort) (net.Listener, error) {
-	return net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+func (hostStack) OpenTCP(a netip.AddrPort, opened func(net.Listener)) (io.Closer, error) {
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+	if err != nil {
+		return nil, err
+	}
+	opened(l)
+	return l, nil
 }
 
-func (hostStack) ListenUDP(a netip.AddrPort) (net.PacketConn, error) {
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+func (hostStack) OpenUDP(a netip.AddrPort, opened func(net.PacketConn)) (io.Closer, error) {
+	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+	if err != nil {
+		return nil, err
+	}
+	opened(pc)
+	return pc, nil
 }
 
 // dialDoor connects a pod of the cluster with an endpoint of a service, if it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -31,11 +32,15 @@ const (
 	retryEvery = 2 * time.Second
 )
 
-// A Stack opens sockets inside the slice, on its own addresses. Connections
-// should have CloseWrite, and Abort or SetLinger to reset.
+// A Stack has ports of its own addresses answer inside the slice. It hands a
+// port's socket to opened when it makes it, which may be before the call returns
+// or only when the port is first called: at most once, never after Close has
+// returned, which closes the socket as well. opened does not block and does not
+// call the Stack. Connections should have CloseWrite, and Abort or SetLinger to
+// reset.
 type Stack interface {
-	ListenTCP(netip.AddrPort) (net.Listener, error)
-	ListenUDP(netip.AddrPort) (net.PacketConn, error)
+	OpenTCP(addr netip.AddrPort, opened func(net.Listener)) (io.Closer, error)
+	OpenUDP(addr netip.AddrPort, opened func(net.PacketConn)) (io.Closer, error)
 }
 
 // Config is what a Publisher needs.
@@ -130,16 +135,20 @@ type share struct {
 	last    error              // what the last dial came to; nil once one works
 }
 
-// A socket is an open port: a listener or a packet socket on the slice.
+// A socket is an open port: a listener or a packet socket on the slice, which
+// the stack may not have made yet.
 type socket struct {
 	p      *Publisher
 	key    key
 	share  *share
 	target atomic.Pointer[target]
+	closer io.Closer
+	udp    atomic.Pointer[udpPort] // nil for TCP, and before there is a socket
+
+	// Both nil before there is a socket: then the stack sets them, and it does no
+	// more once closer is closed.
 	ctx    context.Context // ends when the port is closed
 	cancel context.CancelFunc
-	closer interface{ Close() error }
-	udp    *udpPort // nil for TCP
 }
 
 // New checks cfg. Nothing is published before Set and Run.
@@ -264,24 +273,22 @@ func (p *Publisher) forgetLocked() {
 func (p *Publisher) openLocked(s spec) error {
 	o := &socket{p: p, key: s.key, share: p.shares[s.backend]}
 	o.target.Store(&s.target)
+	var err error
 	if s.key.udp {
-		pc, err := p.cfg.Stack.ListenUDP(s.key.addr)
-		if err != nil {
-			return err
-		}
-		o.ctx, o.cancel = context.WithCancel(p.ctx)
-		o.closer = pc
-		u := newUDPPort(o, pc)
-		o.udp = u
-		p.wg.Go(u.serve)
+		o.closer, err = p.cfg.Stack.OpenUDP(s.key.addr, func(pc net.PacketConn) {
+			o.ctx, o.cancel = context.WithCancel(p.ctx)
+			u := newUDPPort(o, pc)
+			o.udp.Store(u)
+			p.wg.Go(u.serve)
+		})
 	} else {
-		l, err := p.cfg.Stack.ListenTCP(s.key.addr)
-		if err != nil {
-			return err
-		}
-		o.ctx, o.cancel = context.WithCancel(p.ctx)
-		o.closer = l
-		p.wg.Go(func() { o.accept(l) })
+		o.closer, err = p.cfg.Stack.OpenTCP(s.key.addr, func(l net.Listener) {
+			o.ctx, o.cancel = context.WithCancel(p.ctx)
+			p.wg.Go(func() { o.accept(l) })
+		})
+	}
+	if err != nil {
+		return err
 	}
 	p.open[s.key] = o
 	return nil
@@ -293,14 +300,16 @@ func (o *socket) lead(to target) {
 		return
 	}
 	o.target.Store(&to)
-	if o.udp != nil { // flows to the old target end
-		o.udp.retire(func(*udpFlow) bool { return false })
+	if u := o.udp.Load(); u != nil { // flows to the old target end
+		u.retire(func(*udpFlow) bool { return false })
 	}
 }
 
 func (o *socket) close() {
-	o.cancel()
 	_ = o.closer.Close() // nothing can be done about a socket that is gone
+	if o.cancel != nil {
+		o.cancel()
+	}
 }
 
 // dialed remembers what reaching the target came to.
@@ -321,8 +330,8 @@ func (p *Publisher) Review(keep func(target string, remote net.Addr) bool) {
 	p.mu.Lock()
 	var ports []*udpPort
 	for _, o := range p.open {
-		if o.udp != nil {
-			ports = append(ports, o.udp)
+		if u := o.udp.Load(); u != nil {
+			ports = append(ports, u)
 		}
 	}
 	p.mu.Unlock()

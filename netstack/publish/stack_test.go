@@ -35,30 +35,34 @@ func (s *stack) add(k key, addr net.Addr, c io.Closer) {
 	s.socks[k] = c
 }
 
-func (s *stack) ListenTCP(a netip.AddrPort) (net.Listener, error) {
+func (s *stack) OpenTCP(a netip.AddrPort, opened func(net.Listener)) (io.Closer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.fails[a.Addr()]; err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err == nil {
-		s.add(key{a, false}, l.Addr(), l)
+	if err != nil {
+		return nil, err
 	}
-	return l, err
+	s.add(key{a, false}, l.Addr(), l)
+	opened(l)
+	return l, nil
 }
 
-func (s *stack) ListenUDP(a netip.AddrPort) (net.PacketConn, error) {
+func (s *stack) OpenUDP(a netip.AddrPort, opened func(net.PacketConn)) (io.Closer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.fails[a.Addr()]; err != nil {
 		return nil, err
 	}
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err == nil {
-		s.add(key{a, true}, pc.LocalAddr(), pc)
+	if err != nil {
+		return nil, err
 	}
-	return pc, err
+	s.add(key{a, true}, pc.LocalAddr(), pc)
+	opened(pc)
+	return pc, nil
 }
 
 func (s *stack) addr(t testing.TB, k key) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,27 +20,6 @@ type doorGuard func(ctx context.Context, client netip.Addr) bool
 
 // errNotBound says that a client is no pod of a namespace that the slice binds.
 var errNotBound = errors.New("no pod of a namespace that the slice binds")
-
-// hostStack opens sockets of this machine, or of this pod.
-type hostStack struct{}
-
-func (hostStack) OpenTCP(a netip.AddrPort, opened func(net.Listener)) (io.Closer, error) {
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
-	if err != nil {
-		return nil, err
-	}
-	opened(l)
-	return l, nil
-}
-
-func (hostStack) OpenUDP(a netip.AddrPort, opened func(net.PacketConn)) (io.Closer, error) {
-	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
-	if err != nil {
-		return nil, err
-	}
-	opened(pc)
-	return pc, nil
-}
 
 // dialDoor connects a pod of the cluster with an endpoint of a service, if it
 // may use it. Who may not is counted.

@@ -30,6 +30,7 @@ var layers = map[string][]string{
 	"netstack":             {"slicewire/overlay", "slicewire/netstack/segment", "gvisor.dev/gvisor"},
 	"netstack/segment":     {"slicewire/overlay"},
 	"netstack/port":        {"slicewire/overlay", "slicewire/netstack/segment", "golang.org/x/sys", "github.com/songgao/water", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"},
+	"netstack/activate":    {"golang.org/x/sys"},
 	"netstack/pump":        {},
 	"netstack/socks":       {"slicewire/overlay", "slicewire/netstack/pump"},
 	"netstack/publish":     {"slicewire/overlay", "slicewire/netstack/pump", "github.com/pires/go-proxyproto"}, // targets are told of their clients

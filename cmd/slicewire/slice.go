@@ -14,6 +14,7 @@ import (
 
 	"slicewire/dnsd"
 	"slicewire/netstack"
+	"slicewire/netstack/activate"
 	"slicewire/netstack/forward"
 	"slicewire/netstack/publish"
 	"slicewire/netstack/socks"
@@ -187,10 +188,15 @@ func (n *sliceNode) attach(a *overlay.Attachment, guard doorGuard, log *slog.Log
 		{"stack", n.stack.Run}, {"router", n.router.Run}, {"names", n.names.Run}, {"publish", n.publish.Run}, {"virtual", n.virtual.Run},
 	}
 	if guard != nil {
-		if n.doors, err = publish.New(publish.Config{Stack: hostStack{}, Log: log, Dial: in.dialDoor(guard)}); err != nil {
+		sockets, err := activate.New()
+		if err != nil {
 			return nil, opened, err
 		}
-		parts = append(parts, part{"doors", n.doors.Run})
+		closing(sockets)
+		if n.doors, err = publish.New(publish.Config{Stack: sockets, Log: log, Dial: in.dialDoor(guard)}); err != nil {
+			return nil, opened, err
+		}
+		parts = append(parts, part{"sockets of doors", sockets.Run}, part{"doors", n.doors.Run})
 	}
 	parts = append(parts, split...)
 	if n.local.proxy != "" {

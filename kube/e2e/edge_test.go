@@ -61,7 +61,7 @@ type edge struct {
 // exports, pods of the other cluster reach what it exports, and when it is killed
 // they are led to it no more, until it is back. All is done as the documentation
 // says, block by block.
-func TestAHostOutsideIsAnEdgeOfTheMesh(t *testing.T) {
+func TestAnEdgeOutsideAnyCluster(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t)
 	e.findsTheCluster(t)

@@ -72,9 +72,13 @@ func TestAnEdgeOutsideAnyCluster(t *testing.T) {
 // edgeSites has the slice reach the host, too.
 const edgeSites = "clusters: [worker-1,worker-2,edge]"
 
-// startEdge installs both clusters, and the host as the documentation says.
+// startEdge installs both clusters, and then the host as the documentation says.
 func startEdge(t *testing.T) *edge {
 	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
 	rig := kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: 1})
 	rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t))
 	x, dir := newInstallation(t, rig)
@@ -86,59 +90,82 @@ func startEdge(t *testing.T) *edge {
 	writeFile(t, x.manifest, manifest)
 	x.first(t, dir)
 	x.second(t, "statefulset/slicewire")
-	one, two := rig.Clusters[0], rig.Clusters[1]
+	e := &edge{installation: x, name: name, client: rigMesh{rig: rig}}
+	e.served(t)
+	e.host = newHost(t, rig.Outside(t))
+	e.give(t, "slices.yaml", manifest)
+	e.joins(t)
+	return e
+}
+
+// served gives cluster 1 its services, and cluster 2 the slice's names and a pod.
+func (e *edge) served(t *testing.T) {
+	t.Helper()
+	one, two := e.rig.Clusters[0], e.rig.Clusters[1]
 	one.Apply(t, edgeServices)
 	for _, name := range []string{"echo", "both", "web"} {
 		one.Rollout(t, "iperf", "deployment/"+name)
 	}
 	dns := two.Must(t, "get", "service", "-n", rigSpace, "slicewire-dns", "-o", "jsonpath={.spec.clusterIP}")
 	two.Stub(t, fmt.Sprintf("slice.local:1053 {\n forward . %s\n}\nclusterset.local:1053 {\n forward . %s\n}\n", dns, dns))
-	name, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &edge{installation: x, name: name, client: rigMesh{rig: rig}}
 	e.client.client(t, 1, "iperf")
+}
 
+// joins makes the host a site, by the blocks of the documentation, and starts it and
+// what it serves.
+func (e *edge) joins(t *testing.T) {
+	t.Helper()
 	blocks := shellBlocks(t, "../../docs/kubernetes.md")
 	if len(blocks) != 3 {
 		t.Fatalf("the document has %d blocks, want a token's, the host's, and one of what it can do", len(blocks))
 	}
-	sh := newDocShell(t, rig)
+	sh := newDocShell(t, e.rig)
 	sh.run(t, blocks[0])
 	token, err := os.ReadFile(filepath.Join(sh.dir, "token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.host, e.use = newHost(t, rig.Outside(t)), blocks[2]
 	e.give(t, "token", string(token))
-	e.give(t, "slices.yaml", manifest)
-	gossip, _, _ := strings.Cut(x.gossip, ":")
-	setup, start, ok := strings.Cut(strings.NewReplacer("mesh: home", "mesh: rig", "203.0.113.7", gossip, "publish:\n", "publish:\n"+publishBoth).Replace(blocks[1]), "\nslicewire daemon")
+	e.use = blocks[2]
+	gossip, _, _ := strings.Cut(e.gossip, ":")
+	here := strings.NewReplacer("mesh: home", "mesh: rig", "203.0.113.7", gossip, "publish:\n", "publish:\n"+publishBoth)
+	setup, start, ok := strings.Cut(here.Replace(blocks[1]), "\nslicewire daemon")
 	if !ok {
 		t.Fatalf("the host starts nothing:\n%s", setup)
 	}
+	e.start(t, "peer", "serve", "127.0.0.1:8080")
 	began := time.Now()
 	e.shell(t, setup)
-	e.host.start(t, "peer", "serve", "127.0.0.1:8080")
 	e.daemon = append([]string{"slicewire", "daemon"}, strings.Fields(start)...)
-	e.kill = e.host.start(t, e.daemon...)
-	kubetest.Eventually(t, patience, func(ctx context.Context) error {
-		out, err := e.command(ctx, "slicewire", "status", "-o", "json").Output()
-		if err != nil {
-			return err
-		}
-		var s api.Status
-		if err := json.Unmarshal(out, &s); err != nil {
-			return err
-		}
-		if len(s.Slices) != 1 || len(s.Slices[0].Peers) < 2 || len(s.Slices[0].Services) < 4 {
-			return fmt.Errorf("slices %+v, gossip %+v", s.Slices, s.Gossip)
-		}
-		return nil
-	})
+	e.kill = e.start(t, e.daemon...)
+	kubetest.Eventually(t, patience, e.joined)
 	t.Logf("the host is on the slice %v after its token was used", time.Since(began).Round(10*time.Millisecond))
-	return e
+}
+
+// joined reports whether the host has a tunnel to each cluster, as one who only
+// dials, and knows all services.
+func (e *edge) joined(ctx context.Context) error {
+	out, err := e.command(ctx, "slicewire", "status", "-o", "json").Output()
+	if err != nil {
+		return err
+	}
+	var s api.Status
+	if err := json.Unmarshal(out, &s); err != nil {
+		return err
+	}
+	if !s.Gateway || !s.Gossip.Leaf || len(s.Slices) != 1 || len(s.Slices[0].Services) != 4 {
+		return fmt.Errorf("gateway %v, gossip %+v, slices %+v", s.Gateway, s.Gossip, s.Slices)
+	}
+	tunnels := 0
+	for _, p := range s.Slices[0].Peers {
+		if p.LastHandshake != nil {
+			tunnels++
+		}
+	}
+	if tunnels != 2 {
+		return fmt.Errorf("%d tunnels: %+v", tunnels, s.Slices[0].Peers)
+	}
+	return nil
 }
 
 // publishBoth makes the host another endpoint of what cluster 1 exports.
@@ -268,7 +295,7 @@ func (e *edge) diesAndReturns(t *testing.T) {
 		t.Errorf("what only the host has is refused after %v", took)
 	}
 	began := time.Now()
-	e.kill = e.host.start(t, e.daemon...)
+	e.kill = e.start(t, e.daemon...)
 	for _, network := range []string{"tcp", "udp"} {
 		if who := e.client.answered(t, 1, network, box); who != e.name {
 			t.Errorf("%s box is %s, want the host", network, who)

@@ -51,16 +51,17 @@ var alwaysAllowed = []string{SystemNamespace, "kube-system", "istio-system"}
 // A Known is an address pair of a slice and what is known of it.
 type Known struct {
 	Addrs     []netip.Addr
-	Node      NodeID
+	Node      NodeID // zero: of no node, as a service's virtual addresses
 	Namespace string
-	Service   string // of an endpoint: "namespace/name"
+	Service   string // of an endpoint, or of virtual addresses: "namespace/name"
 	Workload  string // of a program or an attached namespace
 }
 
 // Know lists of whom the addresses on a slice are, as far as this node knows: of
 // nodes and endpoints by the records, of workloads by its own and by what their
 // nodes tell. An address that a node may not have does not count; the records
-// were checked for that.
+// were checked for that. Virtual addresses are their services' on every node: what
+// leads from there to an endpoint is asked about once more.
 func Know(self NodeID, own *Attachment, v *View) []Known {
 	var out []Known
 	for _, n := range v.Nodes {
@@ -71,6 +72,9 @@ func Know(self NodeID, own *Attachment, v *View) []Known {
 		name := s.Namespace + "/" + s.Name
 		for _, e := range s.Endpoints {
 			out = append(out, Known{Addrs: valid(e.Addr, e.Addr6), Node: e.Origin, Namespace: s.Namespace, Service: name})
+		}
+		if virtual := valid(s.Virtual, s.Virtual6); len(virtual) > 0 {
+			out = append(out, Known{Addrs: virtual, Namespace: s.Namespace, Service: name})
 		}
 	}
 	for _, w := range own.Workloads {
@@ -101,7 +105,7 @@ func CompileRules(s *Slice, nodes []Node, known []Known) []Rule {
 	if s.Isolated {
 		var peers []Block
 		for _, k := range known {
-			if k.Namespace != "" && s.lets(k.Namespace, k.Node.Site) {
+			if k.Namespace != "" && (s.lets(k.Namespace, k.Node.Site) || k.Node == NodeID{} && s.letsSomewhere(k.Namespace)) {
 				peers = append(peers, hosts(k.Addrs)...)
 			}
 		}
@@ -139,6 +143,12 @@ func direction(ingress bool) string {
 // lets reports whether the isolation of the slice lets a namespace of a site through.
 func (s *Slice) lets(namespace, site string) bool {
 	return slices.Contains(alwaysAllowed, namespace) || s.binds(namespace, site) || boundIn(s.Allowed, namespace, site)
+}
+
+// letsSomewhere reports whether the isolation of the slice lets a namespace of any
+// of its sites through.
+func (s *Slice) letsSomewhere(namespace string) bool {
+	return slices.ContainsFunc(s.Sites, func(site SliceSite) bool { return s.lets(namespace, site.Name) })
 }
 
 func boundIn(list []NamespaceBinding, namespace, site string) bool {

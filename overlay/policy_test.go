@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,5 +80,38 @@ func TestWorkloadsAreToldAndBelieved(t *testing.T) {
 	foreign.Service = &ServiceBody{Aliases: []string{"x.example"}}
 	if err := authority.Permits(foreign, now); !errors.Is(err, RefusedBody) {
 		t.Errorf("a name among workloads: %v", err)
+	}
+}
+
+// A service's virtual address is the service's, for isolation and for policies
+// that pick the service, and of no site.
+func TestVirtualAddressesAreTheirServices(t *testing.T) {
+	virtual := netip.MustParseAddr("198.18.3.4")
+	picked := func(s *Slice, x Selector) bool {
+		v := View{Services: []ServiceView{{Namespace: "bank", Name: "till", Type: Virtual, Virtual: virtual}}}
+		known := Know(NodeID{"a", "n"}, &Attachment{}, &v)
+		if s.Isolated {
+			return slices.ContainsFunc(CompileRules(s, nil, known)[0].Peer, func(b Block) bool { return b.Contains(virtual) })
+		}
+		return slices.ContainsFunc(x.blocks(s, nil, known), func(b Block) bool { return b.Contains(virtual) })
+	}
+	elsewhere := namespaced(true)
+	elsewhere.Namespaces = elsewhere.Namespaces[:1]
+	for _, tt := range []struct {
+		name string
+		s    *Slice
+		x    Selector
+		want bool
+	}{
+		{"isolation lets to a service of a namespace that the slice has, at any site", namespaced(true), Selector{}, true},
+		{"not to one of a namespace that it has nowhere", elsewhere, Selector{}, false},
+		{"the service is picked", namespaced(false), Selector{Services: []string{"bank/till"}}, true},
+		{"its namespace is picked", namespaced(false), Selector{Namespaces: []string{"bank"}}, true},
+		{"another service is not it", namespaced(false), Selector{Services: []string{"shop/till"}}, false},
+		{"endpoints of one site are not all that it leads to", namespaced(false), Selector{Services: []string{"bank/till"}, Sites: []string{"a"}}, false},
+	} {
+		if got := picked(tt.s, tt.x); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }

@@ -139,6 +139,9 @@ func (x *installation) edge(t *testing.T, c *kubetest.Cluster) {
 	c.Rollout(t, rigSpace, "statefulset/slicewire")
 	x.connected(t, "slicewire-0")
 	unprivileged(t, c, 1)
+	if s, err := x.statusOf(t.Context(), 1, "slicewire-0"); err != nil || !s.Gossip.Leaf || !s.Gateway {
+		t.Errorf("who only dials is to be a leaf that is a gateway: leaf %v, gateway %v, %v", s.Gossip.Leaf, s.Gateway, err)
+	}
 	x.manifests[1] = c.Must(t, "kustomize", dir)
 	x.removed(t, 1)
 	nothingLeft(t, c, before)

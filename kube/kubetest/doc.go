@@ -10,6 +10,7 @@
 //	c.Stub(t, "slice.local:1053 {\n forward . 10.96.0.20\n}")        // server blocks for the cluster's CoreDNS
 //	c.Helm(t, "install", "web", chart)                               // or the test fails
 //	rig.Program("kwok")                                              // path of what testcluster has built
+//	rig.Outside(t)                                                   // a network namespace in no cluster, behind NAT
 //	c.Kubectl(ctx, stdin, args...)                                   // anything else
 //	c.Kubeconfig                                                     // for clients of the test's own; an administrator's
 //	c.API                                                            // the API server as pods and nodes reach it

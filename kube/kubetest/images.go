@@ -28,6 +28,9 @@ const applets = "sh cat ls echo env sleep mkdir id ip nc wget httpd nslookup pin
 // Build builds ./cmd/slicewire as its image has it, to a file.
 func Build(to string) error { return buildTo("./cmd/slicewire", to) }
 
+// BuildPeer builds kubetest's peer, as images of tools have it, to a file.
+func BuildPeer(to string) error { return buildTo("./kube/kubetest/peer", to) }
+
 // Slicewire builds ./cmd/slicewire and returns its image.
 func Slicewire(t testing.TB) image.Image {
 	t.Helper()

@@ -34,6 +34,7 @@ type Rig struct {
 	Clusters []*Cluster
 	Dir      string  // logs/ is there
 	Seconds  float64 // it took to come up
+	PID      int     // of its first process, whose network namespace is the fabric that joins all nodes
 
 	bin    string // programs of Kubernetes
 	images string // archives are put there
@@ -142,11 +143,12 @@ func (r *Rig) start(source string, o Options) error {
 		Images   string     `json:"images"`
 		Clusters []*Cluster `json:"clusters"`
 		Seconds  float64    `json:"seconds"`
+		PID      int        `json:"pid"`
 	}
 	if err := json.Unmarshal(line, &said); err != nil {
 		return err
 	}
-	r.bin, r.images, r.Clusters, r.Seconds = said.Bin, said.Images, said.Clusters, said.Seconds
+	r.bin, r.images, r.Clusters, r.Seconds, r.PID = said.Bin, said.Images, said.Clusters, said.Seconds, said.PID
 	for _, c := range r.Clusters {
 		c.rig = r
 	}

@@ -3,6 +3,8 @@ package kubetest
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,7 @@ func TestRig(t *testing.T) {
 			return nil
 		})
 	}
+	behindNAT(t, rig, pods[0])
 	c.Stub(t, "stub.test:1053 {\n hosts {\n 192.0.2.1 a.stub.test\n }\n}\n")
 	Eventually(t, waitTime, func(ctx context.Context) error {
 		said, err := c.ExecErr(ctx, "echo", pods[0], "peer", "lookup", "a.stub.test")
@@ -82,4 +85,34 @@ func TestRig(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("up after %.1f s, gone after %v", rig.Seconds, time.Since(began).Round(time.Millisecond))
+}
+
+// behindNAT checks that who is outside reaches a pod, which sees another address,
+// and that the pod cannot begin anything with it.
+func behindNAT(t *testing.T, rig *Rig, pod string) {
+	t.Helper()
+	const outside = "192.0.2.2"
+	peer, c := filepath.Join(t.TempDir(), "peer"), rig.Clusters[0]
+	if err := BuildPeer(peer); err != nil {
+		t.Fatal(err)
+	}
+	netns := "--net=" + rig.Outside(t)
+	server := exec.CommandContext(t.Context(), "nsenter", netns, "--", peer, "serve", outside+":8080")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Wait() }) // the test's context has ended it
+	to := c.Must(t, "-n", "echo", "get", "pod", pod, "-o", "jsonpath={.status.podIP}") + ":8080"
+	for _, network := range []string{"tcp", "udp"} {
+		out, err := exec.CommandContext(t.Context(), "nsenter", netns, "--", peer, "ask", network, to, "hello").Output()
+		if f := strings.Fields(string(out)); err != nil || len(f) != 3 || f[0] != pod || strings.HasPrefix(f[1], outside) {
+			t.Errorf("%s from outside: %q, %v, want an answer of %s to the rig's address", network, out, err, pod)
+		}
+		Eventually(t, waitTime, func(ctx context.Context) error { // it listens, which is no news to who is there
+			return exec.CommandContext(ctx, "nsenter", netns, "--", peer, "ask", network, outside+":8080", "hello").Run()
+		})
+		if said, err := c.ExecErr(t.Context(), "echo", pod, "peer", "ask", network, outside+":8080", "hello"); err == nil || !strings.Contains(err.Error(), "i/o timeout") {
+			t.Errorf("%s to outside: %q, %v, want a timeout", network, said, err)
+		}
+	}
 }

@@ -84,6 +84,7 @@ type ready struct {
 	Clusters []readyCluster `json:"clusters"`
 	Images   string         `json:"images"`  // a folder: archives (X.tar, in the OCI layout) that are put there can be pulled
 	Seconds  float64        `json:"seconds"` // it took
+	PID      int            `json:"pid"`     // of the rig's first process, as the caller sees it
 }
 
 type readyCluster struct {

@@ -72,7 +72,7 @@ func up(ctx context.Context, c config, up func(ready) error) (err error) {
 	if err != nil {
 		return err
 	}
-	said.Seconds = time.Since(began).Seconds()
+	said.Seconds, said.PID = time.Since(began).Seconds(), r.cmd.Process.Pid
 	if err := up(said); err != nil {
 		return err
 	}

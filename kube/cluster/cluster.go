@@ -70,9 +70,8 @@ type Cluster struct {
 	admitted  chan struct{} // guarded by mu; closed when there is another admission
 
 	before *Objects          // what was kept, until the server was heard; Run's
-	latest *plan             // that follows from what the server has; nil: none yet; Run's
+	latest *Objects          // that the server has and Save does not; nil: none; Run's
 	saved  [sha256.Size]byte // of what Save was given last; Run's
-	kept   *plan             // of which that is; Run's
 	given  map[string]uint16 // ports of doors; Run's
 	told   map[string]bool   // notices that were given; Run's
 	lost   atomic.Int64
@@ -316,14 +315,16 @@ func (c *Cluster) look() {
 	p := work(objects, state, &setting, c.given)
 	c.given = p.listen
 	if old := c.result.Load(); !old.Equal(&p.result) {
-		c.result.Store(&p.result)
+		c.result.Store(new(p.result)) // not a part of the plan, which is not to live as long
 		signal(c.changed)
 	}
 	c.count(p)
 	if !synced {
 		return // it is what was so, and no reason to write
 	}
-	c.latest = p
+	if c.cfg.Save != nil {
+		c.latest = objects
+	}
 	c.tell(p, state)
 	c.writer.set(p, &setting)
 }

@@ -68,10 +68,10 @@ func (x *keptObject) complete() bool {
 
 // keep saves what the cluster said last, if that is another.
 func (c *Cluster) keep() {
-	if c.cfg.Save == nil || c.latest == c.kept {
+	if c.latest == nil {
 		return
 	}
-	text, err := json.Marshal(c.keeping(c.latest.objects, c.state.Load()))
+	text, err := json.Marshal(c.keeping(c.latest, c.state.Load()))
 	sum := sha256.Sum256(text)
 	if err == nil && sum != c.saved {
 		err = c.cfg.Save(text)
@@ -80,7 +80,7 @@ func (c *Cluster) keep() {
 		c.cfg.Log.Error("what the cluster says is not kept for a restart", "err", err)
 		return
 	}
-	c.kept, c.saved = c.latest, sum
+	c.latest, c.saved = nil, sum
 }
 
 // keeping picks what is kept: of namespaces that slices bind, and of slicewire's own.

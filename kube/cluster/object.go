@@ -3,6 +3,7 @@ package cluster
 import (
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,6 +55,7 @@ type Object struct {
 	told        string            // exportStatus of KubeSlice's export
 	ours        bool              // slicewire made it
 	packed      []byte            // the whole object; nil: not kept
+	clean       [2]atomic.Uint64  // a hash of what was wanted of it and found so, see writer.part; 0: nothing yet
 
 	Pod     *Pod
 	Service *Service

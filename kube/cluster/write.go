@@ -40,7 +40,6 @@ type writer struct {
 	mu      sync.Mutex
 	tries   map[partKey]try   // guarded by mu; by object and part
 	gone    map[Ref]time.Time // since when nothing wants it; run's
-	clean   map[partKey]found // guarded by mu; what was found to be as wanted
 	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
 	foreign map[Ref]bool      // guarded by mu; said to be others'
 }
@@ -63,12 +62,6 @@ type partKey struct {
 	status bool
 }
 
-// found is what was wanted, and the resourceVersion of what was there.
-type found struct {
-	hash uint64
-	seen string
-}
-
 // A try is the last time that an object was written.
 type try struct {
 	hash  uint64
@@ -80,7 +73,7 @@ type try struct {
 
 func newWriter(c *Cluster) *writer {
 	return &writer{
-		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[partKey]try), clean: make(map[partKey]found), gone: make(map[Ref]time.Time),
+		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[partKey]try), gone: make(map[Ref]time.Time),
 		strict: make(map[Kind]bool), foreign: make(map[Ref]bool),
 	}
 }
@@ -111,6 +104,8 @@ func (w *writer) run(ctx context.Context) {
 		if p := w.next.Load(); p != nil {
 			if due := w.carryOut(ctx, p); due > 0 {
 				again.Reset(due)
+			} else {
+				w.next.CompareAndSwap(p, nil) // it is done, and large
 			}
 		}
 	}
@@ -141,7 +136,7 @@ func (w *writer) carryOut(ctx context.Context, p *planned) (due time.Duration) {
 		return true
 	}
 	for i := range p.wants {
-		newest := w.next.Load()
+		newest := w.next.Load() // there is one: run alone takes it away
 		if newest.urgent != p.urgent {
 			break
 		}
@@ -242,18 +237,17 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 	t := try{hash: hashOf(u), at: now}
 	if live != nil {
 		t.seen = live.version
-		w.mu.Lock()
-		ok := w.clean[key] == found{t.hash, t.seen}
-		w.mu.Unlock()
-		if ok {
+		if live.clean[side(key.status)].Load() == t.hash {
 			return 0
 		}
 	}
 	there := live.whole()
 	drifted := r.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) // fields of others count, too
 	if !drifted && !kube.Differs(u, there, part) {
+		if live != nil {
+			live.clean[side(key.status)].Store(t.hash)
+		}
 		w.mu.Lock()
-		w.clean[key] = found{t.hash, t.seen}
 		if last, tried := w.tries[key]; tried && last.count == 0 {
 			delete(w.tries, key) // it stayed
 		}
@@ -289,14 +283,21 @@ func (w *writer) part(r Ref, part string, u *unstructured.Unstructured, live *Ob
 	return 0
 }
 
+// side is the index of a part in an Object.
+func side(status bool) int {
+	if status {
+		return 1
+	}
+	return 0
+}
+
+// hashOf makes a number of an object, which is not 0.
 func hashOf(u *unstructured.Unstructured) uint64 {
 	h := fnv.New64a()
-	b, err := json.Marshal(u.Object)
-	if err != nil {
-		return 0
+	if b, err := json.Marshal(u.Object); err == nil { // of maps of JSON: it is
+		h.Write(b)
 	}
-	h.Write(b)
-	return h.Sum64()
+	return max(h.Sum64(), 1)
 }
 
 // stamped puts the time where a wanted object has marks for it.
@@ -345,7 +346,6 @@ func (w *writer) report() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(w.clean, func(k partKey, _ found) bool { return w.c.live(k.Ref) == nil })
 	maps.DeleteFunc(w.tries, func(_ partKey, t try) bool { return now.Sub(t.at) > forgetAfter })
 	var fault *string
 	for _, t := range w.tries {

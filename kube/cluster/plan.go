@@ -39,14 +39,13 @@ type plan struct {
 	shut    int               // doors without a port
 	deaf    bool              // as State's
 	replica *replicas
-	others  map[Ref]bool // what is wanted, too, and written by another replica
-	mute    string       // why there are no Slices and SliceGateways; empty: there are
-	urgent  uint64       // what is wanted of that which packets go by, in a number
+	mute    string // why there are no Slices and SliceGateways; empty: there are
+	urgent  uint64 // what is wanted of that which packets go by, in a number
 }
 
 // work works out a plan. before holds the ports given before. It is pure.
 func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan {
-	p := &plan{objects: o, deaf: state.Deaf, replica: findReplicas(o, s.namespace, s.self), others: make(map[Ref]bool)}
+	p := &plan{objects: o, deaf: state.Deaf, replica: findReplicas(o, s.namespace, s.self)}
 	exported := exports(o, state, p.replica)
 	p.lost = fit(exported)
 	p.only6 = withoutIPv4(exported)
@@ -97,8 +96,6 @@ func (p *plan) tellWorker(state *State, s *setting) {
 	for _, w := range list {
 		if p.replica.writes(w.String()) {
 			p.wants = append(p.wants, w)
-		} else {
-			p.others[w.Ref] = true
 		}
 	}
 }
@@ -128,7 +125,8 @@ var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService:
 
 // unwanted lists objects of slicewire's that nothing wants any more. What belongs
 // to other slicewire pods stays while these are there, and what stands for
-// services until somebody has told which there are.
+// services until somebody has told which there are. A Slice or SliceGateway is taken
+// away by who writes it.
 func (p *plan) unwanted(s *setting) (out []*Object) {
 	wanted := make(map[Ref]bool, len(p.wants))
 	for i := range p.wants {
@@ -137,7 +135,7 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 	held := p.held(s)
 	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport, KindSlice, KindSliceGateway} {
 		for _, x := range p.objects.kinds[kind] {
-			if !x.ours || x.Ending || wanted[x.Ref] || p.others[x.Ref] {
+			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
 			}
 			stays := held[x.Ref] || p.deaf

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,16 +134,17 @@ func TestWhereNoSliceIsWritten(t *testing.T) {
 	}
 }
 
-// impersonate makes a client that may do what deploy/rbac/cluster.yaml says, and
-// returns the role and the user, too.
-func (f *fixture) impersonate() (client *kube.Client, role *unstructured.Unstructured, user string) {
+// impersonate makes a client of a service account that may do what
+// deploy/rbac/cluster.yaml says, and returns the role and the user, too.
+func (f *fixture) impersonate(account string) (client *kube.Client, role *unstructured.Unstructured, user string) {
 	f.t.Helper()
-	text, err := os.ReadFile("../../deploy/rbac/cluster.yaml")
+	shipped, err := os.ReadFile("../../deploy/rbac/cluster.yaml")
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.put(string(text))
-	objects, err := apitest.Read(text)
+	text := strings.NewReplacer("name: slicewire,", "name: "+account+",", "name: slicewire-cluster", "name: "+account+"-cluster").Replace(string(shipped))
+	f.put(text)
+	objects, err := apitest.Read([]byte(text))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func (f *fixture) impersonate() (client *kube.Client, role *unstructured.Unstruc
 			role = o
 		}
 	}
-	user = "system:serviceaccount:slicewire-system:slicewire"
+	user = "system:serviceaccount:slicewire-system:" + account
 	config := clientrest.CopyConfig(server.Config)
 	config.Impersonate.UserName = user
 	config.QPS, config.Burst = 2000, 4000
@@ -182,7 +182,7 @@ func TestSlicesAndSliceGatewaysOfACluster(t *testing.T) {
 		`{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: slicewire-dns-1, namespace: slicewire-system, labels: {kubernetes.io/service-name: slicewire-dns}}, addressType: IPv4, endpoints: [{addresses: ["10.244.0.2"]}]}`,
 		"{apiVersion: networking.kubeslice.io/v1beta1, kind: SliceGateway, metadata: {name: red-east-north, namespace: "+system+"}, spec: {sliceName: theirs}}")
 	admin := f.client
-	client, role, user := f.impersonate()
+	client, role, user := f.impersonate("slicewire")
 	f.client = client
 	f.run(Config{})
 	f.client = admin
@@ -306,60 +306,4 @@ func (f *fixture) again(t *testing.T, client *kube.Client, state *State) {
 	f.eventually(there(false))
 	f.still(time.Second)
 	f.stop()
-}
-
-// Who may not read Slices does all else, as after an upgrade whose rights come
-// later, and writes them as soon as it may.
-func TestWithoutTheRightToReadSlices(t *testing.T) {
-	if server == nil {
-		t.Skip("no API server")
-	}
-	f := connect(t, server)
-	if err := apitest.InstallCRDs(f.ctx, f.client, "../../deploy/crds"); err != nil {
-		t.Fatal(err)
-	}
-	const ns = "unread"
-	f.put(namespace("slicewire-system"), namespace(system), namespace(ns))
-	client, role, _ := f.impersonate()
-	rules, _, _ := unstructured.NestedSlice(role.Object, "rules")
-	less := role.DeepCopy()
-	kept := slices.DeleteFunc(slices.Clone(rules), func(r any) bool { return slices.Contains(texts(r.(map[string]any), "resources"), "slices") })
-	if len(kept) != len(rules)-1 {
-		t.Fatalf("%d rules of %d are kept", len(kept), len(rules))
-	}
-	less.Object["rules"] = kept
-	admin := f.client
-	if err := f.apply(less); err != nil {
-		t.Fatal(err)
-	}
-	f.client = client
-	f.run(Config{})
-	f.client = admin
-	f.Set(toldOf(t, ns, TunnelUp))
-	f.eventually(func() error {
-		if f.get(KindNetworkPolicy, ns, "red-"+ns) == nil {
-			return fmt.Errorf("the namespace is not isolated: %+v", f.Status())
-		}
-		return nil
-	})
-	f.still(time.Second)
-	if u := f.get(KindSlice, system, "red"); u != nil || f.Status().Fault != "" {
-		t.Errorf("a Slice %v, fault %q", u, f.Status().Fault)
-	}
-	if err := f.apply(role); err != nil {
-		t.Fatal(err)
-	}
-	f.within(2*time.Minute, func() error {
-		if f.get(KindSlice, system, "red") == nil {
-			return errors.New("no Slice, now that it may")
-		}
-		return nil
-	})
-	f.Set(&State{Site: "east"})
-	f.eventually(func() error {
-		if f.get(KindSlice, system, "red") != nil {
-			return errors.New("the Slice is still there")
-		}
-		return nil
-	})
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -131,6 +132,24 @@ func TestWhereNoSliceIsWritten(t *testing.T) {
 	}
 	if p := work(read(t, namespace("shop")), in("shop"), here(), nil); p.mute != "" {
 		t.Errorf("of a slice that no manifest has it is said that %s", p.mute)
+	}
+}
+
+// Why there are no Slices is said once, and again when it is something else; not where
+// the cluster has no such kind.
+func TestWhyThereAreNoSlicesIsSaidOnce(t *testing.T) {
+	var said strings.Builder
+	c := &Cluster{cfg: Config{Log: slog.New(slog.NewTextHandler(&said, nil))}}
+	for i, x := range []struct {
+		mute  string
+		has   bool
+		lines int
+	}{{"a", false, 0}, {"a", true, 1}, {"a", true, 1}, {"b", true, 2}, {"", true, 2}, {"b", true, 3}} {
+		c.setting.has[KindSlice] = x.has
+		c.sayMute(&plan{mute: x.mute})
+		if n := strings.Count(said.String(), "\n"); n != x.lines {
+			t.Errorf("step %d: %d lines, want %d:\n%s", i, n, x.lines, said.String())
+		}
 	}
 }
 

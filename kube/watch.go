@@ -31,6 +31,10 @@ type Resource struct {
 	// Older is another version of it, for a server that lacks this one; "": none.
 	Older string
 
+	// Optional is a resource that is done without where it may not be read: it counts
+	// as one that the server does not have.
+	Optional bool
+
 	// Pack makes of an object what is kept of it, for Items; nil: it is kept whole,
 	// for Objects. The object is its own to change.
 	Pack func(*unstructured.Unstructured) Packed
@@ -60,7 +64,7 @@ type watched struct {
 
 	mu      sync.Mutex
 	err     error           // of the last list or watch that was begun; nil: it went well
-	absent  bool            // the server does not have the resource
+	absent  bool            // the server does not have the resource, or it is Optional and not for us
 	older   bool            // it has only the older version
 	ends    time.Time       // when the watch that was begun last ends by itself; zero: none was since all was listed
 	deleted map[string]bool // keys of objects that the server said were deleted
@@ -238,7 +242,7 @@ func slim(x any) (any, error) {
 // note remembers how a list or watch went, and tells readers when it changed.
 func (w *Watch) note(k *watched, err error) {
 	k.mu.Lock()
-	absent := apierrors.IsNotFound(err)
+	absent := apierrors.IsNotFound(err) || k.Optional && apierrors.IsForbidden(err)
 	if absent {
 		err = nil
 	}

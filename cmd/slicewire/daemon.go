@@ -156,6 +156,7 @@ type desired struct {
 	mesh    overlay.Mesh       // and what the cluster exports
 	publish []manifest.Publish
 	exports []overlay.SliceService // of the cluster
+	worked  map[string]manifest.WorkerSlice
 	warned  []string
 }
 

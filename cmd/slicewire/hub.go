@@ -65,7 +65,7 @@ func (d *daemon) takeHub() {
 		d.log.Error("what the hub says was not taken, the old state goes on", "err", err)
 		return
 	}
-	if reflect.DeepEqual(old.mesh, d.want.mesh) && slices.Equal(old.warned, d.want.warned) {
+	if reflect.DeepEqual(old.mesh, d.want.mesh) && reflect.DeepEqual(old.worked, d.want.worked) && slices.Equal(old.warned, d.want.warned) {
 		return
 	}
 	d.turn()

@@ -51,6 +51,9 @@ type kubeCluster struct {
 	names    *dnsd.Server                       // nil: the cluster asks nobody
 	lost     map[string]map[overlay.NodeID]bool // by slice, nodes that are not reached; the daemon's loop's
 	sockets  []interface{ Close() error }
+
+	told    *cluster.State               // what it was told last; nil: nothing yet; the daemon's loop's
+	tunnels map[[2]string]cluster.Tunnel // of which that is; the daemon's loop's
 }
 
 // openCluster makes the part that the node file asks for; nil when it does not.
@@ -248,26 +251,27 @@ func (k *kubeCluster) guard(slice string) doorGuard {
 }
 
 // tell has the cluster part know what the slices are now.
-func (k *kubeCluster) tell(site string, mesh *overlay.Mesh, views []sliceView, records []overlay.Record) {
+func (k *kubeCluster) tell(site string, v *siteView, records []overlay.Record) {
 	if k == nil {
 		return
 	}
-	state := &cluster.State{Site: site, Deaf: hearsNobody(site, mesh, records)}
-	for i := range mesh.Slices {
-		s := &mesh.Slices[i]
+	state, tunnels := &cluster.State{Site: site, Deaf: hearsNobody(site, v.mesh, records)}, v.tunnels()
+	own := v.endpoints()
+	for i := range v.mesh.Slices {
+		s := &v.mesh.Slices[i]
 		if _, member := s.Site(site); !member {
 			continue
 		}
-		x := cluster.Slice{Name: s.Name, Isolated: s.Isolated}
+		x := cluster.Slice{Name: s.Name, Isolated: s.Isolated, Worker: v.worker(s.Name, site, own, tunnels)}
 		x.Namespaces, x.Allowed = s.NamespacesAt(site)
-		if j := slices.IndexFunc(views, func(v sliceView) bool { return v.attachment.Slice == s.Name }); j >= 0 {
-			a := &views[j].attachment
-			x.Networked, x.Services = true, views[j].view.Services
+		if j := slices.IndexFunc(v.slices, func(v sliceView) bool { return v.attachment.Slice == s.Name }); j >= 0 {
+			a := &v.slices[j].attachment
+			x.Networked, x.Services = true, v.slices[j].view.Services
 			x.Room, x.Room4 = overlay.MaxBackends, overlay.Room(a.Block)-len(a.Workloads)
 		}
 		state.Slices = append(state.Slices, x)
 	}
-	k.cluster.Set(state)
+	k.set(state, tunnels)
 }
 
 // hearsNobody reports whether a site has slices with others, and none of these has been

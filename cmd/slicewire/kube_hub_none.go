@@ -32,6 +32,10 @@ func (*kubeHub) build(set *manifest.Set, opts manifest.Options) (overlay.Mesh, [
 	return manifest.Build(set, opts)
 }
 
+func (*kubeHub) worked(*manifest.Set, *overlay.Mesh, string) map[string]manifest.WorkerSlice {
+	return nil // nobody asks for it
+}
+
 func (*kubeHub) silent() bool { return false }
 
 func (*kubeHub) tell(string, []netip.AddrPort, []sliceView, *kubeCluster, func(string) []gateway.PeerStatus) {

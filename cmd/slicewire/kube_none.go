@@ -28,19 +28,20 @@ func openCluster(file *manifest.NodeFile, _ statedir.Dir, _ *slog.Logger) (*kube
 	return nil, nil
 }
 
-func (*kubeCluster) leave(context.Context)                                     {}
-func (*kubeCluster) close()                                                    {}
-func (*kubeCluster) changed() <-chan struct{}                                  { return nil }
-func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish)     { return nil, nil }
-func (*kubeCluster) doors(string) []publish.Backend                            { return nil }
-func (*kubeCluster) guard(string) doorGuard                                    { return nil }
-func (*kubeCluster) tell(string, *overlay.Mesh, []sliceView, []overlay.Record) {}
-func (*kubeCluster) held() (objects, changes int)                              { return 0, 0 }
-func (*kubeCluster) tokenNews() <-chan struct{}                                { return nil }
-func (*kubeCluster) tokenKeys() (issuer, keys string)                          { return "", "" }
-func (*kubeCluster) parts() []part                                             { return nil }
-func (*kubeCluster) reached(map[string]*sliceNode)                             {}
-func (*kubeCluster) status() *api.ClusterStatus                                { return nil }
+func (*kubeCluster) leave(context.Context)                                 {}
+func (*kubeCluster) close()                                                {}
+func (*kubeCluster) changed() <-chan struct{}                              { return nil }
+func (*kubeCluster) exports() ([]overlay.SliceService, []manifest.Publish) { return nil, nil }
+func (*kubeCluster) doors(string) []publish.Backend                        { return nil }
+func (*kubeCluster) guard(string) doorGuard                                { return nil }
+func (*kubeCluster) tell(string, *siteView, []overlay.Record)              {}
+func (*kubeCluster) relinked(*siteView)                                    {}
+func (*kubeCluster) held() (objects, changes int)                          { return 0, 0 }
+func (*kubeCluster) tokenNews() <-chan struct{}                            { return nil }
+func (*kubeCluster) tokenKeys() (issuer, keys string)                      { return "", "" }
+func (*kubeCluster) parts() []part                                         { return nil }
+func (*kubeCluster) reached(map[string]*sliceNode)                         {}
+func (*kubeCluster) status() *api.ClusterStatus                            { return nil }
 
 func (*kubeCluster) review(context.Context, string, string) (podtoken.Review, error) {
 	return podtoken.Review{}, errors.New("this slicewire was built without Kubernetes (build tag nokube): it can ask no cluster about tokens")

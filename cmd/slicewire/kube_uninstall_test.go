@@ -59,6 +59,10 @@ const gatewaysMade = `
 {apiVersion: networking.kubeslice.io/v1beta1, kind: ServiceImport, metadata: {name: made, labels: {app.kubernetes.io/managed-by: slicewire}}, spec: {slice: red}}
 ---
 {apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {name: made, labels: {app.kubernetes.io/managed-by: slicewire}}, spec: {type: ClusterSetIP, ports: [{port: 80}]}}
+---
+{apiVersion: networking.kubeslice.io/v1beta1, kind: Slice, metadata: {name: made, labels: {app.kubernetes.io/managed-by: slicewire}}}
+---
+{apiVersion: networking.kubeslice.io/v1beta1, kind: SliceGateway, metadata: {name: made, labels: {app.kubernetes.io/managed-by: slicewire}}}
 `
 
 const gatewaysWroteInto = `
@@ -149,7 +153,7 @@ func TestTheUninstallHooksRightsAreWhatItNeedsAndNoMore(t *testing.T) {
 		hub                              string
 		roles, rights, changed           int
 	}{
-		{"a cluster", "shop", gatewaysMade, gatewaysWroteInto, map[string]any{"site": "worker-1", "mesh": map[string]any{"authority": "x", "issuers": []any{"192.0.2.1:1"}, "gateways": []any{"192.0.2.1:2"}}}, "", 2, 17, 8},
+		{"a cluster", "shop", gatewaysMade, gatewaysWroteInto, map[string]any{"site": "worker-1", "mesh": map[string]any{"authority": "x", "issuers": []any{"192.0.2.1:1"}, "gateways": []any{"192.0.2.1:2"}}}, "", 2, 21, 10},
 		{"a hub", projectSpace, nodesMade, nodesWroteInto, map[string]any{"flavour": "hub", "hub": map[string]any{"namespace": projectSpace, "workers": []any{"worker-1"}}}, projectSpace, 1, 27, 16},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -70,7 +70,7 @@ func (d *daemon) makeMesh(file *manifest.NodeFile, set *manifest.Set, problems [
 			d.log.Warn("configuration", "err", w)
 		}
 	}
-	d.want = desired{file: file, set: set, read: problems, base: mesh, warned: warned}
+	d.want = desired{file: file, set: set, read: problems, base: mesh, warned: warned, worked: d.hub.worked(set, &mesh, file.Site)}
 	d.addExports()
 	return nil
 }
@@ -168,6 +168,7 @@ func (d *daemon) loop(ctx context.Context) error {
 		case <-d.relinked:
 			d.lookNames()
 			d.tellHub(d.view.Load())
+			d.relinkCluster(d.view.Load())
 		case now := <-share.C:
 			if d.sharing {
 				d.shape(now)
@@ -296,7 +297,7 @@ func (d *daemon) reconcile() error {
 	d.view.Store(view)
 	d.tellHub(view)
 	d.cluster.reached(d.slices)
-	d.cluster.tell(self.ID.Site, &d.want.mesh, view.slices, records)
+	d.cluster.tell(self.ID.Site, d.siteView(view.slices), records)
 	d.shape(time.Now())
 	return err
 }

@@ -74,6 +74,7 @@ type Cluster struct {
 	saved  [sha256.Size]byte // of what Save was given last; Run's
 	given  map[string]uint16 // ports of doors; Run's
 	told   map[string]bool   // notices that were given; Run's
+	mute   string            // as the latest plan's; Run's
 	lost   atomic.Int64
 	only6  atomic.Int64
 	shut   atomic.Int64
@@ -105,7 +106,7 @@ func New(cfg Config) (*Cluster, error) {
 	var resources []kube.Resource
 	for kind := range numKinds {
 		resources = append(resources, kube.Resource{
-			GroupVersionResource: c.watched[kind].resource, Older: c.watched[kind].older,
+			GroupVersionResource: c.watched[kind].resource, Older: c.watched[kind].older, Namespace: c.watched[kind].namespace, Optional: c.watched[kind].optional,
 			Pack: func(u *unstructured.Unstructured) kube.Packed { return NewObject(kind, u) },
 		})
 	}
@@ -326,6 +327,7 @@ func (c *Cluster) look() {
 		c.latest = objects
 	}
 	c.tell(p, state)
+	c.sayMute(p)
 	c.writer.set(p, &setting)
 }
 
@@ -358,6 +360,18 @@ func (c *Cluster) tell(p *plan, state *State) {
 		}
 	}
 	c.told = now
+}
+
+// sayMute says once that KubeSlice's users do not see what slices there are.
+func (c *Cluster) sayMute(p *plan) {
+	mute := p.mute
+	if !c.setting.has[KindSlice] {
+		mute = "" // nor could they
+	}
+	if mute != "" && mute != c.mute {
+		c.cfg.Log.Info("no Slice and SliceGateway objects are written", "err", mute)
+	}
+	c.mute = mute
 }
 
 // objects reads what the watch holds.

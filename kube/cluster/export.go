@@ -302,6 +302,15 @@ func (r *replicas) mine(name string) bool {
 	return best == r.self
 }
 
+// writes reports whether it is this replica that writes an object of which there is
+// one for all of them. One that is not ready leaves that to the others.
+func (r *replicas) writes(name string) bool {
+	return (len(r.all) == 0 || slices.Contains(r.all, r.self)) && r.mine(name)
+}
+
+// has reports whether an address is that of a replica.
+func (r *replicas) has(a netip.Addr) bool { return a == r.self || slices.Contains(r.all, a) }
+
 func weight(a netip.Addr, name string) uint64 {
 	h := fnv.New64a()
 	h.Write(a.AsSlice())

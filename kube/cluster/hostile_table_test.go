@@ -50,6 +50,11 @@ var hostileObjects = []hostileObject{
 	{"the API's export with a mebibyte of annotations", strings.Replace(mcs("web"), "shop}", "shop}, spec: {exportedAnnotations: {a: "+strings.Repeat("x", 1<<20)+"}}", 1), true},
 	{"KubeSlice's import that somebody made up", "{apiVersion: networking.kubeslice.io/v1beta1, kind: ServiceImport, metadata: {name: theirs, namespace: kube-system}, spec: {slice: red, dnsName: \"a\\nb\"}, status: {endpoints: [{ip: 169.254.169.254}]}}", false},
 	{"the API's import that somebody made up", "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {name: far, namespace: shop, labels: {multicluster.kubernetes.io/service-name: kube-dns}}, spec: {type: ClusterSetIP, ips: [169.254.169.254]}}", false},
+	{"a Slice that somebody made up", "{apiVersion: networking.kubeslice.io/v1beta1, kind: Slice, metadata: {name: red, namespace: kubeslice-system}, status: {dnsIP: 169.254.169.254, appPods: [7, {podName: \"a\\nb\"}]}}", false},
+	{"a Slice elsewhere that says it is slicewire's", "{apiVersion: networking.kubeslice.io/v1beta1, kind: Slice, metadata: {name: red, namespace: kube-system, labels: {app.kubernetes.io/managed-by: slicewire}}}", false},
+	{"a Slice of slicewire's that somebody has filled", "{apiVersion: networking.kubeslice.io/v1beta1, kind: Slice, metadata: {name: red, namespace: kubeslice-system, labels: {app.kubernetes.io/managed-by: slicewire}}, status: {sliceConfig: 7, applicationNamespaces: {a: b}}}", false},
+	{"a SliceGateway that somebody made up", "{apiVersion: networking.kubeslice.io/v1beta1, kind: SliceGateway, metadata: {name: red-east-west, namespace: kubeslice-system}, status: {config: [\"a\\nb\"], gatewayPodStatus: 7}}", false},
+	{"a pod that says it is KubeSlice's operator", pod("other", "kubeslice-operator-x", "web", "10.244.9.9"), false},
 }
 
 // checkStatus looks at what would be said of an export.
@@ -69,7 +74,7 @@ func (c *hostileObject) checkStatus(t *testing.T, hostile *Objects, w *want) {
 // Whatever is written, nothing but pods of the slice's own namespaces is exported,
 // nothing is made outside of them, and what is said of it is one bounded line.
 func TestHostileObjectsOfEveryKindOfACluster(t *testing.T) {
-	calm := []string{namespace("shop"), namespace("kube-system"), namespace("slicewire-system"), pod("shop", "web-a", "web", "10.244.1.1"), pod("other", "spy", "web", "10.244.1.66"),
+	calm := []string{namespace("shop"), namespace("kube-system"), namespace(system), namespace("slicewire-system"), pod("shop", "web-a", "web", "10.244.1.1"), pod("other", "spy", "web", "10.244.1.66"),
 		service("web", "{clusterIP: 10.96.0.8, ports: [{name: http, port: 80}]}"), mcs("web")}
 	seen := make(map[Kind]bool)
 	for _, c := range hostileObjects {
@@ -85,7 +90,7 @@ func TestHostileObjectsOfEveryKindOfACluster(t *testing.T) {
 				parts = append(parts, namespace("other"))
 			}
 			o := read(t, append(parts, c.text)...)
-			state := red(view(overlay.Virtual, "west/far-1"))
+			state := toldOf(t, "shop", TunnelUp, view(overlay.Virtual, "west/far-1"))
 			state.Slices[0].Services[0].Name = "far"
 			p := work(o, state, here(), nil)
 			for _, e := range p.result.Exports {
@@ -98,13 +103,15 @@ func TestHostileObjectsOfEveryKindOfACluster(t *testing.T) {
 					t.Errorf("%v is exported", r)
 				}
 			}
-			isolated := false
+			isolated, tells := false, false
 			for i := range p.wants {
 				w := &p.wants[i]
 				isolated = isolated || w.Kind == KindNetworkPolicy && w.Namespace == "shop" && (o.Get(w.Ref) == nil || o.Get(w.Ref).ours)
-				if w.whole != nil && w.Kind != KindNamespace && w.Namespace != "shop" {
+				told := w.Kind == KindSlice || w.Kind == KindSliceGateway
+				if w.whole != nil && w.Kind != KindNamespace && (w.Namespace != "shop" && !told || told && w.Namespace != system) {
 					t.Errorf("%v would be written", w.Ref)
 				}
+				tells = tells || w.Ref == Ref{KindSlice, system, "red"}
 				if w.Kind == KindNamespace && w.Name == "other" && w.whole().GetLabels()[kube.LabelSlice] != "" {
 					t.Error("another namespace is labelled")
 				}
@@ -112,8 +119,13 @@ func TestHostileObjectsOfEveryKindOfACluster(t *testing.T) {
 					c.checkStatus(t, hostile, w)
 				}
 			}
-			if !isolated {
-				t.Error("the namespace is not isolated")
+			if !isolated || !tells {
+				t.Errorf("the namespace is isolated: %v, its slice is told of: %v", isolated, tells)
+			}
+			for _, x := range p.unwanted(here()) {
+				if x.Namespace != "shop" {
+					t.Errorf("removed would be %v", x.Ref)
+				}
 			}
 			for _, n := range p.notices {
 				if len(n.message) > 1000 || strings.ContainsFunc(n.message, unicode.IsControl) {

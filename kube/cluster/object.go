@@ -28,6 +28,8 @@ const (
 	KindImport    // KubeSlice's ServiceImport
 	KindMCSExport // the Multi-Cluster Services API's ServiceExport
 	KindMCSImport
+	KindSlice        // KubeSlice's Slice
+	KindSliceGateway // KubeSlice's SliceGateway
 	numKinds
 )
 

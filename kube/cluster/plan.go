@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"slicewire/overlay"
 )
 
 // Marks in wanted objects for the time at which they are written: what is wanted
@@ -36,13 +38,15 @@ type plan struct {
 	only6   int               // endpoints without an IPv4 address
 	shut    int               // doors without a port
 	deaf    bool              // as State's
-	urgent  uint64            // what is wanted of that which packets go by, in a number
+	replica *replicas
+	mute    string // why there are no Slices and SliceGateways; empty: there are
+	urgent  uint64 // what is wanted of that which packets go by, in a number
 }
 
 // work works out a plan. before holds the ports given before. It is pure.
 func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan {
-	p := &plan{objects: o, deaf: state.Deaf}
-	exported := exports(o, state, findReplicas(o, s.namespace, s.self))
+	p := &plan{objects: o, deaf: state.Deaf, replica: findReplicas(o, s.namespace, s.self)}
+	exported := exports(o, state, p.replica)
 	p.lost = fit(exported)
 	p.only6 = withoutIPv4(exported)
 	for i := range exported {
@@ -61,6 +65,7 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 
 	p.wants = isolation(o, state, s.namespace, &s.kinds)
 	p.notices = foreignPolicies(o, state)
+	p.tellWorker(state, s)
 	for i := range list {
 		d := &list[i]
 		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(s, p.listen))
@@ -75,6 +80,24 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	p.urgent = digest(list, p)
 	slices.SortStableFunc(p.wants, func(a, b want) int { return cmp.Compare(urgency[a.Kind], urgency[b.Kind]) })
 	return p
+}
+
+// tellWorker has the Slices and SliceGateways written that are this replica's to
+// write.
+func (p *plan) tellWorker(state *State, s *setting) {
+	t := telling{p.objects, state, s, p.replica, p.wants}
+	list := t.wants()
+	if len(list) > 0 {
+		p.mute = muted(p.objects)
+	}
+	if p.mute != "" {
+		return
+	}
+	for _, w := range list {
+		if p.replica.writes(w.String()) {
+			p.wants = append(p.wants, w)
+		}
+	}
 }
 
 // digest makes a number of the derived Services, this pod's part of them, and the
@@ -98,18 +121,19 @@ func digest(list []derived, p *plan) uint64 {
 
 // urgency is in which order objects are written: what keeps apart, what packets
 // go by, and then what tells of it.
-var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6}
+var urgency = [numKinds]int{KindNamespace: 0, KindNetworkPolicy: 1, KindService: 2, KindEndpointSlice: 3, KindExport: 4, KindMCSExport: 4, KindImport: 5, KindMCSImport: 6, KindSlice: 7, KindSliceGateway: 7}
 
 // unwanted lists objects of slicewire's that nothing wants any more. What belongs
 // to other slicewire pods stays while these are there, and what stands for
-// services until somebody has told which there are.
+// services until somebody has told which there are. A Slice or SliceGateway is taken
+// away by who writes it.
 func (p *plan) unwanted(s *setting) (out []*Object) {
 	wanted := make(map[Ref]bool, len(p.wants))
 	for i := range p.wants {
 		wanted[p.wants[i].Ref] = true
 	}
 	held := p.held(s)
-	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport} {
+	for _, kind := range []Kind{KindEndpointSlice, KindService, KindNetworkPolicy, KindImport, KindMCSImport, KindSlice, KindSliceGateway} {
 		for _, x := range p.objects.kinds[kind] {
 			if !x.ours || x.Ending || wanted[x.Ref] {
 				continue
@@ -123,6 +147,8 @@ func (p *plan) unwanted(s *setting) (out []*Object) {
 				stays = p.deaf || held[Ref{KindService, x.Namespace, derivedName(x.Namespace, x.Name)}]
 			case KindNetworkPolicy:
 				stays = false
+			case KindSlice, KindSliceGateway:
+				stays = x.Namespace != overlay.SystemNamespace || !p.replica.writes(x.String())
 			}
 			if !stays {
 				out = append(out, x)

@@ -14,11 +14,11 @@ import (
 // gateways selects the pods that would put back what is taken away.
 const gateways = "app.kubernetes.io/name=slicewire"
 
-// Remove takes away what slicewire has made in a cluster for imported services
-// and isolation, and what it wrote into namespaces and into the statuses of
-// exports, once its pods in the namespace own have gone: it waits for them until
-// ctx ends. changed is how many objects were removed or written. Where it fails,
-// it may be called again.
+// Remove takes away what slicewire has made in a cluster for imported services,
+// isolation and those who look at Slices and SliceGateways, and what it wrote into
+// namespaces and into the statuses of exports, once its pods in the namespace own
+// have gone: it waits for them until ctx ends. changed is how many objects were
+// removed or written. Where it fails, it may be called again.
 func Remove(ctx context.Context, client *kube.Client, own string) (changed int, err error) {
 	if err := awaitNoPods(ctx, client, own); err != nil {
 		return 0, err
@@ -32,7 +32,7 @@ func Remove(ctx context.Context, client *kube.Client, own string) (changed int, 
 			list = append(list, s)
 		}
 	}
-	for _, kind := range []Kind{KindNetworkPolicy, KindImport, KindMCSImport, KindEndpointSlice, KindService} {
+	for _, kind := range []Kind{KindNetworkPolicy, KindImport, KindMCSImport, KindEndpointSlice, KindService, KindSlice, KindSliceGateway} {
 		add(kind, kube.Swept{Objects: true})
 	}
 	for _, kind := range []Kind{KindExport, KindMCSExport} {

@@ -30,6 +30,7 @@ type Slice struct {
 	Room       int      // how many endpoints this node may publish
 	Room4      int      // for how many of them it has IPv4 addresses
 	Services   []overlay.ServiceView
+	Worker     *Worker // for what KubeSlice's users look at; nil: they see nothing
 }
 
 // binds reports whether pods of a namespace may use the slice's services.

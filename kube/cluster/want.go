@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"slicewire/kube"
+	"slicewire/overlay"
 )
 
 // A want is an object as slicewire wants it. It is made when it is looked at: all
@@ -24,9 +25,11 @@ type want struct {
 
 // kindInfo is how the API names a kind.
 type kindInfo struct {
-	resource schema.GroupVersionResource
-	kind     string
-	older    string // a version that does where the server lacks the other; empty: none
+	resource  schema.GroupVersionResource
+	kind      string
+	older     string // a version that does where the server lacks the other; empty: none
+	namespace string // the only one whose objects are looked at; empty: all
+	optional  bool   // packets do not go by it: who may not read it goes on without
 }
 
 // kinds are the kinds, by Kind.
@@ -35,15 +38,17 @@ func kinds() [numKinds]kindInfo {
 		return schema.GroupVersionResource{Group: group, Version: version, Resource: resource}
 	}
 	return [numKinds]kindInfo{
-		KindNamespace:     {gvr("", "v1", "namespaces"), "Namespace", ""},
-		KindPod:           {gvr("", "v1", "pods"), "Pod", ""},
-		KindService:       {gvr("", "v1", "services"), "Service", ""},
-		KindEndpointSlice: {gvr("discovery.k8s.io", "v1", "endpointslices"), "EndpointSlice", ""},
-		KindNetworkPolicy: {gvr("networking.k8s.io", "v1", "networkpolicies"), "NetworkPolicy", ""},
-		KindExport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceexports"), "ServiceExport", ""},
-		KindImport:        {gvr(kube.GroupNetworking, "v1beta1", "serviceimports"), "ServiceImport", ""},
-		KindMCSExport:     {gvr(kube.GroupMCS, "v1beta1", "serviceexports"), "ServiceExport", "v1alpha1"},
-		KindMCSImport:     {gvr(kube.GroupMCS, "v1beta1", "serviceimports"), "ServiceImport", "v1alpha1"},
+		KindNamespace:     {resource: gvr("", "v1", "namespaces"), kind: "Namespace"},
+		KindPod:           {resource: gvr("", "v1", "pods"), kind: "Pod"},
+		KindService:       {resource: gvr("", "v1", "services"), kind: "Service"},
+		KindEndpointSlice: {resource: gvr("discovery.k8s.io", "v1", "endpointslices"), kind: "EndpointSlice"},
+		KindNetworkPolicy: {resource: gvr("networking.k8s.io", "v1", "networkpolicies"), kind: "NetworkPolicy"},
+		KindExport:        {resource: gvr(kube.GroupNetworking, "v1beta1", "serviceexports"), kind: "ServiceExport"},
+		KindImport:        {resource: gvr(kube.GroupNetworking, "v1beta1", "serviceimports"), kind: "ServiceImport"},
+		KindMCSExport:     {resource: gvr(kube.GroupMCS, "v1beta1", "serviceexports"), kind: "ServiceExport", older: "v1alpha1"},
+		KindMCSImport:     {resource: gvr(kube.GroupMCS, "v1beta1", "serviceimports"), kind: "ServiceImport", older: "v1alpha1"},
+		KindSlice:         {resource: gvr(kube.GroupNetworking, "v1beta1", "slices"), kind: "Slice", namespace: overlay.SystemNamespace, optional: true},
+		KindSliceGateway:  {resource: gvr(kube.GroupNetworking, "v1beta1", "slicegateways"), kind: "SliceGateway", namespace: overlay.SystemNamespace, optional: true},
 	}
 }
 

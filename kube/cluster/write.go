@@ -6,7 +6,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"reflect"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +40,7 @@ type writer struct {
 	mu      sync.Mutex
 	tries   map[partKey]try   // guarded by mu; by object and part
 	gone    map[Ref]time.Time // since when nothing wants it; run's
-	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
+	lacks   map[Kind][]string // guarded by mu; fields that statuses have no room for
 	foreign map[Ref]bool      // guarded by mu; said to be others'
 }
 
@@ -74,7 +74,7 @@ type try struct {
 func newWriter(c *Cluster) *writer {
 	return &writer{
 		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[partKey]try), gone: make(map[Ref]time.Time),
-		strict: make(map[Kind]bool), foreign: make(map[Ref]bool),
+		lacks: make(map[Kind][]string), foreign: make(map[Ref]bool),
 	}
 }
 
@@ -199,11 +199,15 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 // status writes a status and tells of it.
 func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *unstructured.Unstructured) error {
 	_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
-	if err != nil && strings.Contains(err.Error(), "conditions: field not declared") {
+	for range maxLacks {
+		lacks := undeclared(err) // the server may tell of one at a time
+		if len(lacks) == 0 {
+			break
+		}
 		w.mu.Lock()
-		w.strict[x.Kind] = true // KubeSlice's own definitions
+		w.lacks[x.Kind] = append(slices.Clone(w.lacks[x.Kind]), lacks...)
 		w.mu.Unlock()
-		unstructured.RemoveNestedField(u.Object, "status", "conditions")
+		without(u, lacks)
 		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
 	}
 	name, message := x.event, x.String()
@@ -219,12 +223,10 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 // fitting is the status without what the cluster's definition of it lacks.
 func (w *writer) fitting(x *want) *unstructured.Unstructured {
 	w.mu.Lock()
-	strict := w.strict[x.Kind]
+	lacks := w.lacks[x.Kind]
 	w.mu.Unlock()
 	u := x.status()
-	if strict {
-		unstructured.RemoveNestedField(u.Object, "status", "conditions")
-	}
+	without(u, lacks)
 	return u
 }
 

@@ -65,6 +65,7 @@ var kinds = map[string]about{
 		{"Remote Subnet", "string", ".status.config.sliceGatewayRemoteSubnet", false},
 		{"Remote Cluster", "string", ".status.config.sliceGatewayRemoteClusterId", false},
 		{"GW Status", "string", ".status.config.sliceGatewayStatus", false},
+		{"Tunnel", "string", ".status.gatewayPodStatus[0].tunnelStatus.TunnelState", false},
 	}},
 	"ServiceExport": {plural: "serviceexports", short: []string{"svcex"}, text: "ServiceExport exports the pods of a selector as a service of a slice.", columns: []column{
 		{"Slice", "string", ".spec.slice", false},

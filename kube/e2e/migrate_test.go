@@ -189,6 +189,11 @@ func TestTheMigrationAsItIsWritten(t *testing.T) {
 				c.Stub(t, strings.ReplaceAll(string(text), ":53 {", ":1053 {")) // where the rig's listens
 			}
 			reaches("beside KubeSlice")
+			for _, c := range x.rig.Clusters {
+				if made := c.Must(t, "get", "slices,slicegateways", "-A", "-l", "app.kubernetes.io/managed-by=slicewire", "-o", "name"); made != "" {
+					t.Errorf("beside KubeSlice's operator there is %s", made)
+				}
+			}
 		case 7:
 			kubetest.Eventually(t, patience, func(ctx context.Context) error {
 				said, err := one.Kubectl(ctx, "", "-n", "iperf", "get", "serviceexports.networking.kubeslice.io", "iperf-server", "-o", "jsonpath={.status.exportStatus}")
@@ -198,12 +203,30 @@ func TestTheMigrationAsItIsWritten(t *testing.T) {
 				return err
 			})
 			reaches("without KubeSlice")
+			x.seesSlices(t)
 		}
 	}
 	for _, c := range []*kubetest.Cluster{one, two} {
 		if left := c.Must(t, "-n", "kubeslice-system", "get", "deployments", "-o", "name"); left != "" {
 			t.Errorf("of KubeSlice %s is left", left)
 		}
+	}
+}
+
+// seesSlices waits until both clusters have what KubeSlice's users look at, with the
+// tunnel up.
+func (x *installation) seesSlices(t *testing.T) {
+	t.Helper()
+	for i, gateway := range []string{"iperf-slice-worker-1-worker-2", "iperf-slice-worker-2-worker-1"} {
+		kubetest.Eventually(t, patience, func(ctx context.Context) error {
+			const want = "iperf-slice Slice [iperf] "
+			said, err := x.rig.Clusters[i].Kubectl(ctx, "", "-n", "kubeslice-system", "get", "slices,slicegateways", "-o",
+				`jsonpath={range .items[*]}{.metadata.name} {.kind} {.status.applicationNamespaces}{.status.gatewayPodStatus[*].tunnelStatus.TunnelState} {end}`)
+			if said = strings.ReplaceAll(said, `"`, ""); err == nil && strings.TrimSpace(said) != want+gateway+" SliceGateway UP" {
+				err = fmt.Errorf("worker-%d shows %q", i+1, said)
+			}
+			return err
+		})
 	}
 }
 

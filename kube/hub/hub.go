@@ -286,6 +286,17 @@ func (h *Hub) Merge(others *manifest.Set, opts manifest.Options) Result {
 	return Result{Mesh: m.mesh, Problems: m.problems}
 }
 
+// Sources returns what the last Merge was made of: others and what is in force of the
+// hub. It is not to be changed.
+func (h *Hub) Sources(others *manifest.Set) *manifest.Set {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.merged == nil || h.merged.set == nil {
+		return others
+	}
+	return manifest.Join(others, h.merged.set)
+}
+
 // save keeps what is in force.
 func (h *Hub) save() {
 	h.mu.Lock()

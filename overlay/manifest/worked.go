@@ -29,17 +29,7 @@ func (w *Worked) ID() string {
 // VpnKeyRotation per slice. set is what mesh was built from. The same input gives
 // the same output, sorted by kind and name.
 func Work(set *Set, mesh *overlay.Mesh, now time.Time) []Worked {
-	w := &worker{set: set, now: now, exports: map[string][]*Object{}, profiles: map[string]*QOSProfile{}, clusters: map[string]*Cluster{}}
-	for _, o := range set.Objects {
-		switch body := o.Body.(type) {
-		case *ServiceExportConfig:
-			w.exports[body.Spec.SliceName] = append(w.exports[body.Spec.SliceName], o)
-		case *SliceQoSConfig:
-			w.profiles[o.Name] = &body.Spec
-		case *Cluster:
-			w.clusters[o.Name] = body
-		}
-	}
+	w := newWorker(set, now)
 	for _, o := range set.Objects {
 		config, is := o.Body.(*SliceConfig)
 		s, built := mesh.Slice(o.Name)
@@ -60,6 +50,21 @@ type worker struct {
 	out      []Worked
 }
 
+func newWorker(set *Set, now time.Time) *worker {
+	w := &worker{set: set, now: now, exports: map[string][]*Object{}, profiles: map[string]*QOSProfile{}, clusters: map[string]*Cluster{}}
+	for _, o := range set.Objects {
+		switch body := o.Body.(type) {
+		case *ServiceExportConfig:
+			w.exports[body.Spec.SliceName] = append(w.exports[body.Spec.SliceName], o)
+		case *SliceQoSConfig:
+			w.profiles[o.Name] = &body.Spec
+		case *Cluster:
+			w.clusters[o.Name] = body
+		}
+	}
+	return w
+}
+
 func (w *worker) add(o *Object, kind, name string, labels map[string]string, spec any) {
 	all := map[string]string{"original-slice-name": o.Name, "project-namespace": o.Namespace, "kubeslice-manager": "controller"}
 	for k, v := range labels {
@@ -69,11 +74,7 @@ func (w *worker) add(o *Object, kind, name string, labels map[string]string, spe
 }
 
 func (w *worker) slice(o *Object, spec *SliceConfigSpec, s *overlay.Slice) {
-	index := map[string]int{}
-	prefix := map[string]netip.Prefix{}
-	for _, site := range s.Sites {
-		index[site.Name], prefix[site.Name] = site.Index, site.Prefix
-	}
+	index, prefix := placesOf(s)
 	for _, c := range spec.Clusters {
 		labels := map[string]string{"worker-cluster": c}
 		if spec.StandardQosProfileName != "" {
@@ -82,21 +83,24 @@ func (w *worker) slice(o *Object, spec *SliceConfigSpec, s *overlay.Slice) {
 		w.add(o, "WorkerSliceConfig", o.Name+"-"+c, labels, w.config(o.Name, spec, c, index[c], prefix[c]))
 	}
 	w.imports(o, spec)
-	if s.Mode != overlay.SingleNetwork {
-		return
-	}
-	pairs := overlay.GatewayPairs(o.Name, spec.Clusters, index)
 	gateways := map[string][]string{}
-	for _, p := range pairs {
-		server, client := w.gatewayEnd(s, p.Server, prefix[p.Server], p.ServerObject, 1), w.gatewayEnd(s, p.Client, prefix[p.Client], p.ClientObject, 2)
-		w.gateway(o, spec, p, "Server", p.ServerObject, server, client)
-		w.gateway(o, spec, p, "Client", p.ClientObject, client, server)
-		gateways[p.Server] = append(gateways[p.Server], p.ServerObject)
-		gateways[p.Client] = append(gateways[p.Client], p.ClientObject)
+	for _, e := range w.gateways(o.Name, spec, s) {
+		local, remote := e.spec.LocalGatewayConfig.ClusterName, e.spec.RemoteGatewayConfig.ClusterName
+		w.add(o, "WorkerSliceGateway", e.name, map[string]string{"worker-cluster": local, "remote-cluster": remote}, e.spec)
+		gateways[local] = append(gateways[local], e.name)
 	}
-	if len(pairs) > 0 {
+	if len(gateways) > 0 {
 		w.add(o, "VpnKeyRotation", o.Name, nil, w.rotation(o, spec, gateways))
 	}
+}
+
+// placesOf returns the index and the prefix of every site of a slice.
+func placesOf(s *overlay.Slice) (index map[string]int, prefix map[string]netip.Prefix) {
+	index, prefix = map[string]int{}, map[string]netip.Prefix{}
+	for _, site := range s.Sites {
+		index[site.Name], prefix[site.Name] = site.Index, site.Prefix
+	}
+	return index, prefix
 }
 
 func (w *worker) config(slice string, spec *SliceConfigSpec, cluster string, octet int, prefix netip.Prefix) WorkerSliceConfigSpec {
@@ -174,18 +178,37 @@ func (w *worker) gatewayEnd(s *overlay.Slice, cluster string, prefix netip.Prefi
 	return out
 }
 
-func (w *worker) gateway(o *Object, spec *SliceConfigSpec, p overlay.GatewayPair, host, name string, local, remote GatewayConfig) {
-	exposed := SliceGatewayServiceType{Type: "NodePort", Protocol: "UDP"}
-	kind := ""
-	if spec.SliceGatewayProvider != nil {
-		exposed, kind = serviceTypeOf(spec.SliceGatewayProvider, p.Server), spec.SliceGatewayProvider.SliceGatewayType
+// An end is one of the two WorkerSliceGateways of a pair.
+type end struct {
+	name string
+	spec WorkerSliceGatewaySpec
+}
+
+// gateways returns both ends of every pair of a slice's clusters.
+func (w *worker) gateways(slice string, spec *SliceConfigSpec, s *overlay.Slice) (out []end) {
+	if s.Mode != overlay.SingleNetwork {
+		return nil
 	}
-	g := WorkerSliceGatewaySpec{
-		SliceName: o.Name, GatewayType: kind, GatewayHostType: host, GatewayConnectivityType: exposed.Type, GatewayProtocol: exposed.Protocol,
-		LocalGatewayConfig: local, RemoteGatewayConfig: remote, GatewayNumber: p.Number,
+	index, prefix := placesOf(s)
+	for _, p := range overlay.GatewayPairs(slice, spec.Clusters, index) {
+		server, client := w.gatewayEnd(s, p.Server, prefix[p.Server], p.ServerObject, 1), w.gatewayEnd(s, p.Client, prefix[p.Client], p.ClientObject, 2)
+		exposed := SliceGatewayServiceType{Type: "NodePort", Protocol: "UDP"}
+		kind := ""
+		if spec.SliceGatewayProvider != nil {
+			exposed, kind = serviceTypeOf(spec.SliceGatewayProvider, p.Server), spec.SliceGatewayProvider.SliceGatewayType
+		}
+		one := func(host, name string, local, remote GatewayConfig) {
+			g := WorkerSliceGatewaySpec{
+				SliceName: slice, GatewayType: kind, GatewayHostType: host, GatewayConnectivityType: exposed.Type, GatewayProtocol: exposed.Protocol,
+				LocalGatewayConfig: local, RemoteGatewayConfig: remote, GatewayNumber: p.Number,
+			}
+			g.GatewayCredentials.SecretName = name
+			out = append(out, end{name, g})
+		}
+		one("Server", p.ServerObject, server, client)
+		one("Client", p.ClientObject, client, server)
 	}
-	g.GatewayCredentials.SecretName = name
-	w.add(o, "WorkerSliceGateway", name, map[string]string{"worker-cluster": local.ClusterName, "remote-cluster": remote.ClusterName}, g)
+	return out
 }
 
 // rotation says when the slice's keys change next. Keys change by themselves, by

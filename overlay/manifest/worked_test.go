@@ -168,3 +168,45 @@ func TestTheHubOfANodeFileIsChecked(t *testing.T) {
 		t.Error("manifests that are named beside a hub are not read")
 	}
 }
+
+// What one cluster is told of its slices is what is in the objects for it, also
+// where the slice is in no namespace.
+func TestWorkerSlicesAreThoseOfTheObjects(t *testing.T) {
+	for _, text := range []string{workedWorld, strings.ReplaceAll(workedWorld, ", namespace: n", "")} {
+		set, problems := Parse("x", []byte(text))
+		mesh, more := Build(set, Options{})
+		if HasErrors(problems) || HasErrors(more) {
+			t.Fatal(problems, more)
+		}
+		b := WorkerSlices(set, &mesh, "b")
+		if len(b) != 1 || len(b["red"].Gateways) != 2 {
+			t.Fatalf("b has %+v", b)
+		}
+		objects := 0
+		for _, w := range Work(set, &mesh, time.Time{}) {
+			var is any
+			switch w.Name {
+			case "red-b":
+				is = b["red"].Config
+			case "red-b-a":
+				is = b["red"].Gateways[0]
+			case "red-b-c":
+				is = b["red"].Gateways[1]
+			default:
+				continue
+			}
+			if objects++; !reflect.DeepEqual(plain(is), w.Spec) {
+				t.Errorf("%s has\n%v, the cluster is told\n%v", w.Name, w.Spec, plain(is))
+			}
+		}
+		if want := 3 * strings.Count(text, "name: red, namespace"); objects != want {
+			t.Errorf("%d objects, want %d", objects, want)
+		}
+		if g := b["red"].Gateways; g[0].GatewayHostType != "Client" || g[1].GatewayHostType != "Server" || b["red"].Config.ClusterSubnetCIDR != g[1].LocalGatewayConfig.GatewaySubnet {
+			t.Errorf("b has %+v", b)
+		}
+		if other := WorkerSlices(set, &mesh, "d"); len(other) != 0 {
+			t.Errorf("who is no part of it has %v", other)
+		}
+	}
+}

@@ -41,7 +41,7 @@ type writer struct {
 	tries   map[partKey]try   // guarded by mu; by object and part
 	gone    map[Ref]time.Time // since when nothing wants it; run's
 	clean   map[partKey]found // guarded by mu; what was found to be as wanted
-	strict  map[Kind]bool     // guarded by mu; whose statuses have no conditions
+	strict  map[optional]bool // guarded by mu; what the cluster's definitions lack
 	foreign map[Ref]bool      // guarded by mu; said to be others'
 }
 
@@ -81,7 +81,7 @@ type try struct {
 func newWriter(c *Cluster) *writer {
 	return &writer{
 		c: c, applier: kube.NewApplier(c.cfg.Client), ready: make(chan struct{}, 1), tries: make(map[partKey]try), clean: make(map[partKey]found), gone: make(map[Ref]time.Time),
-		strict: make(map[Kind]bool), foreign: make(map[Ref]bool),
+		strict: make(map[optional]bool), foreign: make(map[Ref]bool),
 	}
 }
 
@@ -184,16 +184,18 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 			w.leave(x)
 			return 0
 		}
-		due = w.part(x.Ref, "", x.whole(), live, func(u, there *unstructured.Unstructured) error {
+		due = w.part(x.Ref, "", w.fitting(x.Kind, false, x.whole()), live, func(u, there *unstructured.Unstructured) error {
 			if x.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) {
 				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.String() + " was changed and is put back"})
 			}
-			_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
-			return err
+			return w.without(x.Kind, false, u, func() error {
+				_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
+				return err
+			})
 		})
 	}
 	if x.status != nil && live != nil {
-		d := w.part(x.Ref, "status", w.fitting(x), live, func(u, there *unstructured.Unstructured) error { return w.status(ctx, info, x, u, there) })
+		d := w.part(x.Ref, "status", w.fitting(x.Kind, true, x.status()), live, func(u, there *unstructured.Unstructured) error { return w.status(ctx, info, x, u, there) })
 		if d > 0 && (due == 0 || d < due) {
 			due = d
 		}
@@ -203,14 +205,10 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 
 // status writes a status and tells of it.
 func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *unstructured.Unstructured) error {
-	_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
-	if err != nil && strings.Contains(err.Error(), "conditions: field not declared") {
-		w.mu.Lock()
-		w.strict[x.Kind] = true // KubeSlice's own definitions
-		w.mu.Unlock()
-		unstructured.RemoveNestedField(u.Object, "status", "conditions")
-		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
-	}
+	err := w.without(x.Kind, true, u, func() error {
+		_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
+		return err
+	})
 	name, message := x.event, x.String()
 	if err != nil {
 		name, message = x.failed, err.Error()
@@ -221,16 +219,42 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 	return err
 }
 
-// fitting is the status without what the cluster's definition of it lacks.
-func (w *writer) fitting(x *want) *unstructured.Unstructured {
+// An optional is a field that the cluster's definition of a kind may lack: the
+// conditions of a status in KubeSlice's own definitions, and the families of an
+// import in older ones of the Multi-Cluster Services API.
+type optional struct {
+	kind   Kind
+	status bool
+}
+
+func (o optional) path() []string {
+	if o.status {
+		return []string{"status", "conditions"}
+	}
+	return []string{"spec", "ipFamilies"}
+}
+
+// fitting is what is wanted without what the cluster's definition is known to lack.
+func (w *writer) fitting(k Kind, status bool, u *unstructured.Unstructured) *unstructured.Unstructured {
 	w.mu.Lock()
-	strict := w.strict[x.Kind]
-	w.mu.Unlock()
-	u := x.status()
-	if strict {
-		unstructured.RemoveNestedField(u.Object, "status", "conditions")
+	defer w.mu.Unlock()
+	if o := (optional{k, status}); w.strict[o] {
+		unstructured.RemoveNestedField(u.Object, o.path()...)
 	}
 	return u
+}
+
+// without writes again without what the cluster's definition turns out to lack.
+func (w *writer) without(k Kind, status bool, u *unstructured.Unstructured, write func() error) error {
+	err, o := write(), optional{k, status}
+	if err == nil || !strings.Contains(err.Error(), o.path()[1]+": field not declared") {
+		return err
+	}
+	w.mu.Lock()
+	w.strict[o] = true
+	w.mu.Unlock()
+	unstructured.RemoveNestedField(u.Object, o.path()...)
+	return write()
 }
 
 // part writes one part of an object if it differs, but not again and again: the

@@ -227,13 +227,13 @@ func (k *kubeCluster) doors(slice string) (out []publish.Backend) {
 	if k == nil {
 		return nil
 	}
-	list := k.cluster.Result().Doors
-	for i := range list {
-		d := &list[i]
+	r := k.cluster.Result()
+	for i := range r.Doors {
+		d := &r.Doors[i]
 		if d.Slice != slice {
 			continue
 		}
-		out = append(out, publish.Backend{Name: d.Namespace + "/" + d.Name + "/" + d.Endpoint, Addrs: []netip.Addr{k.self}, Ports: []publish.Port{{
+		out = append(out, publish.Backend{Name: d.Namespace + "/" + d.Name + "/" + d.Endpoint, Addrs: r.Self, Ports: []publish.Port{{
 			Name: d.Port.Name, Port: d.Listen, Protocol: d.Port.Protocol, Target: net.JoinHostPort(d.Host(), strconv.Itoa(int(d.Port.Port))),
 		}}})
 	}

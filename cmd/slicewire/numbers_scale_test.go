@@ -39,6 +39,8 @@ type joinLab struct {
 	t        *testing.T
 	d        *daemon
 	began    time.Time
+	pace     int // how much faster its wall clock goes
+	dir      string
 	verifier *pki.Verifier
 	sign     func(namespace, account, pod string, now time.Time) string
 	addr     string // of the join port
@@ -51,7 +53,7 @@ type joinLab struct {
 	later int
 }
 
-func (x *joinLab) wall() time.Time { return x.began.Add(haste * time.Since(x.began)) }
+func (x *joinLab) wall() time.Time { return x.began.Add(time.Duration(x.pace) * time.Since(x.began)) }
 
 // certifyNode gives a node its identity, in its state folder.
 func certifyNode(s signing, state statedir.Dir) error {
@@ -69,9 +71,14 @@ func certifyNode(s signing, state statedir.Dir) error {
 
 func newJoinLab(t *testing.T) *joinLab {
 	t.Helper()
+	return newJoinLabAt(t, haste)
+}
+
+func newJoinLabAt(t *testing.T, pace int) *joinLab {
+	t.Helper()
 	t.Setenv(asProgram, "1") // what it starts is slicewire
-	x := &joinLab{t: t, began: time.Now(), holds: make(map[int]string)}
 	dir := t.TempDir()
+	x := &joinLab{t: t, began: time.Now(), pace: pace, dir: dir, holds: make(map[int]string)}
 	text, err := os.ReadFile(filepath.Join(exampleDir, "01-sliceconfig-iperf-isolated.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -82,19 +89,12 @@ func newJoinLab(t *testing.T) *joinLab {
 		t.Fatal(err)
 	}
 	writeFile(t, folder, example)
-	authority, state := statedir.Dir(filepath.Join(dir, "ca")), statedir.Dir(filepath.Join(dir, "state"))
+	authority := statedir.Dir(filepath.Join(dir, "ca"))
 	if err := initAuthority(authority, "rig", time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := certifyNode(signing{authority: authority, manifests: []string{folder}, id: overlay.NodeID{Site: "worker-1", Node: "gw"}, life: certLife}, state); err != nil {
-		t.Fatal(err)
-	}
-	makeIssuer(t, dir, string(state), []string{"worker-1"})
-	keys := filepath.Join(dir, "jwks.json")
-	x.sign = podSigner(t, keys)
-	x.config = filepath.Join(dir, "node.yaml")
-	writeFile(t, x.config, fmt.Sprintf("version: 1\nmesh: rig\nsite: worker-1\nnode: gw\nlisten: 127.0.0.1:0\ngossip: {listen: \"127.0.0.1:0\"}\nmetrics: off\nstate: %s\nsocket: %s\nmanifests: [manifests]\n"+
-		"join:\n  listen: 127.0.0.1:0\n  kubernetes: [{site: worker-1, keys: %s, issuer: \"https://cluster\", namespace: apps, serviceAccount: \"*\"}]\n", state, filepath.Join(dir, "sock"), keys))
+	x.sign = podSigner(t, filepath.Join(dir, "jwks.json"))
+	x.config = x.issuer("gw", 0, "")
 	root, err := authority.Read(statedir.FileCACert)
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +104,23 @@ func newJoinLab(t *testing.T) *joinLab {
 	}
 	x.start()
 	return x
+}
+
+// issuer prepares a gateway of the site that lets pods in, and returns its node
+// file. Its number is index; join is whom it speaks to.
+func (x *joinLab) issuer(node string, index int, join string) (config string) {
+	x.t.Helper()
+	state, manifests := statedir.Dir(filepath.Join(x.dir, "state-"+node)), filepath.Join(x.dir, "manifests", "slice.yaml")
+	if err := certifyNode(signing{authority: statedir.Dir(filepath.Join(x.dir, "ca")), manifests: []string{manifests},
+		id: overlay.NodeID{Site: "worker-1", Node: node}, index: index, life: certLife}, state); err != nil {
+		x.t.Fatal(err)
+	}
+	makeIssuer(x.t, x.dir, string(state), []string{"worker-1"})
+	config = filepath.Join(x.dir, node+".yaml")
+	writeFile(x.t, config, fmt.Sprintf("version: 1\nmesh: rig\nsite: worker-1\nnode: %s\nlisten: 127.0.0.1:0\ngossip: {listen: \"127.0.0.1:0\", join: [%s]}\nmetrics: off\nstate: %s\nsocket: %s\nmanifests: [manifests]\n"+
+		"join:\n  listen: 127.0.0.1:0\n  kubernetes: [{site: worker-1, keys: %s, issuer: \"https://cluster\", namespace: apps, serviceAccount: \"*\"}]\n",
+		node, join, state, filepath.Join(x.dir, node+".sock"), filepath.Join(x.dir, "jwks.json")))
+	return config
 }
 
 // start runs the issuer until stop, or the test, ends it.
@@ -150,8 +167,12 @@ type joinedPod struct {
 	has    overlay.Authority
 }
 
-// join lets a pod in. It asks again until it is, as pods do.
-func (x *joinLab) join(name string) (*joinedPod, error) {
+// join lets a pod in. It asks again until it is, as pods do, at the issuer or at
+// those that are given, in their order.
+func (x *joinLab) join(name string, issuers ...string) (*joinedPod, error) {
+	if len(issuers) == 0 {
+		issuers = []string{x.addr}
+	}
 	p := &joinedPod{id: overlay.NodeID{Site: "worker-1", Node: podtoken.NodeName("apps", name)}}
 	key, err := pki.NewKey()
 	if err != nil {
@@ -164,7 +185,7 @@ func (x *joinLab) join(name string) (*joinedPod, error) {
 	var got join.Admission
 	ask := func() error {
 		now := x.wall()
-		got, err = join.JoinPod(x.t.Context(), join.AskPod{Addresses: []string{x.addr}, Verifier: x.verifier, Want: p.id, Bearer: x.sign("apps", "default", name, now), Request: request, Now: now})
+		got, err = join.JoinPod(x.t.Context(), join.AskPod{Addresses: issuers, Verifier: x.verifier, Want: p.id, Bearer: x.sign("apps", "default", name, now), Request: request, Now: now})
 		return err
 	}
 	if late := x.every(podAskFirst, "a number for "+name, func() bool {

@@ -39,7 +39,7 @@ const (
 type Config struct {
 	Client    *kube.Client
 	Namespace string     // slicewire's own
-	Self      netip.Addr // of this pod, as the cluster's pods reach it
+	Self      netip.Addr // of this pod, as the cluster's pods reach it; its other family is looked up
 	Site      string
 	Log       *slog.Logger  // state changes; nil discards
 	Linger    time.Duration // how long what stands for a service stays after it has gone; 0: 30 s
@@ -199,9 +199,10 @@ func (c *Cluster) Leave(ctx context.Context) error {
 
 // called reports whether an EndpointSlice leads new connections to this pod.
 func (c *Cluster) called() bool {
+	self := c.Result().Self
 	for _, x := range c.watch.Items(c.watched[KindEndpointSlice].resource) {
 		o, ok := x.(*Object)
-		if ok && o.ours && slices.ContainsFunc(o.Slice.Endpoints, func(e SliceEndpoint) bool { return e.Ready && e.Addr == c.setting.self }) {
+		if ok && o.ours && slices.ContainsFunc(o.Slice.Endpoints, func(e SliceEndpoint) bool { return e.Ready && slices.Contains(self, e.Addr) }) {
 			return true
 		}
 	}

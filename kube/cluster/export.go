@@ -181,7 +181,7 @@ func (e *exported) byPods(o *Objects, replica *replicas, out *Export) fault {
 		targets[i] = p.Port
 	}
 	for _, pod := range o.selected(e.object.Namespace, selector) {
-		e.add(replica, out, pod, pod.Name, targets)
+		e.add(replica, out, pod, Backend{Name: pod.Name, Addr: pod.Pod.first(), Targets: targets})
 	}
 	return fault{}
 }
@@ -231,7 +231,7 @@ func (e *exported) byService(o *Objects, replica *replicas, out *Export) fault {
 				if name == "" {
 					name = pod.Name
 				}
-				e.add(replica, out, pod, name, targets)
+				e.add(replica, out, pod, Backend{Name: name, Addr: x.Addr, Targets: targets})
 			}
 		}
 	}
@@ -260,8 +260,9 @@ func (e *exported) leave(format string, args ...any) {
 	}
 }
 
-// add adds a pod as an endpoint, unless another replica publishes it.
-func (e *exported) add(replica *replicas, out *Export, pod *Object, name string, targets []uint16) {
+// add adds a pod as an endpoint, unless another replica publishes it. A pod that
+// the Service leads to by both families is reached by its own first one.
+func (e *exported) add(replica *replicas, out *Export, pod *Object, b Backend) {
 	switch {
 	case !pod.Pod.Ready || len(pod.Pod.IPs) == 0:
 		return
@@ -271,16 +272,20 @@ func (e *exported) add(replica *replicas, out *Export, pod *Object, name string,
 	case !replica.mine(pod.Namespace + "/" + pod.Name):
 		return
 	}
-	if !overlay.ValidLabel(name) {
-		name = "pod-" + short(pod.Namespace, pod.Name)
+	b.Pod = pod.Name
+	if i := slices.IndexFunc(out.Backends, func(x Backend) bool { return x.Pod == b.Pod }); i >= 0 {
+		if b.Addr == pod.Pod.first() {
+			out.Backends[i].Addr, out.Backends[i].Targets = b.Addr, b.Targets
+		}
+		return
 	}
-	for slices.ContainsFunc(out.Backends, func(b Backend) bool { return b.Name == name && b.Pod != pod.Name }) {
-		name = "pod-" + short(pod.Namespace, pod.Name, name)
+	if !overlay.ValidLabel(b.Name) {
+		b.Name = "pod-" + short(pod.Namespace, pod.Name)
 	}
-	if slices.ContainsFunc(out.Backends, func(b Backend) bool { return b.Pod == pod.Name }) {
-		return // its other family
+	for slices.ContainsFunc(out.Backends, func(x Backend) bool { return x.Name == b.Name }) {
+		b.Name = "pod-" + short(pod.Namespace, pod.Name, b.Name)
 	}
-	out.Backends = append(out.Backends, Backend{Name: name, Pod: pod.Name, Addr: pod.Pod.IPs[0], Targets: targets})
+	out.Backends = append(out.Backends, b)
 }
 
 // replicas are the slicewire pods of this cluster, by their addresses; self is
@@ -328,10 +333,24 @@ func findReplicas(o *Objects, namespace string, self netip.Addr) *replicas {
 	own := ownPod(o, namespace, self)
 	for _, p := range o.pods[namespace] {
 		if own != nil && p.Pod.Ready && len(p.Pod.IPs) > 0 && sameApp(own.Labels, p.Labels) {
-			r.all = append(r.all, p.Pod.IPs[0])
+			r.all = append(r.all, p.Pod.first())
 		}
 	}
 	return r
+}
+
+// addresses lists where pods of the cluster reach this one: self, and the address
+// of the other family that its pod has. None is known of who runs in no pod.
+func addresses(o *Objects, s *setting) []netip.Addr {
+	out := []netip.Addr{s.self}
+	if own := ownPod(o, s.namespace, s.self); own != nil {
+		for _, a := range own.Pod.IPs {
+			if len(out) == 1 && a.Is4() != s.self.Is4() {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
 }
 
 // sameApp compares what a controller's pods have in common.

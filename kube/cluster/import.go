@@ -103,12 +103,16 @@ func portName(p overlay.ServicePort, of int) string {
 	return fmt.Sprintf("p%d-%s", p.Port, strings.ToLower(string(p.Protocol)))
 }
 
-// service makes the derived Service.
-func (d *derived) service(k *[numKinds]kindInfo) want {
-	return want{Ref: d.Ref, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeService(k) }}
+// service makes the derived Service. dual says that its doors are open by both
+// families: it gets an address of each where the cluster has them, whatever the
+// exporting cluster has. A second address that it has it keeps: a pod that has just
+// begun may not know of its own yet.
+func (d *derived) service(o *Objects, k *[numKinds]kindInfo, dual bool) want {
+	dual = dual || len(d.clusterIPs(o)) > 1
+	return want{Ref: d.Ref, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeService(k, dual) }}
 }
 
-func (d *derived) makeService(k *[numKinds]kindInfo) *unstructured.Unstructured {
+func (d *derived) makeService(k *[numKinds]kindInfo, dual bool) *unstructured.Unstructured {
 	u := k[KindService].made(d.Ref, d.slice.Name, map[string]string{kube.LabelMCSServiceName: d.view.Name})
 	var ports []any
 	for _, p := range d.view.Ports {
@@ -123,23 +127,24 @@ func (d *derived) makeService(k *[numKinds]kindInfo) *unstructured.Unstructured 
 		spec["sessionAffinity"] = "ClientIP"
 		spec["sessionAffinityConfig"] = map[string]any{"clientIP": map[string]any{"timeoutSeconds": int64(d.view.Affinity)}}
 	}
+	if dual {
+		spec["ipFamilyPolicy"] = "PreferDualStack"
+	}
 	u.Object["spec"] = spec
 	return u
 }
 
-// endpoints makes this pod's EndpointSlice of the derived Service. A service
-// without endpoints has none, so that connections are refused at once.
-func (d *derived) endpoints(s *setting, listen map[string]uint16) want {
-	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(s.self.String())[:8]}
-	return want{Ref: r, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeSlice(s, r, listen) }}
+// endpoints makes this pod's EndpointSlice of the derived Service, that of one of
+// its addresses. A service without endpoints has none, so that connections are
+// refused at once.
+func (d *derived) endpoints(s *setting, self netip.Addr, listen map[string]uint16) want {
+	r := Ref{KindEndpointSlice, d.Namespace, d.Name + "-" + short(self.String())[:8]}
+	return want{Ref: r, slice: d.slice.Name, whole: func() *unstructured.Unstructured { return d.makeSlice(s, r, self, listen) }}
 }
 
-func (d *derived) makeSlice(s *setting, r Ref, listen map[string]uint16) *unstructured.Unstructured {
+func (d *derived) makeSlice(s *setting, r Ref, self netip.Addr, listen map[string]uint16) *unstructured.Unstructured {
 	u := s.kinds[KindEndpointSlice].made(r, d.slice.Name, map[string]string{kube.LabelEndpointsOf: d.Name, kube.LabelEndpointsManager: kube.ManagedBy})
-	u.Object["addressType"] = "IPv4"
-	if s.self.Is6() {
-		u.Object["addressType"] = "IPv6"
-	}
+	u.Object["addressType"] = familyOf(self)
 	ports, endpoints := []any{}, []any{}
 	for _, p := range d.view.Ports {
 		if at, open := listen[portKey(d.view.Namespace, d.view.Name, d.host(), p)]; open {
@@ -151,10 +156,18 @@ func (d *derived) makeSlice(s *setting, r Ref, listen map[string]uint16) *unstru
 		if s.leaving {
 			conditions = map[string]any{"ready": false, "serving": true, "terminating": true}
 		}
-		endpoints = append(endpoints, map[string]any{"addresses": []any{s.self.String()}, "conditions": conditions})
+		endpoints = append(endpoints, map[string]any{"addresses": []any{self.String()}, "conditions": conditions})
 	}
 	u.Object["ports"], u.Object["endpoints"] = ports, endpoints
 	return u
+}
+
+// familyOf names an address's family as the API does.
+func familyOf(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
 }
 
 // doorsBefore reads from the cluster which ports this pod had given.
@@ -203,20 +216,14 @@ func doorKeys(list []derived) (out []string) {
 // imports lists what pods of the cluster are told of the services that are
 // imported.
 func imports(o *Objects, list []derived) (out []Import) {
-	ip := func(r Ref) []netip.Addr {
-		if x := o.Get(r); x != nil && x.ours {
-			return x.Service.ClusterIP
-		}
-		return nil
-	}
 	for i := 0; i < len(list); {
-		m := Import{Slice: list[i].slice.Name, View: list[i].view, Addrs: ip(list[i].Ref)}
+		m := Import{Slice: list[i].slice.Name, View: list[i].view, Addrs: list[i].clusterIPs(o)}
 		for i++; i < len(list) && list[i].endpoint != nil; i++ {
 			if m.Endpoints == nil {
 				m.Endpoints = make(map[string][]netip.Addr)
 			}
 			e := list[i].endpoint
-			m.Endpoints[e.Name+"."+e.Origin.Site] = ip(list[i].Ref)
+			m.Endpoints[e.Name+"."+e.Origin.Site] = list[i].clusterIPs(o)
 		}
 		out = append(out, m)
 	}
@@ -302,13 +309,11 @@ func withStatus(k *[numKinds]kindInfo, r Ref, status map[string]any) *unstructur
 }
 
 // clusterIPs are the addresses that the cluster has given the derived Service.
-func (d *derived) clusterIPs(o *Objects) (out []any) {
+func (d *derived) clusterIPs(o *Objects) []netip.Addr {
 	if x := o.Get(d.Ref); x != nil && x.ours {
-		for _, a := range x.Service.ClusterIP {
-			out = append(out, a.String())
-		}
+		return x.Service.ClusterIP
 	}
-	return out
+	return nil
 }
 
 func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, r Ref) *unstructured.Unstructured {
@@ -329,8 +334,12 @@ func (d *derived) mcs(o *Objects, k *[numKinds]kindInfo, r Ref) *unstructured.Un
 	}
 	spec := map[string]any{"type": v.Type.String(), "ports": ports}
 	if v.Type == overlay.Virtual {
-		if ips := d.clusterIPs(o); len(ips) > 0 {
-			spec["ips"] = ips
+		if at := d.clusterIPs(o); len(at) > 0 {
+			var ips, families []any
+			for _, a := range at {
+				ips, families = append(ips, a.String()), append(families, familyOf(a))
+			}
+			spec["ips"], spec["ipFamilies"] = ips, families
 		}
 		spec["sessionAffinity"] = "None"
 		if v.Affinity > 0 {

@@ -73,6 +73,14 @@ type Pod struct {
 	Over        bool // it has ended: its address may be another's
 }
 
+// first is the address of the cluster's first family; zero: none yet.
+func (p *Pod) first() netip.Addr {
+	if len(p.IPs) == 0 {
+		return netip.Addr{}
+	}
+	return p.IPs[0]
+}
+
 // A Service is a Service that may be exported, or one of ours.
 type Service struct {
 	External  bool         // ExternalName

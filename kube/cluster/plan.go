@@ -62,13 +62,17 @@ func work(o *Objects, state *State, s *setting, before map[string]uint16) *plan 
 	p.shut = len(keys) - len(p.listen)
 	p.result.Doors = doors(list, p.listen)
 	p.result.Imports = imports(o, list)
+	p.result.Self = addresses(o, s)
 
 	p.wants = isolation(o, state, s.namespace, &s.kinds)
 	p.notices = foreignPolicies(o, state)
 	p.tellWorker(state, s)
 	for i := range list {
 		d := &list[i]
-		p.wants = append(p.wants, d.service(&s.kinds), d.endpoints(s, p.listen))
+		p.wants = append(p.wants, d.service(o, &s.kinds, len(p.result.Self) > 1))
+		for _, a := range p.result.Self {
+			p.wants = append(p.wants, d.endpoints(s, a, p.listen))
+		}
 		if d.endpoint == nil {
 			p.wants = append(p.wants, d.objects(o, &s.kinds, nowMark)...)
 		}
@@ -108,6 +112,7 @@ func digest(list []derived, p *plan) uint64 {
 		v := list[i].view
 		fmt.Fprintln(h, list[i].Ref, v.Ports, v.Affinity, len(v.Endpoints) > 0)
 	}
+	fmt.Fprintln(h, p.result.Self)
 	for i := range p.result.Doors {
 		fmt.Fprintln(h, p.result.Doors[i].Listen)
 	}
@@ -179,5 +184,5 @@ func (p *plan) elsewhere(x *Object, s *setting) bool {
 		return true // whose it is cannot be told, and it leads nowhere
 	}
 	a := x.Slice.Endpoints[0].Addr
-	return a != s.self && ownPod(p.objects, s.namespace, a) != nil
+	return !slices.Contains(p.result.Self, a) && ownPod(p.objects, s.namespace, a) != nil
 }

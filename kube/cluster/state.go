@@ -153,12 +153,13 @@ type Result struct {
 	Exports []Export
 	Doors   []Door
 	Imports []Import
+	Self    []netip.Addr // of this pod: doors are open at each, that of Config.Self is the first
 }
 
 // Equal reports whether two results are the same.
 func (r *Result) Equal(o *Result) bool {
 	return slices.EqualFunc(r.Exports, o.Exports, func(a, b Export) bool { return a.Equal(&b) }) && slices.Equal(r.Doors, o.Doors) &&
-		slices.EqualFunc(r.Imports, o.Imports, func(a, b Import) bool { return a.Equal(&b) })
+		slices.Equal(r.Self, o.Self) && slices.EqualFunc(r.Imports, o.Imports, func(a, b Import) bool { return a.Equal(&b) })
 }
 
 // short makes a name of texts: the same ones give the same, and no two that

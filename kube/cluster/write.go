@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"maps"
 	"reflect"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,16 +178,18 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 			w.leave(x)
 			return 0
 		}
-		due = w.part(x.Ref, "", x.whole(), live, func(u, there *unstructured.Unstructured) error {
+		due = w.part(x.Ref, "", w.fitting(x.Kind, x.whole()), live, func(u, there *unstructured.Unstructured) error {
 			if x.Kind == KindNetworkPolicy && there != nil && !reflect.DeepEqual(there.Object["spec"], u.Object["spec"]) {
 				w.c.recorder.Record(kube.Event{Name: "NetPolViolation", On: there, Slice: x.slice, Cluster: w.c.cfg.Site, Message: "NetworkPolicy " + x.String() + " was changed and is put back"})
 			}
-			_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
-			return err
+			return w.declared(x.Kind, u, func() error {
+				_, err := w.applier.ApplyShared(ctx, info.resource, u, nil) // it is known to differ
+				return err
+			})
 		})
 	}
 	if x.status != nil && live != nil {
-		d := w.part(x.Ref, "status", w.fitting(x), live, func(u, there *unstructured.Unstructured) error { return w.status(ctx, info, x, u, there) })
+		d := w.part(x.Ref, "status", w.fitting(x.Kind, x.status()), live, func(u, there *unstructured.Unstructured) error { return w.status(ctx, info, x, u, there) })
 		if d > 0 && (due == 0 || d < due) {
 			due = d
 		}
@@ -198,18 +199,10 @@ func (w *writer) want(ctx context.Context, p *planned, x *want) (due time.Durati
 
 // status writes a status and tells of it.
 func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *unstructured.Unstructured) error {
-	_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
-	for range maxLacks {
-		lacks := undeclared(err) // the server may tell of one at a time
-		if len(lacks) == 0 {
-			break
-		}
-		w.mu.Lock()
-		w.lacks[x.Kind] = append(slices.Clone(w.lacks[x.Kind]), lacks...)
-		w.mu.Unlock()
-		without(u, lacks)
-		_, err = w.applier.ApplyStatus(ctx, info.resource, u, live)
-	}
+	err := w.declared(x.Kind, u, func() error {
+		_, err := w.applier.ApplyStatus(ctx, info.resource, u, live)
+		return err
+	})
 	name, message := x.event, x.String()
 	if err != nil {
 		name, message = x.failed, err.Error()
@@ -218,16 +211,6 @@ func (w *writer) status(ctx context.Context, info *kindInfo, x *want, u, live *u
 		w.c.recorder.Record(kube.Event{Name: name, On: live, Slice: x.slice, Cluster: w.c.cfg.Site, Message: message})
 	}
 	return err
-}
-
-// fitting is the status without what the cluster's definition of it lacks.
-func (w *writer) fitting(x *want) *unstructured.Unstructured {
-	w.mu.Lock()
-	lacks := w.lacks[x.Kind]
-	w.mu.Unlock()
-	u := x.status()
-	without(u, lacks)
-	return u
 }
 
 // part writes one part of an object if it differs, but not again and again: the

@@ -123,7 +123,13 @@ func startRig(t *testing.T, nodes int) *rigMesh {
 
 func startRigWith(t *testing.T, nodes int, slice string) *rigMesh {
 	t.Helper()
-	m := &rigMesh{rig: kubetest.Start(t, kubetest.Options{Clusters: 2, Nodes: nodes}), sites: []string{"worker-1", "worker-2"}}
+	return startRigOf(t, kubetest.Options{Nodes: nodes}, slice)
+}
+
+func startRigOf(t *testing.T, o kubetest.Options, slice string) *rigMesh {
+	t.Helper()
+	o.Clusters = 2
+	m := &rigMesh{rig: kubetest.Start(t, o), sites: []string{"worker-1", "worker-2"}}
 	m.rig.Add(t, kubetest.Slicewire(t), kubetest.Tools(t), kubetest.Iperf(t))
 	dir := t.TempDir()
 	manifest := filepath.Join(dir, "slice.yaml")

@@ -27,6 +27,8 @@ type Options struct {
 	Clusters int    // 0: one
 	Nodes    int    // of each cluster; 0: control planes only, which run no pods
 	Dir      string // for logs and kubeconfigs, must exist; empty: one that goes with the rig
+
+	DualStack bool // nodes, pods and services have IPv6 addresses as well; IPv4 stays the first
 }
 
 // A Rig is running clusters.
@@ -119,7 +121,7 @@ func (r *Rig) start(source string, o Options) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build kube/testcluster: %w: %s", err, out)
 	}
-	cmd := exec.Command(program, "up", "--dir", r.Dir, "--clusters", fmt.Sprint(max(o.Clusters, 1)), "--nodes", fmt.Sprint(o.Nodes))
+	cmd := exec.Command(program, "up", "--dir", r.Dir, "--clusters", fmt.Sprint(max(o.Clusters, 1)), "--nodes", fmt.Sprint(o.Nodes), "--dual-stack="+fmt.Sprint(o.DualStack))
 	cmd.Dir = source // what is not built yet is built from there
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type config struct {
 	Clusters int    // named c1, c2 ...
 	Nodes    int    // each, named c1-n1, c1-n2 ...
 	HostLink netip.Prefix
+
+	DualStack bool // nodes, pods and services have IPv6 addresses as well
 }
 
 func (c *config) validate(dir string) error {
@@ -72,8 +75,37 @@ func nodePods(i, n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(239 + i), byte(n - 1), 0}), 24)
 }
 
+// The IPv6 part of the plan, where there is one: Kubernetes takes lists of IPv4 and
+// IPv6 in one text.
+func (c *config) serviceRanges(i int) string {
+	return c.both(serviceRange(i), fmt.Sprintf("fd96:%x::/112", i))
+}
+func (c *config) podRanges(i int) string { return c.both(podRange(i), fmt.Sprintf("fd24:%x::/32", i)) }
+func nodeAddr6(i, n int) netip.Addr      { return numbered(0xfd10, 0, 0, 0, 0, 0, i, 10+n) }
+func nodePods6(i, n int) netip.Prefix {
+	return netip.PrefixFrom(numbered(0xfd24, i, n, 0, 0, 0, 0, 0), 64)
+}
+
+func (c *config) both(v4, v6 string) string {
+	if c.DualStack {
+		return v4 + "," + v6
+	}
+	return v4
+}
+
+func numbered(groups ...int) netip.Addr {
+	var b [16]byte
+	for i, g := range groups {
+		binary.BigEndian.PutUint16(b[2*i:], uint16(g))
+	}
+	return netip.AddrFrom16(b)
+}
+
 // fabricRange holds every control plane and node.
 var fabricRange = netip.MustParsePrefix("10.10.0.1/16")
+
+// fabricRange6 holds every node of dual-stack clusters.
+var fabricRange6 = netip.MustParsePrefix("fd10::1/64")
 
 // registryAddr is where nodes pull images.
 const registryAddr = "10.10.0.1:5000"

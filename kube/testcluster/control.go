@@ -164,7 +164,7 @@ func (c *cluster) startAPI() error {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file="+c.ca.crt("tokens"), "--service-account-signing-key-file="+c.ca.keyFile("tokens"),
 		"--enable-aggregator-routing", // webhooks are called at their pods: no ClusterIP leads anywhere from here
-		"--authorization-mode=Node,RBAC", "--service-cluster-ip-range="+serviceRange(c.index), "--allow-privileged=true")
+		"--authorization-mode=Node,RBAC", "--service-cluster-ip-range="+c.rig.serviceRanges(c.index), "--allow-privileged=true")
 }
 
 // controllerRate is how many requests a second controllers may make: their own
@@ -182,7 +182,7 @@ func (c *cluster) startControllers() error {
 		"--use-service-account-credentials", "--service-account-private-key-file="+c.ca.keyFile("tokens"), "--root-ca-file="+c.ca.crt("ca"),
 		"--cluster-signing-cert-file="+c.ca.crt("ca"), "--cluster-signing-key-file="+c.ca.keyFile("ca"),
 		"--node-monitor-grace-period=5m", // fake nodes and busy machines are late
-		"--allocate-node-cidrs=false", "--service-cluster-ip-range="+serviceRange(c.index), "--cluster-name="+c.name)...); err != nil {
+		"--allocate-node-cidrs=false", "--service-cluster-ip-range="+c.rig.serviceRanges(c.index), "--cluster-name="+c.name)...); err != nil {
 		return err
 	}
 	return c.start("kube-scheduler", flags("scheduler", 10300+c.index)...)

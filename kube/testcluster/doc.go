@@ -3,7 +3,7 @@
 // and pods, without a registry and without touching the machine it runs on.
 //
 //	testcluster build                      builds Kubernetes, once for a version, and CoreDNS, helm, kwok and multus
-//	testcluster up [--clusters --nodes]    runs clusters until its standard input ends
+//	testcluster up [--clusters --nodes]    runs clusters until its standard input ends; with --dual-stack, of IPv6 as well
 //
 // While clusters run, it does what lines of its standard input say, and prints a
 // line of JSON for each:

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // The processes of a rig are this program again.
@@ -231,6 +232,9 @@ func addressed(name string, p netip.Prefix) error {
 	addr, err := netlink.ParseAddr(p.String())
 	if err != nil {
 		return err
+	}
+	if p.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // nobody else is on the rig's links, and what is tentative cannot be bound to
 	}
 	if err := netlink.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("give %s the address %v: %w", name, p, err)

@@ -64,6 +64,7 @@ func runUp(ctx context.Context, args []string) error {
 	dir := f.String("dir", "", "folder for kubeconfigs and logs; must exist")
 	clusters := f.Int("clusters", 2, "how many clusters")
 	nodes := f.Int("nodes", 2, "how many nodes each; 0: a control plane only")
+	dual := f.Bool("dual-stack", false, "nodes, pods and services have IPv6 addresses as well as IPv4")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func runUp(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := config{Clusters: *clusters, Nodes: *nodes, Bin: bin}
+	c := config{Clusters: *clusters, Nodes: *nodes, Bin: bin, DualStack: *dual}
 	if c.Dir, err = filepath.Abs(*dir); err != nil {
 		return err
 	}

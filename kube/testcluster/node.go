@@ -27,7 +27,9 @@ const pauseImage = "registry.k8s.io/pause:3.10.1"
 type nodeConfig struct {
 	Name    string
 	Addr    netip.Addr
+	Addr6   netip.Addr // invalid, as Pods6: IPv4 only
 	Pods    netip.Prefix
+	Pods6   netip.Prefix
 	AllPods string // of the cluster
 	DNS     netip.Addr
 	Base    string // folder for its state, in the rig's tmpfs
@@ -64,9 +66,12 @@ const (
 // node prepares all that node n of the cluster needs of it.
 func (c *cluster) node(n int) (nodeConfig, error) {
 	conf := nodeConfig{
-		Name: nodeName(c.index, n), Addr: nodeAddr(c.index, n), Pods: nodePods(c.index, n), AllPods: podRange(c.index), DNS: dnsService(c.index),
+		Name: nodeName(c.index, n), Addr: nodeAddr(c.index, n), Pods: nodePods(c.index, n), AllPods: c.rig.podRanges(c.index), DNS: dnsService(c.index),
 		Base: c.file(fmt.Sprint("n", n)), Logs: filepath.Dir(c.rig.log("x")), Bin: c.rig.Bin,
 		Cgroup: filepath.Join(c.rig.Name, nodeName(c.index, n)), CA: c.ca.crt("ca"), Certs: c.ca.dir,
+	}
+	if c.rig.DualStack {
+		conf.Addr6, conf.Pods6 = nodeAddr6(c.index, n), nodePods6(c.index, n)
 	}
 	if err := c.ca.issue(conf.Name, subject{user: "system:node:" + conf.Name, groups: []string{"system:nodes"},
 		names: []string{conf.Name}, addrs: []netip.Addr{conf.Addr}}); err != nil {
@@ -85,6 +90,7 @@ func (c *cluster) node(n int) (nodeConfig, error) {
 	)
 }
 
+func (n *nodeConfig) dual() bool              { return n.Addr6.IsValid() }
 func (n *nodeConfig) file(name string) string { return filepath.Join(n.Base, name) }
 func (n *nodeConfig) log(name string) string {
 	return filepath.Join(n.Logs, n.Name+"-"+name+".log")
@@ -136,7 +142,15 @@ func (n *nodeConfig) network() error {
 	if err := netlink.RouteAdd(routeVia(netip.Prefix{}, fabricRange.Addr())); err != nil {
 		return fmt.Errorf("add the default route: %w", err)
 	}
-	return errors.Join(loopbackUp(), forwarding())
+	if n.dual() {
+		if err := addressed(nodeLinkName, netip.PrefixFrom(n.Addr6, fabricRange6.Bits())); err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(routeVia(netip.Prefix{}, fabricRange6.Addr())); err != nil {
+			return fmt.Errorf("add the default route of IPv6: %w", err)
+		}
+	}
+	return errors.Join(loopbackUp(), forwarding(n.dual()))
 }
 
 func (n *nodeConfig) cgroups() error { return makeCgroups(n.Cgroup) }
@@ -151,7 +165,7 @@ func (n *nodeConfig) containerd(p *procs) error {
 	if err := errors.Join(
 		os.WriteFile(n.file("containerd.toml"), fmt.Appendf(nil, containerdConfig, pauseImage, n.file("certs.d"), cniPlugins, cniNetworks), 0o644),
 		os.WriteFile(n.file("certs.d/_default/hosts.toml"), fmt.Appendf(nil, hostsConfig, "http://"+registryAddr), 0o644),
-		os.WriteFile(cniNetworks+"/10-ptp.conflist", fmt.Appendf(nil, cniConfig, n.Pods), 0o644),
+		os.WriteFile(cniNetworks+"/10-ptp.conflist", n.cni(), 0o644),
 	); err != nil {
 		return err
 	}
@@ -166,6 +180,16 @@ func (n *nodeConfig) containerd(p *procs) error {
 		}
 	}
 	return nil
+}
+
+// cni configures the network of the node's pods.
+func (n *nodeConfig) cni() []byte {
+	ranges, routes := fmt.Sprintf(`[{"subnet": "%v"}]`, n.Pods), `{"dst": "0.0.0.0/0"}`
+	if n.dual() {
+		ranges += fmt.Sprintf(`, [{"subnet": "%v"}]`, n.Pods6)
+		routes += `, {"dst": "::/0"}`
+	}
+	return fmt.Appendf(nil, cniConfig, ranges, routes)
 }
 
 // linkPlugins gives the node the machine's plugins.
@@ -195,8 +219,12 @@ func (n *nodeConfig) kubelet(p *procs) error {
 	); err != nil {
 		return err
 	}
+	ips := n.Addr.String()
+	if n.dual() {
+		ips += "," + n.Addr6.String()
+	}
 	if _, err := p.start(n.log("kubelet"), filepath.Join(n.Bin, "kubelet"), "--config="+n.file("kubelet.yaml"), "--kubeconfig="+n.file("kubelet.kubeconfig"),
-		"--hostname-override="+n.Name, "--node-ip="+n.Addr.String()); err != nil {
+		"--hostname-override="+n.Name, "--node-ip="+ips); err != nil {
 		return err
 	}
 	_, err := p.start(n.log("kube-proxy"), filepath.Join(n.Bin, "kube-proxy"), "--config="+n.file("proxy.yaml"))
@@ -226,7 +254,7 @@ const hostsConfig = `server = %[1]q
 `
 
 const cniConfig = `{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-  {"type": "ptp", "ipMasq": false, "mtu": 1500, "ipam": {"type": "host-local", "ranges": [[{"subnet": "%v"}]], "routes": [{"dst": "0.0.0.0/0"}]}}
+  {"type": "ptp", "ipMasq": false, "mtu": 1500, "ipam": {"type": "host-local", "ranges": [%s], "routes": [%s]}}
 ]}
 `
 
@@ -262,6 +290,6 @@ bindAddress: %v
 clientConnection: {kubeconfig: %s}
 hostnameOverride: %s
 conntrack: {maxPerCore: 0, min: 0}
-clusterCIDR: %s
+clusterCIDR: "%s"
 detectLocalMode: ClusterCIDR
 `

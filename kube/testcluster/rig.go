@@ -110,7 +110,12 @@ func (r *rig) fabric() error {
 			return err
 		}
 	}
-	return errors.Join(loopbackUp(), forwarding())
+	if r.DualStack {
+		if err := addressed(fabricName, fabricRange6); err != nil {
+			return err
+		}
+	}
+	return errors.Join(loopbackUp(), forwarding(r.DualStack))
 }
 
 // images serves what is in the folder of images, and the rig's own.
@@ -142,8 +147,12 @@ func loopbackUp() error {
 	return netlink.LinkSetUp(lo)
 }
 
-func forwarding() error {
-	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+func forwarding(dual bool) error {
+	err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+	if dual {
+		err = errors.Join(err, os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+	}
+	return err
 }
 
 // joinNode starts the process of a node in namespaces of its own, joins it to the
@@ -192,7 +201,10 @@ func (r *rig) plug(n nodeConfig, pid int) error {
 	if err := netlink.LinkSetUp(veth); err != nil {
 		return err
 	}
-	return netlink.RouteAdd(routeVia(n.Pods, n.Addr))
+	if err := netlink.RouteAdd(routeVia(n.Pods, n.Addr)); err != nil || !n.dual() {
+		return err
+	}
+	return netlink.RouteAdd(routeVia(n.Pods6, n.Addr6))
 }
 
 func (r *rig) ready() (out ready) {

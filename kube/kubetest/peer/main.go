@@ -6,7 +6,8 @@
 //	peer proxied :8080           is serve for TCP whose connections begin with a header
 //	                             of the PROXY protocol: the client is who it names
 //	peer ask tcp HOST:PORT TEXT  prints the answer; fails after five seconds
-//	peer ask udp HOST:PORT TEXT
+//	peer ask udp HOST:PORT TEXT  tcp4, tcp6, udp4 and udp6 go by addresses of that
+//	                             family only
 //	peer steady tcp HOST:PORT 9s asks 20 times a second for so long, each time anew,
 //	                             prints how often, and fails if any had no answer
 //	                             in five seconds
@@ -22,6 +23,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,7 +132,7 @@ func ask(network, addr, text string) (string, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
-	if network == "tcp" {
+	if strings.HasPrefix(network, "tcp") {
 		text += "\n"
 	}
 	if _, err := c.Write([]byte(text)); err != nil {

@@ -24,6 +24,11 @@ type own struct {
 	lost   string      // the last error that was logged
 	signer fingerprint // that was used last, since a time
 	since  time.Time
+
+	// What time alone asks for: when reconcileLocked has something to do next at
+	// the earliest, with the certificate that it saw. Zero: at once.
+	looked, next time.Time
+	certified    fingerprint
 }
 
 // healEvery bounds how often this node answers somebody who speaks in its name:
@@ -75,6 +80,7 @@ func (g *Gossip) reconcileLocked() ([][]byte, error) {
 	}
 	now := g.cfg.Now()
 	c, fp := g.ownChain()
+	g.own.looked, g.own.next, g.own.certified = now, time.Time{}, fp
 	authority, err := g.cfg.Verifier.Authority(c, now)
 	if err != nil {
 		return nil, fmt.Errorf("own certificate: %w", err)
@@ -121,7 +127,33 @@ func (g *Gossip) reconcileLocked() ([][]byte, error) {
 			say(overlay.Record{Key: k, Deleted: true}, earlier(end, h.Record.NotAfter))
 		}
 	}
-	return changed, errors.Join(errs...)
+	if len(errs) > 0 {
+		return changed, errors.Join(errs...)
+	}
+	g.own.next = g.dueLocked(now, authority.NotAfter.Truncate(time.Second))
+	return changed, nil
+}
+
+// dueLocked returns when the first own record has lived half its life. One that
+// lives as long as the certificate is not signed again with it.
+func (g *Gossip) dueLocked(now, certificate time.Time) time.Time {
+	next := now.Add(g.cfg.Life / 2)
+	for _, h := range g.ledger.Of(g.cfg.Self) {
+		if at := h.Record.NotAfter.Add(-g.cfg.Life / 2); !h.Record.Deleted && h.Record.NotAfter.Before(certificate) && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// idleLocked reports whether reconcileLocked would find nothing to do: of
+// thousands of records, it takes memory to look at each.
+func (g *Gossip) idleLocked(now time.Time) bool {
+	if g.own.dirty || !now.Before(g.own.next) || now.Before(g.own.looked) { // or the clock was put back
+		return false
+	}
+	_, fp := g.ownChain()
+	return fp == g.own.certified
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -209,6 +241,10 @@ func (g *Gossip) maintain() [][]byte {
 		g.pruneChainsLocked()
 	}
 	g.forgetLocked()
+	if gone == 0 && g.idleLocked(now) {
+		g.mu.Unlock()
+		return nil
+	}
 	if g.own.dirty && now.Sub(g.own.healed).Abs() < healEvery {
 		g.mu.Unlock()
 		if gone > 0 {

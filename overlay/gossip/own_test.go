@@ -97,6 +97,48 @@ func TestRecordsAreSignedAgainAtHalfTheirLife(t *testing.T) {
 	}
 }
 
+// Of time alone, nothing is asked before the first record has lived half its life:
+// of thousands, none is looked at meanwhile.
+func TestNothingIsLookedAtBeforeItsTime(t *testing.T) {
+	ca := newAuthority("ca")
+	cfg := testConfig(t, ca, 1)
+	c := newClock()
+	cfg.Now = c.Now
+	id := ca.issue(t, allowed(1))
+	cfg.Signer = id
+	g := newTest(t, cfg)
+	set(t, g, facts(1))
+	idle := func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.idleLocked(c.Now())
+	}
+	for minute := range 29 {
+		if c.advance(time.Minute); !idle() {
+			t.Fatalf("looks after %d minutes", minute+1)
+		}
+	}
+	c.advance(-40 * time.Minute)
+	if idle() {
+		t.Error("does not look when the clock was put back")
+	}
+	g.maintain()
+	c.advance(42 * time.Minute)
+	if idle() {
+		t.Error("does not look after half a life")
+	}
+	g.maintain()
+	if !idle() {
+		t.Error("looks at once again")
+	}
+	renewed := allowed(1)
+	renewed.NotAfter = renewed.NotAfter.Add(time.Hour)
+	id.chain = ca.issue(t, renewed).chain
+	if idle() {
+		t.Error("does not look with another certificate")
+	}
+}
+
 func TestARenewedCertificateSignsEverythingAgain(t *testing.T) {
 	ca := newAuthority("ca")
 	cfg := testConfig(t, ca, 1)

@@ -152,6 +152,7 @@ func (g *Gossip) enforceLocked() int {
 		})
 		total += n
 		if n > 0 {
+			g.own.next = time.Time{} // some may be this node's
 			g.log.Warn("records of void certificates dropped", "records", n)
 		}
 		if !again {

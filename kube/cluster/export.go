@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -186,9 +185,9 @@ func (e *exported) byPods(o *Objects, replica *replicas, out *Export) fault {
 	return fault{}
 }
 
-func matches(selector, labels map[string]string) bool {
+func matches(selector map[string]string, labels Labels) bool {
 	for k, v := range selector {
-		if w, ok := labels[k]; !ok || v != w {
+		if !labels.has(k, v) {
 			return false
 		}
 	}
@@ -354,18 +353,12 @@ func addresses(o *Objects, s *setting) []netip.Addr {
 }
 
 // sameApp compares what a controller's pods have in common.
-func sameApp(a, b map[string]string) bool {
-	of := func(m map[string]string) map[string]string {
-		m = maps.Clone(m)
-		for k := range m {
-			if !strings.HasPrefix(k, "app") {
-				delete(m, k)
-			}
-		}
-		return m
+func sameApp(a, b Labels) bool {
+	of := func(l Labels) Labels {
+		return slices.DeleteFunc(slices.Clone(l), func(x label) bool { return !strings.HasPrefix(x.key, "app") })
 	}
 	x := of(a)
-	return len(x) > 0 && maps.Equal(x, of(b))
+	return len(x) > 0 && slices.Equal(x, of(b))
 }
 
 func ownPod(o *Objects, namespace string, self netip.Addr) *Object {

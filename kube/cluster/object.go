@@ -8,7 +8,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	"slicewire/kube"
 	"slicewire/overlay"
@@ -48,15 +47,14 @@ func (r Ref) String() string { return strings.TrimPrefix(r.Namespace+"/"+r.Name,
 type Object struct {
 	Ref
 	version     string // resourceVersion
-	uid         types.UID
 	Generation  int64
-	Labels      map[string]string // of namespaces and pods
+	Labels      Labels            // of namespaces and pods
 	Annotations map[string]string // of namespaces and exports
 	Created     time.Time         // zero: not known
 	Ending      bool              // its deletion has begun
 	told        string            // exportStatus of KubeSlice's export
 	ours        bool              // slicewire made it
-	packed      []byte            // the whole object; nil: not kept
+	packed      packed            // the whole object
 	clean       [2]atomic.Uint64  // a hash of what was wanted of it and found so, see writer.part; 0: nothing yet
 
 	Pod     *Pod
@@ -124,7 +122,7 @@ type ServiceExport struct {
 // NewObject reads an object.
 func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	o := &Object{Ref: Ref{kind, u.GetNamespace(), u.GetName()}, Generation: u.GetGeneration(), ours: kube.Ours(u)}
-	o.version, o.uid = u.GetResourceVersion(), u.GetUID()
+	o.version = u.GetResourceVersion()
 	o.Created = u.GetCreationTimestamp().UTC()
 	o.Ending = u.GetDeletionTimestamp() != nil
 	raw, labels := u.Object, u.GetLabels()
@@ -133,7 +131,7 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 		o.Annotations = u.GetAnnotations()
 	}
 	if kind == KindNamespace || kind == KindPod {
-		o.Labels = labels
+		o.Labels = labelsOf(labels)
 	}
 	if kind == KindExport {
 		o.told = text(raw, "status", "exportStatus")
@@ -143,7 +141,7 @@ func NewObject(kind Kind, u *unstructured.Unstructured) *Object {
 	}
 	if kind == KindNamespace || kind == KindNetworkPolicy || kind == KindExport || kind == KindMCSExport || o.ours {
 		keepOwnFields(raw)
-		o.packed = pack(raw)
+		o.packed = pack(kind, raw)
 	}
 	switch kind {
 	case KindPod:
@@ -174,16 +172,16 @@ func keepOwnFields(raw map[string]any) {
 
 // GetObjectMeta returns what names the object.
 func (o *Object) GetObjectMeta() metav1.Object {
-	return &metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: o.version, UID: o.uid}
+	return &metav1.ObjectMeta{Name: o.Name, Namespace: o.Namespace, ResourceVersion: o.version}
 }
 
 // whole returns the object as it came, as far as that is kept; nil if it is not.
 // It is the caller's.
 func (o *Object) whole() *unstructured.Unstructured {
-	if o == nil || o.packed == nil {
+	if o == nil {
 		return nil
 	}
-	return unpack(o.packed)
+	return o.packed.unpack()
 }
 
 // status returns the status as it came, as far as that is kept.

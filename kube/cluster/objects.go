@@ -42,8 +42,9 @@ func NewObjects(list []*Object) *Objects {
 	o.labelled = make(map[[3]string][]*Object)
 	for _, x := range o.kinds[KindPod] {
 		if exporting[x.Namespace] {
-			for k, v := range x.Labels {
-				o.labelled[[3]string{x.Namespace, k, v}] = append(o.labelled[[3]string{x.Namespace, k, v}], x)
+			for _, l := range x.Labels {
+				key := [3]string{x.Namespace, l.key, l.value}
+				o.labelled[key] = append(o.labelled[key], x)
 			}
 		}
 		o.pods[x.Namespace] = append(o.pods[x.Namespace], x)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -178,7 +177,7 @@ func (d *daemon) loop(ctx context.Context) error {
 				d.shape(now)
 			}
 			objects, changes := d.cluster.held()
-			d.swelling.settle(d.gossip.Held()+objects, changes, residentHeap, debug.FreeOSMemory)
+			d.swelling.settle(d.gossip.Held()+objects, changes, residentHeap, giveBack)
 			if d.rootsDue() || d.keysDue() {
 				d.turn()
 			}

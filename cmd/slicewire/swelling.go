@@ -1,6 +1,10 @@
 package main
 
-import "runtime/metrics"
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+)
 
 // swellingRecords is how many more or fewer records, or objects of a cluster, there
 // have to be before memory is given back, and from how many on a change leaves much
@@ -56,4 +60,11 @@ func residentHeap() (sum uint64) {
 		}
 	}
 	return sum
+}
+
+// giveBack gives memory that nothing uses back to the system, that of sync.Pools
+// included, which outlives one collection.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
 }

@@ -15,9 +15,9 @@ const (
 	// proxiesFollow is for how long nobody may come anew before the cluster's
 	// proxies are taken to have done so: kube-proxy changes its rules once a second,
 	// where it has the time. proxiesGrace bounds the wait for that: some go on
-	// coming, whatever the cluster says, and the pod is killed after 15 seconds.
+	// coming, whatever the cluster says, and the pod is killed after 30 seconds.
 	proxiesFollow = 1500 * time.Millisecond
-	proxiesGrace  = 6 * time.Second
+	proxiesGrace  = 12 * time.Second
 	callsLook     = 100 * time.Millisecond
 )
 

@@ -131,7 +131,7 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ .Release.Name }}
-  terminationGracePeriodSeconds: 15
+  terminationGracePeriodSeconds: 30
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
   {{- range . }}

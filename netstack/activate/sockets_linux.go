@@ -2,6 +2,7 @@ package activate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -167,8 +168,12 @@ func (s *Sockets) Run(ctx context.Context) error {
 		var n int
 		var err error
 		if e := s.raw.Read(func(epoll uintptr) bool {
-			n, err = unix.EpollWait(int(epoll), events, 0)
-			return n > 0 || err != nil && err != unix.EINTR
+			for {
+				n, err = unix.EpollWait(int(epoll), events, 0)
+				if !errors.Is(err, unix.EINTR) {
+					return n > 0 || err != nil
+				}
+			}
 		}); e != nil {
 			err = e
 		}

@@ -154,8 +154,12 @@ func TestAThousandExports(t *testing.T) {
 	if took > manyTime {
 		t.Errorf("it took %v, want %v at most", took, manyTime)
 	}
-	f.still(2 * time.Second)
-	t.Logf("all is written after %v, %d writes", (time.Since(began) - 2*time.Second).Round(time.Millisecond), f.Status().Writes)
+	quiet := 2 * time.Second
+	if raced {
+		quiet = 15 * time.Second // a look at everything takes its time then, and as long again four times is rested
+	}
+	f.still(quiet)
+	t.Logf("all is written after %v, %d writes", (time.Since(began) - quiet).Round(time.Millisecond), f.Status().Writes)
 	more := rss(t) - before
 	t.Logf("memory: %.1f MiB more", float64(more)/(1<<20))
 	if !raced && more > manyMemory { // the detector's own memory is a multiple
@@ -163,7 +167,7 @@ func TestAThousandExports(t *testing.T) {
 	}
 	writes := f.Status().Writes
 	f.Set(next)
-	f.still(3 * time.Second)
+	f.still(quiet + time.Second)
 	if n := f.Status().Writes - writes; n != 0 {
 		t.Errorf("%d writes although nothing changed", n)
 	}

@@ -71,6 +71,11 @@ func TestARevokedNodeIsCutEverywhere(t *testing.T) {
 	late.SetSeeds([]string{nodes[1].Addr().String()})
 	start(t, late)
 	eventually(t, "the newcomer knows the revocation", func() bool { return len(of(late.Records(), limits.ID)) == 1 })
+	eventually(t, "and goes by it", func() bool { // when it has taken in the message that has it
+		_, err := late.cfg.Verifier.Authority(nodes[2].cfg.Signer.Chain(), late.cfg.Now())
+		_, is := void(err)
+		return is
+	})
 	raw := sealTest(t, nodes[2].cfg.Signer.(*identity), func() overlay.Record {
 		r := facts(2)[0]
 		r.Origin, r.Version, r.NotAfter = victim, overlay.Version{Epoch: 99, Seq: 1}, begin.Add(time.Hour)

@@ -63,7 +63,7 @@ func newClaims(s *stack.Stack) (*claims, error) {
 // must neither block nor call the stack. Close also closes the listener. It
 // fails as ListenTCP does.
 func (st *Stack) OpenTCP(addr netip.AddrPort, opened func(net.Listener)) (io.Closer, error) {
-	return st.claim("tcp", claimed{tcp.ProtocolNumber, addr}, func() (io.Closer, stack.TransportEndpoint, error) {
+	return st.claim(opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(addr)), claimed{tcp.ProtocolNumber, addr}, func() (io.Closer, stack.TransportEndpoint, error) {
 		l, err := st.listenTCP(addr)
 		if err != nil {
 			return nil, nil, err
@@ -75,7 +75,7 @@ func (st *Stack) OpenTCP(addr netip.AddrPort, opened func(net.Listener)) (io.Clo
 
 // OpenUDP is OpenTCP for a UDP port, whose socket is made for the first datagram.
 func (st *Stack) OpenUDP(addr netip.AddrPort, opened func(net.PacketConn)) (io.Closer, error) {
-	return st.claim("udp", claimed{udp.ProtocolNumber, addr}, func() (io.Closer, stack.TransportEndpoint, error) {
+	return st.claim(opError("listen", "udp", nil, net.UDPAddrFromAddrPort(addr)), claimed{udp.ProtocolNumber, addr}, func() (io.Closer, stack.TransportEndpoint, error) {
 		pc, err := st.listenUDP(addr)
 		if err != nil {
 			return nil, nil, err
@@ -85,8 +85,7 @@ func (st *Stack) OpenUDP(addr netip.AddrPort, opened func(net.PacketConn)) (io.C
 	})
 }
 
-func (st *Stack) claim(network string, at claimed, open func() (io.Closer, stack.TransportEndpoint, error)) (io.Closer, error) {
-	fail := opError("listen", network, nil, net.TCPAddrFromAddrPort(at.addr))
+func (st *Stack) claim(fail func(error) error, at claimed, open func() (io.Closer, stack.TransportEndpoint, error)) (io.Closer, error) {
 	c := &claim{st: st, at: at, open: open}
 	x := st.claims
 	x.mu.Lock()

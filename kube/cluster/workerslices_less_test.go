@@ -12,20 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-
-	"slicewire/kube/apitest"
 )
 
 // Who may not read Slices does all else, as after an upgrade whose rights come
 // later, and writes them as soon as it may.
 func TestWithoutTheRightToReadSlices(t *testing.T) {
-	if server == nil {
-		t.Skip("no API server")
-	}
-	f := connect(t, server)
-	if err := apitest.InstallCRDs(f.ctx, f.client, "../../deploy/crds"); err != nil {
-		t.Fatal(err)
-	}
+	f := defined(t)
 	const ns = "unread"
 	f.put(namespace("slicewire-system"), namespace(system), namespace(ns))
 	client, role, _ := f.impersonate("less")

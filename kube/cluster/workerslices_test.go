@@ -186,13 +186,7 @@ func (f *fixture) impersonate(account string) (client *kube.Client, role *unstru
 // down, and goes with the slice; what others made stays as it is, and while nothing
 // happens nothing is written. The rights are those that are shipped.
 func TestSlicesAndSliceGatewaysOfACluster(t *testing.T) {
-	if server == nil {
-		t.Skip("no API server")
-	}
-	f := connect(t, server)
-	if err := apitest.InstallCRDs(f.ctx, f.client, "../../deploy/crds"); err != nil {
-		t.Fatal(err)
-	}
+	f := defined(t)
 	const ns = "told"
 	move := strings.NewReplacer("shop", ns)
 	f.put(namespace("slicewire-system"), namespace(system), namespace(ns), namespace("metrics"), gatewayPod("slicewire-0", "10.244.0.2"),

@@ -97,17 +97,30 @@ func TestRecordsAreSignedAgainAtHalfTheirLife(t *testing.T) {
 	}
 }
 
-// Of time alone, nothing is asked before the first record has lived half its life:
-// of thousands, none is looked at meanwhile.
-func TestNothingIsLookedAtBeforeItsTime(t *testing.T) {
+// clocked makes a node that has told its facts and goes by a clock of the test's.
+// renew gives it another certificate and returns its chain.
+func clocked(t *testing.T) (g *Gossip, c *clock, renew func() chain) {
+	t.Helper()
 	ca := newAuthority("ca")
 	cfg := testConfig(t, ca, 1)
-	c := newClock()
+	c = newClock()
 	cfg.Now = c.Now
 	id := ca.issue(t, allowed(1))
 	cfg.Signer = id
-	g := newTest(t, cfg)
+	g = newTest(t, cfg)
 	set(t, g, facts(1))
+	return g, c, func() chain {
+		renewed := allowed(1)
+		renewed.NotAfter = renewed.NotAfter.Add(time.Hour)
+		id.chain = ca.issue(t, renewed).chain
+		return id.chain
+	}
+}
+
+// Of time alone, nothing is asked before the first record has lived half its life:
+// of thousands, none is looked at meanwhile.
+func TestNothingIsLookedAtBeforeItsTime(t *testing.T) {
+	g, c, renew := clocked(t)
 	idle := func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -131,9 +144,7 @@ func TestNothingIsLookedAtBeforeItsTime(t *testing.T) {
 	if !idle() {
 		t.Error("looks at once again")
 	}
-	renewed := allowed(1)
-	renewed.NotAfter = renewed.NotAfter.Add(time.Hour)
-	id.chain = ca.issue(t, renewed).chain
+	renew()
 	if idle() {
 		t.Error("does not look with another certificate")
 	}
@@ -180,14 +191,7 @@ func TestARenewedCertificateSignsEverythingAgain(t *testing.T) {
 // included: else it would be listed, and its authority be in use, for as long
 // as the longest tombstone lives.
 func TestARenewedCertificateSignsTombstonesAgain(t *testing.T) {
-	ca := newAuthority("ca")
-	cfg := testConfig(t, ca, 1)
-	c := newClock()
-	cfg.Now = c.Now
-	id := ca.issue(t, allowed(1))
-	cfg.Signer = id
-	g := newTest(t, cfg)
-	set(t, g, facts(1))
+	g, c, renew := clocked(t)
 	set(t, g, facts(1)[:3])
 	gone := facts(1)[3].Key
 	ends := func() (at time.Time) {
@@ -200,14 +204,12 @@ func TestARenewedCertificateSignsTombstonesAgain(t *testing.T) {
 	}
 	end := ends()
 	c.advance(time.Minute)
-	renewed := allowed(1)
-	renewed.NotAfter = renewed.NotAfter.Add(time.Hour)
-	id.chain = ca.issue(t, renewed).chain
+	renewed := renew()
 	set(t, g, facts(1)[:3])
 	if got := ends(); got.IsZero() || !got.Equal(end) {
 		t.Errorf("the tombstone ends at %v, before it was signed again at %v", got, end)
 	}
-	if chains := g.Chains(); len(chains) != 1 || !bytes.Equal(chains[0][0], id.chain[0]) {
+	if chains := g.Chains(); len(chains) != 1 || !bytes.Equal(chains[0][0], renewed[0]) {
 		t.Errorf("%d chains stand behind what is held, want the renewed one alone", len(chains))
 	}
 	if n := len(g.maintain()); n != 0 {
